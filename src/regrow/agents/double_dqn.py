@@ -1,0 +1,156 @@
+"""Double DQN (van Hasselt et al. 2016, arXiv 1509.06461).
+
+    δ = r + γ d Q_target(s', argmax_a Q(s', a)) − Q(s, a),     d = 0 at termination
+
+The gradient of δ²/2 is clipped to [−c, c] in δ, which is the Huber loss. Network and MinAtar defaults
+follow Young & Tian 2019 (arXiv 1903.03176): 16 convolutions of 3×3, 128 hidden units, batches of 32, 100,000
+transitions, a target copied every 1,000 env steps. What differs is what makes a laptop experiment short: Adam, one
+update every 4 env steps, and exploration that ends early. `young_tian_2019` has the published values.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PyTree, Shaped
+
+from regrow.agents.base import Agent
+from regrow.errors import RegrowError, require
+from regrow.learner import Learner, Optimizer
+from regrow.network import Network, convolutional, mlp
+from regrow.types import Key, Scalar, Transition
+
+
+class DoubleDQNState(eqx.Module):
+    """What Double DQN carries from update to update."""
+
+    q: Learner
+    updates: Int[Array, ""]
+
+
+@dataclass(frozen=True)
+class DoubleDQN(Agent):
+    """Double DQN for discrete actions, on images (a convolution first) or on vectors."""
+
+    channels: int = 16
+    hidden: int = 128
+    layer_norm: bool = False
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    learning_rate: float = 1e-3
+    epsilon: float = 1e-5
+    target_period: int = 250  # updates
+    error_clip: float = 1.0
+    exploration_start: float = 1.0
+    exploration_end: float = 0.05
+    exploration_steps: int = 5_000  # env steps from start to end
+
+    young_tian_2019: ClassVar[dict[str, Any]] = {
+        "learn_start": 5_000,
+        "replay_ratio": 1.0,
+        "optimizer": "rmsprop",
+        "learning_rate": 2.5e-4,
+        "epsilon": 0.01,
+        "target_period": 1_000,
+        "exploration_end": 0.1,
+        "exploration_steps": 100_000,
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.channels >= 1, f"channels is {self.channels}; it must be at least 1")
+        require(self.hidden >= 1, f"hidden is {self.hidden}; it must be at least 1")
+        require(
+            self.target_period >= 1, f"target_period is {self.target_period}; it must be at least 1"
+        )
+        require(self.error_clip > 0, f"error_clip is {self.error_clip}; it must be > 0")
+        require(
+            self.exploration_steps >= 1,
+            f"exploration_steps is {self.exploration_steps}; it must be at least 1",
+        )
+        self._optimizer()
+
+    def _optimizer(self) -> Optimizer:
+        return Optimizer(self.optimizer, self.learning_rate, self.epsilon)
+
+    def init(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], num_actions: int, key: Key
+    ) -> DoubleDQNState:
+        """A fresh network with its target; raises `RegrowError` for observations of rank 2 or above 3."""
+        del dtype
+        network = self._network(shape, num_actions, key)
+        return DoubleDQNState(Learner.create(network, self._optimizer()), jnp.array(0))
+
+    def _network(self, shape: tuple[int, ...], num_actions: int, key: Key) -> Network:
+        match shape:
+            case (height, width, depth):
+                image = (height, width, depth)
+                return convolutional(
+                    image,
+                    self.channels,
+                    self.hidden,
+                    num_actions,
+                    layer_norm=self.layer_norm,
+                    key=key,
+                )
+            case (inputs,):
+                hidden = (self.hidden, self.hidden)
+                return mlp(inputs, hidden, num_actions, layer_norm=self.layer_norm, key=key)
+            case _:
+                raise RegrowError(
+                    f"double_dqn takes vectors or images (height, width, channels), not {shape}"
+                )
+
+    def act(
+        self,
+        state: DoubleDQNState,
+        obs: Shaped[Array, "*obs"],
+        env_steps: Int[Array, ""],
+        key: Key,
+    ) -> tuple[Int[Array, ""], Float[Array, ""]]:
+        """ε-greedy, ε falling linearly with env steps."""
+        values = state.q.network(obs)
+        done = jnp.minimum(env_steps / self.exploration_steps, 1.0)
+        epsilon = (
+            self.exploration_start + (self.exploration_end - self.exploration_start) * done
+        )
+        coin, choice = jax.random.split(key)
+        explores = jax.random.uniform(coin) < epsilon
+        at_random = jax.random.randint(choice, (), 0, values.shape[0])
+        action = jnp.where(explores, at_random, jnp.argmax(values).astype(jnp.int32))
+        return action, values[action]
+
+    def loss(self, network: Network, target: Network, batch: Transition) -> Scalar:
+        """The mean Huber loss of the Double-DQN error over a batch."""
+        selector = jax.lax.stop_gradient(network)
+        chosen = jnp.argmax(jax.vmap(selector)(batch.obs_t), axis=-1)
+        value_t = _picked(jax.vmap(target)(batch.obs_t), chosen)
+        goal = batch.reward + self.discount * batch.discount * value_t
+        error = goal - _picked(jax.vmap(network)(batch.obs_tm1), batch.action)
+        return jnp.mean(optax.losses.huber_loss(error, delta=self.error_clip))
+
+    def gradients(self, state: DoubleDQNState, batch: Transition, key: Key) -> dict[str, PyTree]:
+        """The gradient of the loss with respect to the live parameters of `q`."""
+        del key
+        target = _target(state.q)
+        _, gradient = state.q.gradient(lambda network: self.loss(network, target, batch))
+        return {"q": gradient}
+
+    def update(self, state: DoubleDQNState, batch: Transition, key: Key) -> DoubleDQNState:
+        """One gradient step; the target is copied every `target_period` updates."""
+        q = state.q.descend(self.gradients(state, batch, key)["q"])
+        updates = state.updates + 1
+        due = (updates % self.target_period == 0).astype(jnp.float32)
+        return DoubleDQNState(q.follow(due), updates)
+
+
+def _picked(values: Float[Array, "batch actions"], actions: Int[Array, " batch"]) -> Array:
+    return jnp.take_along_axis(values, actions[:, None], axis=-1)[:, 0]
+
+
+def _target(learner: Learner) -> Network:
+    assert learner.target is not None, "Double DQN always creates its Learner with a target"
+    return learner.target

@@ -1,0 +1,203 @@
+"""Saving and loading a Run: exact, atomic, and never a pickle.
+
+One file: a zip of plain NumPy arrays, one per leaf, and a manifest with the agent, the environment, the
+interventions carried out, and a SHA-256 of every array. The structure is rebuilt from those names by
+the code that made it; the arrays must then fit it. A file that was cut short or altered is refused by name.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from regrow.errors import RegrowError
+from regrow.families import describe, make
+from regrow.run import Event, Run
+
+FORMAT = 1
+_MANIFEST = "manifest.json"
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes a file under another name and renames it: a reader sees the old one or the new one.
+
+    Raises `RegrowError` where the folder cannot be written to or the disk is full; a file that was
+    there before is then still there.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise RegrowError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON atomically, indented, non-finite numbers as null."""
+    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, lambda file: file.write(text.encode() + b"\n"))
+
+
+def _finite(content: Any) -> Any:
+    """`content` with NumPy scalars as plain numbers and NaN or infinity as None, which JSON can hold."""
+    if isinstance(content, dict):
+        return {str(key): _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    if isinstance(content, np.generic):
+        content = content.item()
+    if isinstance(content, float) and not np.isfinite(content):
+        return None
+    return content
+
+
+def save(run: Run, path: Path) -> None:
+    """Writes `run` to `path`, in place of what was there, or not at all."""
+    arrays = {name: _to_numpy(leaf) for name, leaf in _named_leaves(run.state)}
+    manifest = {
+        "format": FORMAT,
+        "agent": describe(run.agent),
+        "environment": describe(run.environment),
+        "history": [list(event) for event in run.history],
+        "key_impl": str(jax.random.key_impl(run.state.root)),
+        "arrays": {name: _signature(array) for name, array in arrays.items()},
+    }
+
+    def write(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr(_MANIFEST, json.dumps(manifest))
+            for name, array in arrays.items():
+                archive.writestr(f"{name}.npy", _npy_bytes(_packed(array)))
+
+    write_atomically(path, write)
+
+
+def load(path: Path) -> Run:
+    """The Run that was saved at `path`.
+
+    Raises `RegrowError` where the file is absent, cut short, altered, or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RegrowError(f"no checkpoint at {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            manifest = json.loads(archive.read(_MANIFEST))
+            _check_format(manifest, path)
+            arrays = {
+                name: _unpacked(archive.read(f"{name}.npy"), signature)
+                for name, signature in manifest["arrays"].items()
+            }
+    except RegrowError:
+        raise
+    except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError, TypeError) as error:
+        raise _damaged(path, str(error)) from error
+    for name, signature in manifest["arrays"].items():
+        if _signature(arrays[name]) != signature:
+            raise _damaged(path, f"{name} does not match its checksum")
+    return _rebuilt(manifest, arrays, path)
+
+
+def _check_format(manifest: dict[str, Any], path: Path) -> None:
+    if manifest["format"] != FORMAT:
+        raise RegrowError(
+            f"{path} is a checkpoint of format {manifest['format']}; this version reads {FORMAT}"
+        )
+
+
+def _damaged(path: Path, why: str) -> RegrowError:
+    return RegrowError(f"the checkpoint {path} is cut short or altered ({why}); restore or delete it")
+
+
+def _rebuilt(manifest: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> Run:
+    agent = make("agents", manifest["agent"])
+    environment = make("environments", manifest["environment"])
+    history = tuple(Event(steps, text) for steps, text in manifest["history"])
+    structure = jax.eval_shape(lambda: _replayed(agent, environment, history).state)
+    expected = dict(_named_leaves(structure))
+    if expected.keys() != arrays.keys():
+        odd = sorted(expected.keys() ^ arrays.keys())[0]
+        raise RegrowError(f"{path} does not fit its own agent and environment: {odd} is odd")
+    impl = manifest["key_impl"]
+    leaves = [_to_jax(arrays[name], like, impl) for name, like in expected.items()]
+    for (name, like), leaf in zip(expected.items(), leaves, strict=True):
+        if (leaf.shape, leaf.dtype) != (like.shape, like.dtype):
+            raise RegrowError(
+                f"{path}: {name} is {leaf.dtype}{list(leaf.shape)}, "
+                f"{like.dtype}{list(like.shape)} was expected"
+            )
+    state = jax.tree.unflatten(jax.tree.structure(structure), leaves)
+    return Run(state, agent, environment, history)
+
+
+def _replayed(agent: Any, environment: Any, history: tuple[Event, ...]) -> Run:
+    """A Run with the structure that its history gave it; evaluated for shapes alone."""
+    run = Run.start(agent, environment, seed=0)
+    state = run.state.agent
+    for event in history:
+        intervention = make("interventions", event.intervention)
+        state = intervention(
+            state, agent=agent, experience=run.state.replay, key=jax.random.key(0)
+        )
+    return Run(dataclasses.replace(run.state, agent=state), agent, environment, history)
+
+
+def _named_leaves(state: PyTree) -> list[tuple[str, Any]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
+
+
+def _to_numpy(leaf: Array) -> np.ndarray:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.asarray(leaf)
+
+
+def _to_jax(array: np.ndarray, like: Any, impl: str) -> Array:
+    leaf = jnp.array(array)
+    is_key = jnp.issubdtype(like.dtype, jax.dtypes.prng_key)
+    return jax.random.wrap_key_data(leaf, impl=impl) if is_key else leaf
+
+
+def _signature(array: np.ndarray) -> dict[str, Any]:
+    digest = hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data).hexdigest()
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
+
+
+def _packed(array: np.ndarray) -> np.ndarray:
+    """Booleans eight to a byte: a replay of binary images shrinks to an eighth."""
+    return np.packbits(array) if array.dtype == bool else array
+
+
+def _npy_bytes(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _unpacked(data: bytes, signature: dict[str, Any]) -> np.ndarray:
+    array = np.load(io.BytesIO(data), allow_pickle=False)
+    if signature["dtype"] != "bool":
+        return array
+    shape = tuple(signature["shape"])
+    return np.unpackbits(array, count=int(np.prod(shape))).astype(bool).reshape(shape)

@@ -1,0 +1,156 @@
+"""What the MinAtar games share: sticky actions, options and the 10x10 grid.
+
+MinAtar (Young & Tian 2019, arXiv 1903.03176) plays simplified Atari games on a 10x10 grid with one
+boolean plane per kind of object. The games here follow its reference implementation exactly, step by
+step, with two choices of this library: the actions are the game's minimal set, numbered in the
+reference's order, and the action that a sticky first step repeats is always the no-op (the
+reference repeats the last action of the episode before).
+
+How to add a game: write one module with
+
+1. a NamedTuple of int32 and bool arrays for the state of the game;
+2. a NamedTuple of all that chance decides in one step or at a start;
+3. a frozen dataclass that subclasses `MinAtar` with these two as its type arguments, names its
+   `actions` and `channels`, says how many uniform numbers one step consumes (`num_uniforms`) and
+   defines `draw`, `start`, `transition` and `observe`.
+
+Chance is drawn before the rules run, whether or not they use it: so the rules are a deterministic
+function of the draws, and a test can hand the same draws to another implementation.
+"""
+
+import abc
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from regrow.environments.base import Environment, Step
+from regrow.errors import require
+from regrow.types import Key
+
+SIZE = 10
+ROWS = np.arange(SIZE, dtype=np.int32)[:, None]
+COLUMNS = np.arange(SIZE, dtype=np.int32)[None, :]
+
+Game = TypeVar("Game")  # the state of one game
+Draws = TypeVar("Draws")  # all that chance decides in one step of it
+
+
+class MinAtarState(NamedTuple, Generic[Game]):
+    """A game in play and the action that a sticky step would repeat."""
+
+    game: Game
+    last_action: Int[Array, ""]
+
+
+class Chance(NamedTuple, Generic[Draws]):
+    """All that chance decides in one step."""
+
+    sticky: Bool[Array, ""]  # whether the last action is repeated in place of the one asked for
+    draws: Draws
+
+
+@dataclass(frozen=True)
+class MinAtar(Environment, Generic[Game, Draws]):
+    """A MinAtar game.
+
+    Arguments:
+        sticky_actions: the probability that a step repeats the previous action.
+        difficulty_ramping: whether the game gets harder with time, in the games that can.
+    """
+
+    sticky_actions: float = 0.1
+    difficulty_ramping: bool = True
+
+    actions: ClassVar[tuple[str, ...]]
+    channels: ClassVar[tuple[str, ...]]
+    num_uniforms: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        require(
+            0.0 <= self.sticky_actions <= 1.0,
+            f"sticky_actions is a probability, from 0 to 1; received {self.sticky_actions!r}",
+        )
+        require(
+            isinstance(self.difficulty_ramping, bool),
+            f"difficulty_ramping is True or False; received {self.difficulty_ramping!r}",
+        )
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        return (SIZE, SIZE, len(self.channels))
+
+    @property
+    def observation_dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.bool_)
+
+    @property
+    def num_actions(self) -> int:
+        return len(self.actions)
+
+    @abc.abstractmethod
+    def draw(self, uniforms: Float[Array, " num_uniforms"]) -> Draws:
+        """What chance decides, from numbers uniform on [0, 1)."""
+
+    @abc.abstractmethod
+    def start(self, draws: Draws) -> Game:
+        """The state in which an episode begins."""
+
+    @abc.abstractmethod
+    def transition(
+        self, game: Game, action: Int[Array, ""], draws: Draws
+    ) -> tuple[Game, Float[Array, ""], Bool[Array, ""]]:
+        """The rules of the game: (next state, reward, terminated)."""
+
+    @abc.abstractmethod
+    def observe(self, game: Game) -> Bool[Array, "10 10 channels"]:
+        """What the player sees."""
+
+    def chance(self, key: Key) -> Chance[Draws]:
+        """What chance decides in the step, or at the reset, that is given this key."""
+        # One draw for everything: a call of the generator costs more than most games' rules.
+        uniforms = jax.random.uniform(key, (1 + self.num_uniforms,), jnp.float32)
+        return Chance(uniforms[0] < self.sticky_actions, self.draw(uniforms[1:]))
+
+    def reset(self, key: Key) -> tuple[MinAtarState[Game], Bool[Array, "10 10 channels"]]:
+        game = self.start(self.chance(key).draws)
+        return MinAtarState(game, jnp.zeros((), jnp.int32)), self.observe(game)
+
+    def step(
+        self, state: MinAtarState[Game], action: Int[Array, ""], key: Key
+    ) -> tuple[MinAtarState[Game], Step]:
+        chance = self.chance(key)
+        action = jnp.where(chance.sticky, state.last_action, action.astype(jnp.int32))
+        game, reward, terminated = self.transition(state.game, action, chance.draws)
+        # The reference has no time limit: even the end of Freeway is a rule of the game.
+        truncated = jnp.zeros((), jnp.bool_)
+        step = Step(self.observe(game), reward, terminated, truncated)
+        return MinAtarState(game, action), step
+
+
+def cell(x: Int[Array, ""], y: Int[Array, ""]) -> Bool[Array, "10 10"]:
+    """The plane on which only the cell in column x and row y is set."""
+    return (ROWS == y) & (COLUMNS == x)
+
+
+def shifted(
+    position: Int[Array, ""], action: Int[Array, ""], less: int, more: int, low: int, high: int
+) -> Int[Array, ""]:
+    """A coordinate after an action: `less` and `more` move it by one, between low and high."""
+    change = (action == more).astype(jnp.int32) - (action == less).astype(jnp.int32)
+    return jnp.clip(position + change, low, high)
+
+
+def below(uniform: Float[Array, "*shape"], count: int | Int[Array, ""]) -> Int[Array, "*shape"]:
+    """A number uniform on 0, ..., count - 1 from one uniform on [0, 1); count is at most 16."""
+    # In float32 the largest uniform is 1 - 2^-23, so the product does not round up to so small a
+    # count.
+    return jnp.floor(uniform * jnp.asarray(count, jnp.float32)).astype(jnp.int32)
+
+
+def countdown(timer: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
+    """A timer one step later; it rests at 0."""
+    return jnp.maximum(timer - 1, 0)

@@ -1,0 +1,43 @@
+"""Constant reward: every episode is one step worth 1, so the value is 1 (a value that is off: the
+critic or its target is wrong)."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from regrow.environments.base import Environment, Step
+from regrow.types import Key
+
+
+class ConstantRewardState(NamedTuple):
+    """Nothing is remembered."""
+
+
+@dataclass(frozen=True)
+class ConstantReward(Environment):
+    """One-step episodes of reward 1, whatever the action."""
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        return (1,)
+
+    @property
+    def observation_dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.float32)
+
+    @property
+    def num_actions(self) -> int:
+        return 2
+
+    def reset(self, key: Key) -> tuple[ConstantRewardState, Float[Array, " 1"]]:
+        del key
+        return ConstantRewardState(), jnp.ones(1)
+
+    def step(
+        self, state: ConstantRewardState, action: Int[Array, ""], key: Key
+    ) -> tuple[ConstantRewardState, Step]:
+        del action, key
+        return state, Step(jnp.ones(1), jnp.ones(()), jnp.bool_(True), jnp.bool_(False))

@@ -1,0 +1,57 @@
+"""Time-limit reward: a stream of reward 1 that a clock cuts and that never ends, so the value is
+1 / (1 - discount) in every state (a smaller value: truncation is taken for termination)."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from regrow.environments.base import Environment, Step
+from regrow.errors import require
+from regrow.types import Key
+
+
+class TimeLimitRewardState(NamedTuple):
+    """How many steps the episode has had; the observation does not tell."""
+
+    env_steps: Int[Array, ""]
+
+
+@dataclass(frozen=True)
+class TimeLimitReward(Environment):
+    """Reward 1 at every step, whatever the action; the episode is cut after `time_limit` env steps."""
+
+    time_limit: int = 2
+
+    def __post_init__(self) -> None:
+        require(
+            self.time_limit >= 1,
+            f"time_limit is a number of env steps, 1 or more; received {self.time_limit!r}",
+        )
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        return (1,)
+
+    @property
+    def observation_dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.float32)
+
+    @property
+    def num_actions(self) -> int:
+        return 2
+
+    def reset(self, key: Key) -> tuple[TimeLimitRewardState, Float[Array, " 1"]]:
+        del key
+        return TimeLimitRewardState(jnp.int32(0)), jnp.ones(1)
+
+    def step(
+        self, state: TimeLimitRewardState, action: Int[Array, ""], key: Key
+    ) -> tuple[TimeLimitRewardState, Step]:
+        del action, key
+        env_steps = state.env_steps + 1
+        truncated = env_steps >= self.time_limit
+        step = Step(jnp.ones(1), jnp.ones(()), jnp.bool_(False), truncated)
+        return TimeLimitRewardState(env_steps), step

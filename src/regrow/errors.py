@@ -1,0 +1,22 @@
+"""Errors as part of the interface: what was wrong, what was received, what is right."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class RegrowError(ValueError):
+    """A mistake in what the caller asked for; its text is one line fit for a terminal."""
+
+
+def unknown(kind: str, name: str, choices: Iterable[str]) -> RegrowError:
+    """The error for a name that no member of a family has, with the nearest one that exists."""
+    choices = sorted(choices)
+    near = get_close_matches(name, choices, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(choices)}"
+    return RegrowError(f"no {kind} '{name}'; {hint}")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises `RegrowError(message)` unless the condition holds."""
+    if not condition:
+        raise RegrowError(message)

@@ -1,0 +1,121 @@
+"""Families of parts, found by walking their package, and the grammar that names their members.
+
+A member is the one public class of a file: `double_dqn.py` holds `DoubleDQN` and is called
+`double_dqn`; `environments/minatar/breakout.py` holds `Breakout` and is called `minatar/breakout`. Anywhere
+a name is accepted, fields may be given as in Python: `fit_noise(redraw=False)`.
+"""
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import re
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from regrow.errors import RegrowError, require, unknown
+
+_SPEC = re.compile(r"\s*([A-Za-z_][\w/]*)\s*(\(.*\))?\s*", re.DOTALL)
+
+
+def members(family: str) -> Mapping[str, type]:
+    """The classes of a family ("agents", "environments", "interventions", "probes"), by name."""
+    package = importlib.import_module(f"regrow.{family}")
+    found: dict[str, type] = {}
+    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        path = info.name.removeprefix(f"{package.__name__}.").split(".")
+        if info.ispkg or path[-1] == "base":
+            continue
+        module = importlib.import_module(info.name)
+        wanted = path[-1].replace("_", "")
+        for name, member in inspect.getmembers(module, inspect.isclass):
+            if member.__module__ == info.name and name.lower() == wanted:
+                found["/".join(path)] = member
+    return found
+
+
+def make(family: str, text: str) -> Any:
+    """The member that `text` describes, e.g. `inject(split=0)`.
+
+    Raises `RegrowError` for an unknown name or field, a value of the wrong type, or text that is no
+    name with fields.
+    """
+    kind = family.removesuffix("s")
+    match = _SPEC.fullmatch(text)
+    if match is None:
+        raise RegrowError(f"'{text}' is not a name with fields; write e.g. fit_noise(redraw=False)")
+    name, arguments = match[1], match[2] or "()"
+    family_members = members(family)
+    if name not in family_members:
+        raise unknown(kind, name, family_members)
+    member = family_members[name]
+    fields = _parsed(text, arguments)
+    known = field_types(member)
+    for field, value in fields.items():
+        if field not in known:
+            raise unknown(f"field of {name}", field, known)
+        fields[field] = _fitted(value, known[field], f"{name}: {field}")
+    return member(**fields)
+
+
+def _parsed(text: str, arguments: str) -> dict[str, Any]:
+    try:
+        call = ast.parse(f"f{arguments}", mode="eval").body
+        assert isinstance(call, ast.Call)
+        require(not call.args, f"'{text}': give fields by name, e.g. fit_noise(redraw=False)")
+        return {
+            str(keyword.arg): ast.literal_eval(keyword.value)
+            for keyword in call.keywords
+            if keyword.arg is not None
+        }
+    except (SyntaxError, TypeError, AssertionError) as error:
+        raise RegrowError(f"'{text}' cannot be read as a name with fields") from error
+    except RegrowError:
+        raise
+    except ValueError as error:
+        raise RegrowError(f"'{text}': a field takes a number, a word in quotes, True or False") from error
+
+
+def field_types(member: type) -> dict[str, Any]:
+    """The fields of a member and their types."""
+    hints = typing.get_type_hints(member)
+    return {field.name: hints[field.name] for field in dataclasses.fields(member)}
+
+
+def _fitted(value: Any, expected: Any, what: str) -> Any:
+    """`value` if it fits the type (a whole number fits a float); `RegrowError` if not."""
+    origin, options = typing.get_origin(expected), typing.get_args(expected)
+    if origin is typing.Literal:
+        choices = ", ".join(str(option) for option in options)
+        require(value in options, f"{what} is {value!r}; it must be one of: {choices}")
+        return value
+    kinds = options if origin in (typing.Union, types.UnionType) else (expected,)
+    if float in kinds and type(value) is int:
+        return float(value)
+    names = " or ".join("None" if k is type(None) else getattr(k, "__name__", str(k)) for k in kinds)
+    require(any(type(value) is kind for kind in kinds), f"{what} is {value!r}; it must be: {names}")
+    return value
+
+
+def name_of(member: Any) -> str:
+    """The name of a member or of its class: its place in the family's package."""
+    cls = member if isinstance(member, type) else type(member)
+    return "/".join(cls.__module__.split(".")[2:])
+
+
+def describe(member: Any) -> str:
+    """A member in the grammar that `make` reads, with the fields that differ from their defaults."""
+    changed = [
+        f"{field.name}={getattr(member, field.name)!r}"
+        for field in dataclasses.fields(member)
+        if getattr(member, field.name) != field.default
+    ]
+    return name_of(member) + (f"({', '.join(changed)})" if changed else "")
+
+
+def summary(member: type) -> str:
+    """The first line of a member's docstring."""
+    return (inspect.getdoc(member) or "").split("\n", 1)[0]

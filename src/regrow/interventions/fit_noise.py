@@ -1,0 +1,68 @@
+"""A stressor that takes plasticity away, and its matched control.
+
+Fitting a network to targets that are redrawn again and again ends its ability to fit (Lyle et al. 2022,
+arXiv 2204.09560); fitting it as long to targets that stay does not. Same data, same number of updates: a
+pair of runs that differ in one thing, so that a diagnosis can be checked.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from regrow.errors import require
+from regrow.interventions.base import Experience, Intervention, State, Updates
+from regrow.learner import Learner, map_learners
+from regrow.types import Key
+
+
+@dataclass(frozen=True)
+class FitNoise(Intervention):
+    """Trains on random rewards, redrawn every round: plasticity goes (redraw=False: it stays).
+
+    Draws `transitions` from the replay once. In each of `rounds` rounds their rewards are N(0, 1), all of
+    them terminal, and the agent makes `updates` updates. Targets then become copies of their networks.
+    """
+
+    rounds: int = 20
+    updates: int = 1_000
+    transitions: int = 2_000
+    redraw: bool = True
+
+    needs_experience: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "updates", "transitions"):
+            value = getattr(self, name)
+            require(value >= 1, f"fit_noise: {name} is {value}; it must be at least 1")
+
+    def __call__(
+        self, state: State, *, agent: Updates, experience: Experience, key: Key
+    ) -> State:
+        """The agent's state after the last round."""
+        sampling, rewards, learning = jax.random.split(key, 3)
+        data = experience.sample(sampling, self.transitions)
+
+        def one_round(state: State, i: PyTree) -> tuple[State, None]:
+            drawn = jax.random.fold_in(rewards, i if self.redraw else 0)
+            noise = jax.random.normal(drawn, (self.transitions,))
+            noisy = data._replace(reward=noise, discount=jnp.zeros(self.transitions))
+
+            def one_update(state: State, key: Key) -> tuple[State, None]:
+                choosing, updating = jax.random.split(key)
+                rows = jax.random.randint(choosing, (agent.batch_size,), 0, self.transitions)
+                batch = jax.tree.map(lambda x: x[rows], noisy)
+                return agent.update(state, batch, updating), None
+
+            keys = jax.random.split(jax.random.fold_in(learning, i), self.updates)
+            return jax.lax.scan(one_update, state, keys)
+
+        state, _ = jax.lax.scan(one_round, state, jnp.arange(self.rounds))
+        return map_learners(_with_synced_target, state, key)
+
+
+def _with_synced_target(learner: Learner, key: Key) -> Learner:
+    del key
+    return learner if learner.target is None else learner.follow()

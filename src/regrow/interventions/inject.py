@@ -1,0 +1,56 @@
+"""Plasticity injection (Nikishin et al. 2023, arXiv 2305.15555).
+
+    out = h_θ(φ) + h_θ'₁(φ) − h_θ'₂(φ),     θ'₁ = θ'₂ fresh,  only φ and θ'₁ learn
+
+Predictions and the number of trainable parameters stay as they were, so an agent that learns better
+afterwards was short of plasticity and of nothing else.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from regrow.errors import require
+from regrow.interventions.base import LearnerIntervention
+from regrow.learner import Learner
+from regrow.types import Key
+
+
+@dataclass(frozen=True)
+class Inject(LearnerIntervention):
+    """Freezes the head and adds a fresh pair: new plasticity, the same output.
+
+    `split`: where the head begins; None keeps the network's own. The paper's ablations: `subtract=False`
+    leaves the third term out, `freeze=False` lets the old head go on learning, `optimizer` keeps or resets
+    the statistics of the head ("keep" as published).
+    """
+
+    split: int | None = None
+    subtract: bool = True
+    freeze: bool = True
+    optimizer: Literal["keep", "reset"] = "keep"
+
+    def __post_init__(self) -> None:
+        require(
+            self.split is None or self.split >= 0,
+            f"inject: split is {self.split}; it must be 0 or more",
+        )
+
+    @property
+    def keeps_output(self) -> bool:
+        """Whether the third term is there."""
+        return self.subtract
+
+    @property
+    def keeps_optimizer_tree(self) -> bool:
+        """Whether the old head froze."""
+        return self.freeze
+
+    def change(self, learner: Learner, key: Key) -> Learner:
+        """The network and its target injected with the same fresh head."""
+        network, target = (
+            net
+            and net.inject(key, split=self.split, subtract=self.subtract, freeze=self.freeze)
+            for net in (learner.network, learner.target)
+        )
+        assert network is not None, "a Learner always has a network"
+        return learner.with_network(network, target, fresh=self.optimizer)

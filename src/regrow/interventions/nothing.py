@@ -1,0 +1,22 @@
+"""The control arm."""
+
+from dataclasses import dataclass
+
+from regrow.interventions.base import LearnerIntervention
+from regrow.learner import Learner
+from regrow.types import Key
+
+
+@dataclass(frozen=True)
+class Nothing(LearnerIntervention):
+    """Leaves the agent as it is: the control arm."""
+
+    @property
+    def keeps_output(self) -> bool:
+        """True."""
+        return True
+
+    def change(self, learner: Learner, key: Key) -> Learner:
+        """The same Learner."""
+        del key
+        return learner

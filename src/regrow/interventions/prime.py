@@ -1,0 +1,46 @@
+"""The primacy bias, made on purpose (Nikishin et al. 2022, arXiv 2205.07802).
+
+Many updates on the first data that an agent collected damage the rest of its learning. What breaks here is
+mostly what the network believes: values diverge on the few transitions they are bootstrapped from.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+
+from regrow.errors import require
+from regrow.interventions.base import Experience, Intervention, State, Updates
+from regrow.types import Key
+
+
+@dataclass(frozen=True)
+class Prime(Intervention):
+    """Makes many updates on the oldest transitions of the replay: the primacy bias.
+
+    `updates` updates on batches of the `transitions` oldest ones.
+    """
+
+    updates: int = 50_000
+    transitions: int = 1_000
+
+    needs_experience: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "transitions"):
+            value = getattr(self, name)
+            require(value >= 1, f"prime: {name} is {value}; it must be at least 1")
+
+    def __call__(
+        self, state: State, *, agent: Updates, experience: Experience, key: Key
+    ) -> State:
+        """The agent's state after the last update."""
+        data = experience.first(self.transitions)
+
+        def one_update(state: State, key: Key) -> tuple[State, None]:
+            choosing, updating = jax.random.split(key)
+            rows = jax.random.randint(choosing, (agent.batch_size,), 0, self.transitions)
+            batch = jax.tree.map(lambda x: x[rows], data)
+            return agent.update(state, batch, updating), None
+
+        return jax.lax.scan(one_update, state, jax.random.split(key, self.updates))[0]

@@ -1,0 +1,33 @@
+"""Resets (Nikishin et al. 2022, arXiv 2205.07802): parameters drawn anew, the replay kept."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from regrow.interventions.base import LearnerIntervention
+from regrow.learner import Learner
+from regrow.types import Key
+
+
+@dataclass(frozen=True)
+class Reset(LearnerIntervention):
+    """Draws the head, the last layer or everything anew; the target becomes a copy of the network.
+
+    `optimizer`: "reset" starts the statistics of those layers anew, step count included, as published;
+    "keep" leaves them. Earlier injections end: what they froze would keep the old predictions alive.
+    """
+
+    where: Literal["head", "last", "everything"] = "head"
+    optimizer: Literal["keep", "reset"] = "reset"
+
+    @property
+    def keeps_optimizer_tree(self) -> bool:
+        """True, unless an earlier injection had left an old head unfrozen."""
+        return True
+
+    def change(self, learner: Learner, key: Key) -> Learner:
+        """The Learner with fresh layers."""
+        layers = len(learner.network.layers)
+        start = {"head": learner.network.split, "last": layers - 1, "everything": 0}[self.where]
+        network = learner.network.reset(start, key)
+        target = None if learner.target is None else network
+        return learner.with_network(network, target, fresh=self.optimizer)

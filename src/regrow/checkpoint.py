@@ -58,6 +58,16 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, lambda file: file.write(text.encode() + b"\n"))
 
 
+def read_json(path: Path) -> Any:
+    """What is in a JSON file; raises `RegrowError` where it is absent or damaged."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise RegrowError(f"there is no {path}") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RegrowError(f"{path} is damaged ({error}); restore or delete it") from error
+
+
 def _finite(content: Any) -> Any:
     """`content` with NumPy scalars as plain numbers and NaN or infinity as None, which JSON can hold."""
     if isinstance(content, dict):

@@ -80,6 +80,11 @@ class Learner(eqx.Module):
         statistics = tuple(optimizer.init(part) for part in network.parts())
         return Learner(network, network if target else None, statistics, optimizer)
 
+    def fresh(self, key: Key) -> "Learner":
+        """A learner of the same architecture at its first step."""
+        target = self.target is not None
+        return Learner.create(self.network.fresh(key), self.optimizer, target=target)
+
     def gradient(self, loss: Callable[[Network], Scalar]) -> tuple[Scalar, PyTree]:
         """(loss, its gradient); the gradient is None wherever the network is frozen."""
         live, frozen = eqx.partition(self.network, self.network.trainable())

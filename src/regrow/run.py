@@ -8,6 +8,7 @@ stopped, and so does a fork with nothing done to it.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -21,6 +22,8 @@ from regrow.environments.base import Environment
 from regrow.errors import RegrowError, require
 from regrow.families import describe
 from regrow.interventions.base import Intervention
+from regrow.learner import map_learners
+from regrow.probes.base import Probe
 from regrow.replay import Replay
 from regrow.streams import key_at, keys_from
 from regrow.types import Key, Log, Transition
@@ -131,11 +134,20 @@ class Run(eqx.Module):
         event = Event(self.env_steps, describe(intervention))
         return Run(state, self.agent, self.environment, (*self.history, event))
 
-    def batch(self, count: int, *, name: str = "probe") -> Transition:
-        """`count` transitions from the replay, drawn from a stream that training never uses."""
+    def probe(
+        self, probes: Sequence[Probe], *, count: int = 512, fresh: bool = False
+    ) -> list[dict[str, float]]:
+        """For every probe its value for each Learner, on `count` transitions from the replay.
+
+        With `fresh` the same probes look at newly drawn networks of the same architectures, on the same
+        transitions: what is normal there is no sign of loss. Raises `RegrowError` on an empty replay.
+        """
         state = self._alive().state
         require(int(state.replay.size) > 0, "the replay is empty; advance the run first")
-        return state.replay.sample(key_at(state.root, name, state.env_steps), count)
+        batch = state.replay.sample(key_at(state.root, "probe", state.env_steps), count)
+        key = key_at(state.root, "probe fresh", state.env_steps)
+        values = _probed(state.agent, batch, key, tuple(probes), self.agent, fresh)
+        return [{name: float(value) for name, value in each.items()} for each in values]
 
     def _alive(self) -> "Run":
         if self.state.env_steps.is_deleted():
@@ -144,6 +156,42 @@ class Run(eqx.Module):
                 "use the Run that `advance` returned, or `fork()` before advancing"
             )
         return self
+
+
+@functools.partial(jax.jit, static_argnames=("probes", "agent", "fresh"))
+def _probed(
+    state: PyTree,
+    batch: Transition,
+    key: Key,
+    probes: tuple[Probe, ...],
+    agent: Agent,
+    fresh: bool,
+) -> list[dict[str, Array]]:
+    if fresh:
+        state = map_learners(lambda learner, key: learner.fresh(key), state, key)
+    return [probe(state, agent=agent, batch=batch, key=key) for probe in probes]
+
+
+def random_policy(environment: Environment, env_steps: int, *, seed: int) -> Log:
+    """What actions drawn uniformly collect in `env_steps`; their predicted value is NaN."""
+
+    @jax.jit
+    def played(root: Key) -> Log:
+        def step(carry: Any, keys: dict[str, Key]) -> tuple[Any, Log]:
+            state, total = carry
+            action = jax.random.randint(keys["act"], (), 0, environment.num_actions)
+            state, step = environment.step(state, action, keys["step"])
+            total, ended = total + step.reward, step.terminated | step.truncated
+            state = _either(ended, environment.reset(keys["reset"])[0], state)
+            log = Log(step.reward, step.terminated, step.truncated, total, jnp.array(jnp.nan))
+            return (state, jnp.where(ended, 0.0, total)), log
+
+        keys = {name: keys_from(root, name, 0, env_steps) for name in ("act", "step", "reset")}
+        start, _ = environment.reset(key_at(root, "first reset", 0))
+        return jax.lax.scan(step, (start, jnp.array(0.0)), keys)[1]
+
+    log = played(key_at(jax.random.key(seed), "random policy", 0))
+    return jax.tree.map(np.asarray, log)
 
 
 def _unshared(state: State) -> State:

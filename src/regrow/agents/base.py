@@ -65,6 +65,10 @@ class Agent(abc.ABC):
         """(action, the value predicted for taking it), exploring as at `env_steps` of training."""
 
     @abc.abstractmethod
+    def inputs(self, batch: Transition) -> dict[str, Array]:
+        """What the network of each Learner sees of a batch, by the Learner's name."""
+
+    @abc.abstractmethod
     def gradients(self, state: State, batch: Transition, key: Key) -> dict[str, PyTree]:
         """The gradient of each Learner on a batch, by the Learner's name."""
 

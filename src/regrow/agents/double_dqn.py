@@ -132,6 +132,10 @@ class DoubleDQN(Agent):
         error = goal - _picked(jax.vmap(network)(batch.obs_tm1), batch.action)
         return jnp.mean(optax.losses.huber_loss(error, delta=self.error_clip))
 
+    def inputs(self, batch: Transition) -> dict[str, Array]:
+        """`q` sees the observation."""
+        return {"q": batch.obs_tm1}
+
     def gradients(self, state: DoubleDQNState, batch: Transition, key: Key) -> dict[str, PyTree]:
         """The gradient of the loss with respect to the live parameters of `q`."""
         del key

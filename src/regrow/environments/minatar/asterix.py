@@ -1,9 +1,9 @@
 """Asterix: collect gold and keep away from enemies, both of which cross the screen.
 
-The player moves in four directions. Gold and enemies appear at the sides, at most one in each of the
-eight middle rows, and all move at the same moments. Touching gold is worth 1 and takes it; touching an
-enemy ends the episode. The difficulty ramps by shorter intervals between spawns and between moves.
-After Young & Tian 2019 (arXiv 1903.03176).
+The player moves in four directions. Gold and enemies appear at the sides, at most one in each of
+the eight middle rows, and all move at the same moments. Touching gold is worth 1 and takes it;
+touching an enemy ends the episode. The difficulty ramps by shorter intervals between spawns and
+between moves. After Young & Tian 2019 (arXiv 1903.03176).
 """
 
 from dataclasses import dataclass
@@ -61,16 +61,18 @@ class AsterixDraws(NamedTuple):
 
 @dataclass(frozen=True)
 class Asterix(MinAtar[AsterixState, AsterixDraws]):
-    """Asterix; see `MinAtar` for the options."""
+    """Collects gold and avoids enemies; see `MinAtar` for the options."""
 
     actions: ClassVar[tuple[str, ...]] = ("noop", "left", "up", "right", "down")
     channels: ClassVar[tuple[str, ...]] = ("player", "enemy", "trail", "gold")
     num_uniforms: ClassVar[int] = 3
 
     def draw(self, uniforms: Float[Array, " 3"]) -> AsterixDraws:
+        """What appears, and where."""
         return AsterixDraws(uniforms[0] < 1 / 2, uniforms[1] < 1 / 3, uniforms[2])
 
     def start(self, draws: AsterixDraws) -> AsterixState:
+        """The player in the middle of an empty screen."""
         del draws
         nothing = jnp.zeros(NUM_LANES, jnp.bool_)
         spawn, move = jnp.int32(SPAWN_INTERVAL), jnp.int32(MOVE_INTERVAL)
@@ -92,6 +94,7 @@ class Asterix(MinAtar[AsterixState, AsterixDraws]):
     def transition(
         self, game: AsterixState, action: Int[Array, ""], draws: AsterixDraws
     ) -> tuple[AsterixState, Float[Array, ""], Bool[Array, ""]]:
+        """Spawn, player, things: (next state, 1 for gold, whether an enemy was met)."""
         spawns = game.spawn_timer == 0
         moves = game.move_timer == 0
         game = _spawn(game, draws, spawns)
@@ -100,7 +103,7 @@ class Asterix(MinAtar[AsterixState, AsterixDraws]):
 
         # The player may touch a thing where it was or where it moves to. Gold is taken on the first
         # touch, and an enemy ends the episode: either way two touches count once.
-        mine = game.occupied & (LANE_ROWS == player_y)
+        mine = game.occupied & (player_y == LANE_ROWS)
         x = game.x + jnp.where(moves, jnp.where(game.right, 1, -1), 0)
         touched = mine & ((game.x == player_x) | (x == player_x))
         taken = touched & game.gold
@@ -119,6 +122,7 @@ class Asterix(MinAtar[AsterixState, AsterixDraws]):
         return after, jnp.any(taken).astype(jnp.float32), jnp.any(touched & ~game.gold)
 
     def observe(self, game: AsterixState) -> Bool[Array, "10 10 4"]:
+        """The four planes, in the order of `channels`."""
         here = game.occupied[:, None] & (game.x[:, None] == COLUMNS)
         behind = game.x - jnp.where(game.right, 1, -1)
         trail = game.occupied[:, None] & (behind[:, None] == COLUMNS)

@@ -1,8 +1,8 @@
 """What the MinAtar games share: sticky actions, options and the 10x10 grid.
 
 MinAtar (Young & Tian 2019, arXiv 1903.03176) plays simplified Atari games on a 10x10 grid with one
-boolean plane per kind of object. The games here follow its reference implementation exactly, step by
-step, with two choices of this library: the actions are the game's minimal set, numbered in the
+boolean plane per kind of object. The games here follow its reference implementation exactly, step
+by step, with two choices of this library: the actions are the game's minimal set, numbered in the
 reference's order, and the action that a sticky first step repeats is always the no-op (the
 reference repeats the last action of the episode before).
 
@@ -39,18 +39,18 @@ Game = TypeVar("Game")  # the state of one game
 Draws = TypeVar("Draws")  # all that chance decides in one step of it
 
 
-class MinAtarState(NamedTuple, Generic[Game]):
+class MinAtarState(NamedTuple):
     """A game in play and the action that a sticky step would repeat."""
 
-    game: Game
+    game: Any
     last_action: Int[Array, ""]
 
 
-class Chance(NamedTuple, Generic[Draws]):
+class Chance(NamedTuple):
     """All that chance decides in one step."""
 
     sticky: Bool[Array, ""]  # whether the last action is repeated in place of the one asked for
-    draws: Draws
+    draws: Any  # the game's own
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,17 @@ class MinAtar(Environment, Generic[Game, Draws]):
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
+        """Rows, columns, channels."""
         return (SIZE, SIZE, len(self.channels))
 
     @property
     def observation_dtype(self) -> np.dtype[Any]:
+        """Bool: a cell holds such an object or does not."""
         return np.dtype(np.bool_)
 
     @property
     def num_actions(self) -> int:
+        """The size of the game's minimal action set."""
         return len(self.actions)
 
     @abc.abstractmethod
@@ -109,19 +112,21 @@ class MinAtar(Environment, Generic[Game, Draws]):
     def observe(self, game: Game) -> Bool[Array, "10 10 channels"]:
         """What the player sees."""
 
-    def chance(self, key: Key) -> Chance[Draws]:
+    def chance(self, key: Key) -> Chance:
         """What chance decides in the step, or at the reset, that is given this key."""
         # One draw for everything: a call of the generator costs more than most games' rules.
         uniforms = jax.random.uniform(key, (1 + self.num_uniforms,), jnp.float32)
         return Chance(uniforms[0] < self.sticky_actions, self.draw(uniforms[1:]))
 
-    def reset(self, key: Key) -> tuple[MinAtarState[Game], Bool[Array, "10 10 channels"]]:
+    def reset(self, key: Key) -> tuple[MinAtarState, Bool[Array, "10 10 channels"]]:
+        """Starts an episode: (state, first observation)."""
         game = self.start(self.chance(key).draws)
         return MinAtarState(game, jnp.zeros((), jnp.int32)), self.observe(game)
 
     def step(
-        self, state: MinAtarState[Game], action: Int[Array, ""], key: Key
-    ) -> tuple[MinAtarState[Game], Step]:
+        self, state: MinAtarState, action: Int[Array, ""], key: Key
+    ) -> tuple[MinAtarState, Step]:
+        """One env step: (next state, what follows the action), sticky actions included."""
         chance = self.chance(key)
         action = jnp.where(chance.sticky, state.last_action, action.astype(jnp.int32))
         game, reward, terminated = self.transition(state.game, action, chance.draws)
@@ -133,7 +138,7 @@ class MinAtar(Environment, Generic[Game, Draws]):
 
 def cell(x: Int[Array, ""], y: Int[Array, ""]) -> Bool[Array, "10 10"]:
     """The plane on which only the cell in column x and row y is set."""
-    return (ROWS == y) & (COLUMNS == x)
+    return (y == ROWS) & (x == COLUMNS)
 
 
 def shifted(

@@ -1,9 +1,9 @@
 """Breakout: bounce a ball off a paddle to break three rows of bricks.
 
-The ball moves along diagonals and reflects from walls, bricks and paddle; the side on which it meets
-the paddle decides whether it returns the way it came. Every brick is worth 1. When the last brick is
-gone, three new rows appear as the ball comes down. The episode ends when the ball passes the paddle.
-The difficulty does not ramp. After Young & Tian 2019 (arXiv 1903.03176).
+The ball moves along diagonals and reflects from walls, bricks and paddle; the side on which it
+meets the paddle decides whether it returns the way it came. Every brick is worth 1. When the last
+brick is gone, three new rows appear as the ball comes down. The episode ends when the ball passes
+the paddle. The difficulty does not ramp. After Young & Tian 2019 (arXiv 1903.03176).
 """
 
 from dataclasses import dataclass
@@ -41,16 +41,18 @@ class BreakoutDraws(NamedTuple):
 
 @dataclass(frozen=True)
 class Breakout(MinAtar[BreakoutState, BreakoutDraws]):
-    """Breakout; see `MinAtar` for the options."""
+    """Breaks bricks with a ball and a paddle; see `MinAtar` for the options."""
 
     actions: ClassVar[tuple[str, ...]] = ("noop", "left", "right")
     channels: ClassVar[tuple[str, ...]] = ("paddle", "ball", "trail", "brick")
     num_uniforms: ClassVar[int] = 1
 
     def draw(self, uniforms: Float[Array, " 1"]) -> BreakoutDraws:
+        """From which side the ball starts."""
         return BreakoutDraws(uniforms[0] < 0.5)
 
     def start(self, draws: BreakoutDraws) -> BreakoutState:
+        """A full wall of bricks and the ball in flight below it."""
         x = jnp.where(draws.from_right, SIZE - 1, 0).astype(jnp.int32)
         y = jnp.full((), 3, jnp.int32)
         dx = jnp.where(draws.from_right, -1, 1).astype(jnp.int32)
@@ -62,6 +64,7 @@ class Breakout(MinAtar[BreakoutState, BreakoutDraws]):
     def transition(
         self, game: BreakoutState, action: Int[Array, ""], draws: BreakoutDraws
     ) -> tuple[BreakoutState, Float[Array, ""], Bool[Array, ""]]:
+        """Paddle, then ball: (next state, 1 for a brick, whether the ball is lost)."""
         del draws
         paddle = shifted(game.paddle, action, LEFT, RIGHT, 0, SIZE - 1)
 
@@ -85,13 +88,12 @@ class Breakout(MinAtar[BreakoutState, BreakoutDraws]):
 
         cleared = on_floor & ~jnp.any(game.bricks)
         bricks = (game.bricks & ~(broken & target)) | (cleared & WALL)
-        after = BreakoutState(
-            paddle, x, y, dx, dy, game.ball_x, game.ball_y, bricks, on_brick
-        )
+        after = BreakoutState(paddle, x, y, dx, dy, game.ball_x, game.ball_y, bricks, on_brick)
         return after, broken.astype(jnp.float32), terminated
 
     def observe(self, game: BreakoutState) -> Bool[Array, "10 10 4"]:
-        paddle = (ROWS == FLOOR) & (COLUMNS == game.paddle)
+        """The four planes, in the order of `channels`."""
+        paddle = (ROWS == FLOOR) & (game.paddle == COLUMNS)
         ball = cell(game.ball_x, game.ball_y)
         trail = cell(game.last_x, game.last_y)
         return jnp.stack([paddle, ball, trail, game.bricks], axis=-1)

@@ -1,10 +1,10 @@
 """Freeway: cross eight lanes of cars from the bottom of the screen to the top.
 
-The player moves up and down, at most once in three steps. Reaching the top is worth 1 and draws new
-speeds for all cars; being hit puts the player back at the bottom. Each lane has one car, which moves
-once in two to six steps and wraps around; five trail channels show its direction and speed. The
-episode ends, as a rule of the game, on step 2501. The difficulty does not ramp. After Young & Tian
-2019 (arXiv 1903.03176).
+The player moves up and down, at most once in three steps. Reaching the top is worth 1 and draws
+new speeds for all cars; being hit puts the player back at the bottom. Each lane has one car, which
+moves once in two to six steps and wraps around; five trail channels show its direction and speed.
+The episode ends, as a rule of the game, on step 2501. The difficulty does not ramp. After Young &
+Tian 2019 (arXiv 1903.03176).
 """
 
 from dataclasses import dataclass
@@ -47,19 +47,23 @@ class FreewayDraws(NamedTuple):
 
 @dataclass(frozen=True)
 class Freeway(MinAtar[FreewayState, FreewayDraws]):
-    """Freeway; see `MinAtar` for the options."""
+    """Crosses lanes of cars; see `MinAtar` for the options."""
 
     actions: ClassVar[tuple[str, ...]] = ("noop", "up", "down")
-    channels: ClassVar[tuple[str, ...]] = ("chicken", "car") + tuple(
-        f"speed {speed}" for speed in SPEEDS
+    channels: ClassVar[tuple[str, ...]] = (
+        "chicken",
+        "car",
+        *(f"speed {speed}" for speed in range(1, MAX_SPEED + 1)),
     )
     num_uniforms: ClassVar[int] = NUM_CARS
 
     def draw(self, uniforms: Float[Array, " 8"]) -> FreewayDraws:
+        """A speed and direction for each car, all ten equally likely."""
         index = below(uniforms, 2 * MAX_SPEED)
         return FreewayDraws(jnp.where(index < MAX_SPEED, index - MAX_SPEED, index - MAX_SPEED + 1))
 
     def start(self, draws: FreewayDraws) -> FreewayState:
+        """The player at the bottom and all cars at the left."""
         return FreewayState(
             player_y=jnp.int32(SIZE - 1),
             player_timer=jnp.int32(PLAYER_INTERVAL),
@@ -72,9 +76,12 @@ class Freeway(MinAtar[FreewayState, FreewayDraws]):
     def transition(
         self, game: FreewayState, action: Int[Array, ""], draws: FreewayDraws
     ) -> tuple[FreewayState, Float[Array, ""], Bool[Array, ""]]:
+        """Player, then cars: (next state, 1 for a crossing, whether time is up)."""
         may_move = game.player_timer == 0
         moved = may_move & ((action == UP) | (action == DOWN))
-        y = jnp.where(may_move, shifted(game.player_y, action, UP, DOWN, 0, SIZE - 1), game.player_y)
+        y = jnp.where(
+            may_move, shifted(game.player_y, action, UP, DOWN, 0, SIZE - 1), game.player_y
+        )
         won = y == 0
         y = jnp.where(won, SIZE - 1, y)
         speed = jnp.where(won, draws.speed, game.speed)
@@ -85,7 +92,7 @@ class Freeway(MinAtar[FreewayState, FreewayDraws]):
         x = jnp.where(x < 0, SIZE - 1, jnp.where(x >= SIZE, 0, x))
         # Only the car in the player's row can hit, and none is in the bottom row, so the order of
         # the cars does not matter.
-        hit = jnp.any((CAR_ROWS == y) & ((game.x == PLAYER_X) | (x == PLAYER_X)))
+        hit = jnp.any((y == CAR_ROWS) & ((game.x == PLAYER_X) | (x == PLAYER_X)))
 
         time_left = game.time_left - 1
         after = FreewayState(
@@ -99,6 +106,7 @@ class Freeway(MinAtar[FreewayState, FreewayDraws]):
         return after, won.astype(jnp.float32), time_left < 0
 
     def observe(self, game: FreewayState) -> Bool[Array, "10 10 7"]:
+        """The seven planes, in the order of `channels`."""
         player = cell(jnp.int32(PLAYER_X), game.player_y)[:, :, None]
         car = game.x[:, None] == COLUMNS
         behind = game.x - jnp.sign(game.speed)

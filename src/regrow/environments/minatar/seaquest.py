@@ -1,11 +1,12 @@
 """Seaquest: shoot fish and submarines, rescue divers, and surface in time for air.
 
 The player's submarine moves in four directions and fires the way it faces. Enemies cross the eight
-middle rows; submarines shoot, fish do not. An enemy that is shot is worth 1. Divers are picked up by
-touch, up to six. Surfacing refills the oxygen and costs a diver; with six on board it costs all, and
-is worth up to 10, by the oxygen that is left. The episode ends by touching an enemy or its bullet,
-without oxygen, or by surfacing without a diver. The difficulty ramps with each surfacing, by shorter
-intervals between spawns and between moves. After Young & Tian 2019 (arXiv 1903.03176).
+middle rows; submarines shoot, fish do not. An enemy that is shot is worth 1. Divers are picked up
+by touch, up to six. Surfacing refills the oxygen and costs a diver; with six on board it costs
+all, and is worth up to 10, by the oxygen that is left. The episode ends by touching an enemy or
+its bullet, without oxygen, or by surfacing without a diver. The difficulty ramps with each
+surfacing, by shorter intervals between spawns and between moves. After Young & Tian 2019 (arXiv
+1903.03176).
 """
 
 from dataclasses import dataclass
@@ -38,18 +39,17 @@ ENEMY_FIRE_INTERVAL = 10
 DIVER_SPAWN_INTERVAL = 30
 DIVER_MOVE_INTERVAL = 5
 
-# Enemies are kept in a ring in the order of their spawning, each in the slot after the last. An enemy
-# leaves the screen at the latest 29 steps after it appeared where the move interval is 2, and one
-# enemy appears per step at most: no more than 30 live at once. While the interval is longer, enemies
-# appear at most every 14 steps and live at most 60: fewer still. So a slot is free when its turn
-# comes again. A slot holds the last bullet of its submarine too. It fires every 11 steps and its
-# bullet crosses the screen in 10, faster than the submarine, so there is only one at a time and it
-# is gone before the slot is used again.
+# Enemies are kept in a ring in the order of their spawning, each in the slot after the last. Where
+# the move interval is 2, an enemy leaves the screen 29 steps after it appeared, and at most one
+# appears per step: no more than 30 live at once. While the interval is longer, enemies appear every
+# 15 steps at most and stay for 59: fewer still. So a slot is free when its turn comes again. A slot
+# holds the last bullet of its submarine too, which fires every 11 steps. Its bullet crosses the
+# screen in 10 and outruns it, so there is only one at a time, gone before the slot is used again.
 NUM_ENEMIES = 32
 SLOTS = np.arange(NUM_ENEMIES, dtype=np.int32)
 
-# The player fires at most every 5 steps and a bullet is gone after 9: when one is fired, no more than
-# one other flies. Divers come every 30 steps and stay at most 59. Two slots hold either, the older
+# The player fires every 5 steps at most and a bullet is gone after 9, so when one is fired no more
+# than one other flies. Divers come every 30 steps and stay for 59. Two slots hold either, the older
 # first.
 PAIR = 2
 
@@ -122,7 +122,7 @@ class SeaquestDraws(NamedTuple):
 
 @dataclass(frozen=True)
 class Seaquest(MinAtar[SeaquestState, SeaquestDraws]):
-    """Seaquest; see `MinAtar` for the options."""
+    """Shoots, rescues divers and surfaces for air; see `MinAtar` for the options."""
 
     actions: ClassVar[tuple[str, ...]] = ("noop", "left", "up", "right", "down", "fire")
     channels: ClassVar[tuple[str, ...]] = (
@@ -140,6 +140,7 @@ class Seaquest(MinAtar[SeaquestState, SeaquestDraws]):
     num_uniforms: ClassVar[int] = 5
 
     def draw(self, uniforms: Float[Array, " 5"]) -> SeaquestDraws:
+        """Which enemy and which diver appear, and where."""
         return SeaquestDraws(
             enemy_right=uniforms[0] < 1 / 2,
             enemy_armed=uniforms[1] < 1 / 3,
@@ -149,6 +150,7 @@ class Seaquest(MinAtar[SeaquestState, SeaquestDraws]):
         )
 
     def start(self, draws: SeaquestDraws) -> SeaquestState:
+        """The player at the surface of an empty sea."""
         del draws
         none, zero = jnp.zeros(NUM_ENEMIES, jnp.bool_), jnp.zeros(NUM_ENEMIES, jnp.int32)
         few_none, few_zero = jnp.zeros(PAIR, jnp.bool_), jnp.zeros(PAIR, jnp.int32)
@@ -174,6 +176,7 @@ class Seaquest(MinAtar[SeaquestState, SeaquestDraws]):
     def transition(
         self, game: SeaquestState, action: Int[Array, ""], draws: SeaquestDraws
     ) -> tuple[SeaquestState, Float[Array, ""], Bool[Array, ""]]:
+        """All that moves, in the published order: (next state, reward, terminated)."""
         game = _spawn_enemy(game, draws)
         game = _spawn_diver(game, draws)
         game = _act(game, action)
@@ -189,6 +192,7 @@ class Seaquest(MinAtar[SeaquestState, SeaquestDraws]):
         return after, (shot + rammed + bonus).astype(jnp.float32), touched | suffocated
 
     def observe(self, game: SeaquestState) -> Bool[Array, "10 10 10"]:
+        """The ten planes, in the order of `channels`."""
         enemies, divers, bullets = game.enemies, game.divers, game.bullets
         fish, submarines, trails, enemy_bullets = _planes(
             enemies.y,
@@ -205,8 +209,8 @@ class Seaquest(MinAtar[SeaquestState, SeaquestDraws]):
         )
         (friendly_bullets,) = _planes(bullets.y, [(bullets.alive, bullets.x)])
         bottom = ROWS == SIZE - 1
-        oxygen = bottom & (COLUMNS < jnp.maximum(game.oxygen, 0) * SIZE // MAX_OXYGEN)
-        rescued = bottom & (COLUMNS >= SIZE - 1 - game.rescued) & (COLUMNS < SIZE - 1)
+        oxygen = bottom & (jnp.maximum(game.oxygen, 0) * SIZE // MAX_OXYGEN > COLUMNS)
+        rescued = bottom & (SIZE - 1 - game.rescued <= COLUMNS) & (COLUMNS < SIZE - 1)
         planes = [
             cell(game.x, game.y),
             cell(_behind(game.x, game.right), game.y),
@@ -256,7 +260,7 @@ def _spawn_enemy(game: SeaquestState, draws: SeaquestDraws) -> SeaquestState:
         # off the screen on the side that it moves to, where a bullet stays
         bullet_x=jnp.where(draws.enemy_right, SIZE, -1).astype(jnp.int32),
     )
-    here = appears & (SLOTS == game.next_slot)
+    here = appears & (game.next_slot == SLOTS)
     return game._replace(
         enemies=jax.tree.map(lambda one, all_: jnp.where(here, one, all_), new, enemies),
         next_slot=(game.next_slot + appears.astype(jnp.int32)) % NUM_ENEMIES,
@@ -300,7 +304,7 @@ def _act(game: SeaquestState, action: Int[Array, ""]) -> SeaquestState:
 def _fly(game: SeaquestState) -> tuple[SeaquestState, Int[Array, ""]]:
     """The player's bullets move; (state, how many enemies they hit).
 
-    Each bullet hits one enemy at most, even where there are several in a cell. The newer bullet goes
+    A bullet hits one enemy at most, even where there are several in a cell. The newer bullet goes
     first, and takes fish before submarines and, of either, the one that appeared first.
     """
     bullets, enemies = game.bullets, game.enemies
@@ -348,8 +352,8 @@ def _attack(
 ) -> tuple[SeaquestState, Int[Array, ""], Bool[Array, ""]]:
     """Enemies and their bullets move; (state, enemies that ran into a bullet, player touched).
 
-    All enemies move at once here. Those of a row move the same way, start in the same cell and differ
-    in age, so no two enter the same cell in the same step and none competes for a bullet.
+    All enemies move at once here. Those of a row move the same way, start in the same cell and
+    differ in age, so no two enter one cell in the same step and none competes for a bullet.
     """
     enemies, bullets = game.enemies, game.bullets
     in_row = enemies.y == game.y
@@ -375,7 +379,9 @@ def _attack(
             alive=enemies.alive & _on_screen(x) & ~(meets[0] | meets[1]),
             x=x,
             move_timer=jnp.where(moves, game.move_interval, enemies.move_timer - 1),
-            fire_timer=jnp.where(enemies.fire_timer == 0, ENEMY_FIRE_INTERVAL, enemies.fire_timer - 1),
+            fire_timer=jnp.where(
+                enemies.fire_timer == 0, ENEMY_FIRE_INTERVAL, enemies.fire_timer - 1
+            ),
             bullet_x=bullet_x,
         ),
         bullets=bullets._replace(alive=bullets.alive & ~spent),
@@ -414,10 +420,12 @@ def _planes(
 ) -> Bool[Array, "layers 10 10"]:
     """Planes of the cells (x, y) that are on, for layers of (on, x) that share y; None: all are.
 
-    A row of a plane is first a bit mask, the bits of its cells or-ed together: that is ten times less
-    work than or-ing planes. Columns are -1 to 10, of which the first and last are not shown.
+    A row of a plane is first a bit mask, the bits of its cells or-ed together: that is ten times
+    less work than or-ing planes. Columns are -1 to 10; the first and the last are not shown.
     """
-    bits = jnp.stack([1 << (x + 1) if on is None else jnp.where(on, 1 << (x + 1), 0) for on, x in layers])
+    bits = jnp.stack(
+        [1 << (x + 1) if on is None else jnp.where(on, 1 << (x + 1), 0) for on, x in layers]
+    )
     in_row = ROWS[None] == y[None, None]
     masks = jnp.bitwise_or.reduce(jnp.where(in_row, bits[:, None], 0), axis=2)
     return (masks[:, :, None] >> (COLUMNS + 1)[None]) & 1 != 0

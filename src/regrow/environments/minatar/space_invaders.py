@@ -1,10 +1,11 @@
 """Space Invaders: shoot a block of aliens that comes down from the top of the screen.
 
-The aliens move sideways and, whenever they meet an edge, turn around and come one row down; the fewer
-are left, the faster they move. The one nearest to the cannon shoots. Every alien is worth 1, and when
-all are gone a new block appears. The episode ends when an alien or one of its bullets reaches the
-cannon, or when the aliens would leave the screen at the bottom. The difficulty ramps with each
-cleared block, by a shorter interval between moves. After Young & Tian 2019 (arXiv 1903.03176).
+The aliens move sideways and, whenever they meet an edge, turn around and come one row down; the
+fewer are left, the faster they move. The one nearest to the cannon shoots. Every alien is worth 1,
+and when all are gone a new block appears. The episode ends when an alien or one of its bullets
+reaches the cannon, or when the aliens would leave the screen at the bottom. The difficulty ramps
+with each cleared block, by a shorter interval between moves. After Young & Tian 2019 (arXiv
+1903.03176).
 """
 
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class SpaceInvadersDraws(NamedTuple):
 
 @dataclass(frozen=True)
 class SpaceInvaders(MinAtar[SpaceInvadersState, SpaceInvadersDraws]):
-    """Space Invaders; see `MinAtar` for the options."""
+    """Shoots aliens that come down; see `MinAtar` for the options."""
 
     actions: ClassVar[tuple[str, ...]] = ("noop", "left", "right", "fire")
     channels: ClassVar[tuple[str, ...]] = (
@@ -67,10 +68,12 @@ class SpaceInvaders(MinAtar[SpaceInvadersState, SpaceInvadersDraws]):
     num_uniforms: ClassVar[int] = 0
 
     def draw(self, uniforms: Float[Array, " 0"]) -> SpaceInvadersDraws:
+        """Nothing."""
         del uniforms
         return SpaceInvadersDraws()
 
     def start(self, draws: SpaceInvadersDraws) -> SpaceInvadersState:
+        """The first block of aliens, above the cannon."""
         del draws
         empty = jnp.zeros((SIZE, SIZE), jnp.bool_)
         return SpaceInvadersState(
@@ -88,6 +91,7 @@ class SpaceInvaders(MinAtar[SpaceInvadersState, SpaceInvadersDraws]):
     def transition(
         self, game: SpaceInvadersState, action: Int[Array, ""], draws: SpaceInvadersDraws
     ) -> tuple[SpaceInvadersState, Float[Array, ""], Bool[Array, ""]]:
+        """Cannon, bullets, aliens: (next state, aliens killed, terminated)."""
         del draws
         cannon = shifted(game.cannon, action, LEFT, RIGHT, 0, SIZE - 1)
         fires = (action == FIRE) & (game.fire_timer == 0)
@@ -122,6 +126,7 @@ class SpaceInvaders(MinAtar[SpaceInvadersState, SpaceInvadersDraws]):
         return after, jnp.sum(killed, dtype=jnp.float32), hit | landed
 
     def observe(self, game: SpaceInvadersState) -> Bool[Array, "10 10 6"]:
+        """The six planes, in the order of `channels`."""
         left = game.direction < 0
         planes = [
             cell(game.cannon, jnp.int32(FLOOR)),
@@ -141,9 +146,9 @@ def _rolled_up(plane: Bool[Array, "10 10"]) -> Bool[Array, "10 10"]:
 def _march(
     aliens: Bool[Array, "10 10"], direction: Int[Array, ""], moves: Bool[Array, ""]
 ) -> tuple[Bool[Array, "10 10"], Int[Array, ""], Bool[Array, ""]]:
-    """The aliens, their direction, and whether they left at the bottom, after a move if it is time."""
+    """What follows if the aliens move: (aliens, direction, whether they left at the bottom)."""
     edge = jnp.where(direction < 0, 0, SIZE - 1)
-    turns = moves & jnp.any(aliens & (COLUMNS == edge))
+    turns = moves & jnp.any(aliens & (edge == COLUMNS))
     sideways = jnp.where(direction < 0, jnp.roll(aliens, -1, axis=1), jnp.roll(aliens, 1, axis=1))
     # Aliens that leave at the bottom come back at the top: it is seen in the final observation.
     down = jnp.roll(aliens, 1, axis=0)
@@ -154,7 +159,7 @@ def _march(
 
 def _nearest(aliens: Bool[Array, "10 10"], x: Int[Array, ""]) -> Bool[Array, "10 10"]:
     """The cell of the alien that shoots: the lowest one of the nearest column, the left of two."""
-    distance = 2 * jnp.abs(COLUMNS - x) + (COLUMNS > x).astype(jnp.int32)
+    distance = 2 * jnp.abs(COLUMNS - x) + (x < COLUMNS).astype(jnp.int32)
     order = SIZE * distance + (FLOOR - ROWS)
     rank = jnp.where(aliens, order, SIZE**3)
     return aliens & (rank == jnp.min(rank))

@@ -1,5 +1,8 @@
-"""Action reward: one-step episodes worth 1 for action 1 and 0 for action 0, so action 1 is best and
-the values of the actions are 0 and 1 (a policy that does not find it: the action is not credited)."""
+"""Action reward: one-step episodes worth 1 for action 1 and 0 for action 0.
+
+The values of the actions are 0 and 1, and action 1 is best (a policy that does not find it: the
+action is not credited).
+"""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,23 +25,28 @@ class ActionReward(Environment):
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
+        """A vector of one number."""
         return (1,)
 
     @property
     def observation_dtype(self) -> np.dtype[Any]:
+        """Float32."""
         return np.dtype(np.float32)
 
     @property
     def num_actions(self) -> int:
+        """Two."""
         return 2
 
     def reset(self, key: Key) -> tuple[ActionRewardState, Float[Array, " 1"]]:
+        """Always the same observation."""
         del key
         return ActionRewardState(), jnp.ones(1)
 
     def step(
         self, state: ActionRewardState, action: Int[Array, ""], key: Key
     ) -> tuple[ActionRewardState, Step]:
+        """The episode ends with the reward of the action."""
         del key
         reward = (action == 1).astype(jnp.float32)
         return state, Step(jnp.ones(1), reward, jnp.bool_(True), jnp.bool_(False))

@@ -1,5 +1,7 @@
-"""Constant reward: every episode is one step worth 1, so the value is 1 (a value that is off: the
-critic or its target is wrong)."""
+"""Constant reward: every episode is one step worth 1.
+
+The value is 1 (another value: the critic or its target is wrong).
+"""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,22 +24,27 @@ class ConstantReward(Environment):
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
+        """A vector of one number."""
         return (1,)
 
     @property
     def observation_dtype(self) -> np.dtype[Any]:
+        """Float32."""
         return np.dtype(np.float32)
 
     @property
     def num_actions(self) -> int:
+        """Two."""
         return 2
 
     def reset(self, key: Key) -> tuple[ConstantRewardState, Float[Array, " 1"]]:
+        """Always the same observation."""
         del key
         return ConstantRewardState(), jnp.ones(1)
 
     def step(
         self, state: ConstantRewardState, action: Int[Array, ""], key: Key
     ) -> tuple[ConstantRewardState, Step]:
+        """The episode ends with reward 1."""
         del action, key
         return state, Step(jnp.ones(1), jnp.ones(()), jnp.bool_(True), jnp.bool_(False))

@@ -1,5 +1,8 @@
-"""Delayed reward: episodes of two steps, of which the second is worth 1, so the value of the second
-state is 1 and that of the first is the discount (another value: the target does not discount)."""
+"""Delayed reward: episodes of two steps, of which only the second is worth 1.
+
+The value of the second state is 1 and that of the first is the discount (another value: the target
+does not discount).
+"""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -24,23 +27,28 @@ class DelayedReward(Environment):
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
+        """A vector of one number."""
         return (1,)
 
     @property
     def observation_dtype(self) -> np.dtype[Any]:
+        """Float32."""
         return np.dtype(np.float32)
 
     @property
     def num_actions(self) -> int:
+        """Two."""
         return 2
 
     def reset(self, key: Key) -> tuple[DelayedRewardState, Float[Array, " 1"]]:
+        """The first of the two states."""
         del key
         return DelayedRewardState(jnp.bool_(False)), -jnp.ones(1)
 
     def step(
         self, state: DelayedRewardState, action: Int[Array, ""], key: Key
     ) -> tuple[DelayedRewardState, Step]:
+        """The second state with reward 0, or the end with reward 1."""
         del action, key
         reward = state.halfway.astype(jnp.float32)
         after = DelayedRewardState(jnp.bool_(True))

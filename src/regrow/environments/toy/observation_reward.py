@@ -1,5 +1,7 @@
-"""Observation reward: one-step episodes whose reward is the observation, 1 or -1 at random, and so is
-the value (a value that ignores it: the observation does not reach the critic)."""
+"""Observation reward: one-step episodes whose reward is the observation, 1 or -1 at random.
+
+The value is the observation (a value that ignores it: the observation does not reach the critic).
+"""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,22 +27,27 @@ class ObservationReward(Environment):
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
+        """A vector of one number."""
         return (1,)
 
     @property
     def observation_dtype(self) -> np.dtype[Any]:
+        """Float32."""
         return np.dtype(np.float32)
 
     @property
     def num_actions(self) -> int:
+        """Two."""
         return 2
 
     def reset(self, key: Key) -> tuple[ObservationRewardState, Float[Array, " 1"]]:
+        """A random sign and its observation."""
         sign = jax.random.rademacher(key, (), jnp.float32)
         return ObservationRewardState(sign), sign[None]
 
     def step(
         self, state: ObservationRewardState, action: Int[Array, ""], key: Key
     ) -> tuple[ObservationRewardState, Step]:
+        """The episode ends with the observed reward."""
         del action, key
         return state, Step(state.sign[None], state.sign, jnp.bool_(True), jnp.bool_(False))

@@ -1,5 +1,8 @@
-"""Time-limit reward: a stream of reward 1 that a clock cuts and that never ends, so the value is
-1 / (1 - discount) in every state (a smaller value: truncation is taken for termination)."""
+"""Time-limit reward: a stream of reward 1 that never ends, cut by a clock.
+
+The value is 1 / (1 - discount) in every state (a smaller value: truncation is taken for
+termination).
+"""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,7 +24,7 @@ class TimeLimitRewardState(NamedTuple):
 
 @dataclass(frozen=True)
 class TimeLimitReward(Environment):
-    """Reward 1 at every step, whatever the action; the episode is cut after `time_limit` env steps."""
+    """Reward 1 at every step, whatever the action; cut after `time_limit` env steps."""
 
     time_limit: int = 2
 
@@ -33,23 +36,28 @@ class TimeLimitReward(Environment):
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
+        """A vector of one number."""
         return (1,)
 
     @property
     def observation_dtype(self) -> np.dtype[Any]:
+        """Float32."""
         return np.dtype(np.float32)
 
     @property
     def num_actions(self) -> int:
+        """Two."""
         return 2
 
     def reset(self, key: Key) -> tuple[TimeLimitRewardState, Float[Array, " 1"]]:
+        """A clock at 0 and the only observation."""
         del key
         return TimeLimitRewardState(jnp.int32(0)), jnp.ones(1)
 
     def step(
         self, state: TimeLimitRewardState, action: Int[Array, ""], key: Key
     ) -> tuple[TimeLimitRewardState, Step]:
+        """Reward 1; truncated when the clock has run out."""
         del action, key
         env_steps = state.env_steps + 1
         truncated = env_steps >= self.time_limit

@@ -1,0 +1,170 @@
+"""This machine: one process per core, and a stop that loses nothing.
+
+XLA gains nothing from more threads on networks of this size, so on a CPU every worker process is given
+one core's worth of threads. On an accelerator the work stays in one process.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from regrow.diagnose import Report, Task
+from regrow.errors import RegrowError, require
+
+ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+
+class Stopped(RegrowError):
+    """The user asked for a stop; what was done is kept."""
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def one_core() -> None:
+    """Tells XLA to use one thread; call it before the first computation."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if ONE_CORE not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {ONE_CORE}".strip()
+
+
+def keep_compiled_programs() -> None:
+    """Has JAX keep compiled programs on disk, so that they are compiled once and not once per process."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(home / "regrow" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@contextmanager
+def interruptible() -> Iterator[Event | threading.Event]:
+    """An event that Ctrl-C sets; a second Ctrl-C raises KeyboardInterrupt as usual.
+
+    Between the two the work comes to a point where it can be saved.
+    """
+    stop = multiprocessing.get_context("spawn").Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may handle signals
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def stopping(report: Report, stop: Event | threading.Event) -> Report:
+    """`report`, but it raises Stopped once the event is set."""
+
+    def reported(phase: str, env_steps: int) -> None:
+        report(phase, env_steps)
+        if stop.is_set():
+            raise Stopped("stopped; everything done so far is kept")
+
+    return reported
+
+
+class Processes:
+    """Runs tasks in `count` worker processes.
+
+    Raises `Stopped` after Ctrl-C, once every worker has saved what it was at.
+    """
+
+    def __init__(self, count: int):
+        require(count >= 1, f"processes is {count}; it must be at least 1")
+        self.count = count
+
+    def __call__(self, tasks: Sequence[Task], report: Report) -> None:
+        """Returns when all tasks are done."""
+        context = multiprocessing.get_context("spawn")
+        news = context.Queue()
+        with interruptible() as stop:
+            pool = ProcessPoolExecutor(
+                self.count, context, initializer=_begin, initargs=(news, stop)
+            )
+            try:
+                _run_all(pool, tasks, news, report)
+            except BaseException:
+                stop.set()
+                _drop(pool)
+                raise
+            pool.shutdown()
+
+
+def _run_all(
+    pool: ProcessPoolExecutor, tasks: Sequence[Task], news: Any, report: Report
+) -> None:
+    waiting, running, done = list(tasks), dict[Future[None], str](), set[str]()
+    failure: BaseException | None = None
+    while running or (waiting and failure is None):
+        if failure is None:
+            for task in [task for task in waiting if done.issuperset(task.needs)]:
+                waiting.remove(task)
+                running[pool.submit(_work, task)] = task.name
+        finished, _ = wait(running, timeout=0.1, return_when=FIRST_COMPLETED)
+        while not news.empty():
+            report(*news.get())
+        for future in finished:
+            name = running.pop(future)
+            if future.cancelled():
+                continue
+            error = future.exception()
+            if error is None:
+                done.add(name)
+            elif failure is None or isinstance(failure, Stopped):
+                failure = error
+                for other in running:
+                    other.cancel()
+    if isinstance(failure, BrokenProcessPool):
+        raise RegrowError(
+            "a worker process was ended from outside, perhaps for want of memory; "
+            "run the same command again to go on, with fewer --processes"
+        ) from failure
+    if failure is not None:
+        raise failure
+
+
+def _drop(pool: ProcessPoolExecutor) -> None:
+    """Ends the workers at once; what they write is written whole or not at all."""
+    workers = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for worker in workers:
+        worker.terminate()
+
+
+_worker: dict[str, Any] = {}
+
+
+def _begin(news: Any, stop: Event) -> None:
+    """Prepares a worker: the parent alone answers to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    one_core()
+    keep_compiled_programs()
+    _worker.update(news=news, stop=stop)
+
+
+def _work(task: Task) -> None:
+    news = _worker["news"]
+    task.work(stopping(lambda phase, steps: news.put((phase, steps)), _worker["stop"]))

@@ -1,0 +1,39 @@
+"""What a diagnosis needs of the thing it diagnoses: copy, intervene, advance, probe.
+
+A `Run` has it. An agent trained elsewhere has it once an adapter gives it these five members.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, Self, runtime_checkable
+
+from regrow.interventions.base import Intervention
+from regrow.probes.base import Probe
+from regrow.types import Log
+
+
+@runtime_checkable
+class Subject(Protocol):
+    """A training run that can be forked."""
+
+    @property
+    def env_steps(self) -> int:
+        """Env steps taken so far."""
+        ...
+
+    def fork(self, draws: int = 0) -> Self:
+        """A copy that shares nothing; with `draws` other than 0, one with random numbers of its own."""
+        ...
+
+    def intervene(self, intervention: Intervention) -> Self:
+        """A copy on whose agent the intervention was carried out."""
+        ...
+
+    def advance(self, env_steps: int) -> tuple[Self, Log]:
+        """(the subject so many env steps later, what every step reported)."""
+        ...
+
+    def probe(
+        self, probes: Sequence[Probe], *, count: int = 512, fresh: bool = False
+    ) -> list[dict[str, float]]:
+        """For every probe its value for each Learner; `fresh`: for newly drawn networks."""
+        ...

@@ -21,7 +21,7 @@ from regrow.environments.minatar.space_invaders import SpaceInvaders
 from regrow.errors import RegrowError
 
 STEPS = 5000
-CROWDED = 2000  # states
+CROWDED = 1000  # states
 NAMES = {
     Asterix: "asterix",
     Breakout: "breakout",
@@ -274,71 +274,62 @@ def test_seaquest_has_room_for_all_that_can_live() -> None:
     assert not overtaken.any()
 
 
-def crowded_sea(rng: np.random.Generator, reference: Any) -> Any:
+def crowd(rng: np.random.Generator, reference: Any, enemies: Any, next_slot: int) -> None:
+    """Puts many enemies in few cells, into the reference and, in place, into ours."""
+    facing = rng.random(10) < 0.5  # by row
+    cells = [(x, y, timer) for x in range(2, 6) for y in range(2, 4) for timer in range(3)]
+    chosen = rng.permutation(len(cells))[: rng.integers(1, len(cells) + 1)]
+    for age, index in enumerate(chosen):  # the oldest first
+        slot = (next_slot + age) % seaquest.NUM_ENEMIES
+        x, y, timer = cells[index]
+        armed, right, fire_timer = bool(rng.random() < 0.5), bool(facing[y]), int(rng.integers(3))
+        flies = armed and fire_timer > 0 and rng.random() < 0.1
+        bullet_x = int(rng.integers(10)) if flies else 10 if right else -1
+        values = (True, x, y, right, armed, timer, fire_timer, bullet_x)
+        for leaf, value in zip(enemies, values, strict=True):
+            leaf[slot] = value
+        if armed:
+            reference.e_subs.append([x, y, right, timer, fire_timer])
+            reference.e_bullets += [[bullet_x, y, right]] if flies else []
+        else:
+            reference.e_fish.append([x, y, right, timer])
+
+
+def crowded_sea(rng: np.random.Generator, reference: Any, start: Any) -> Any:
     """A Seaquest state that play reaches rarely, put into the reference and returned as ours.
 
     Many enemies in few rows, with bullets and divers on top of them and of each other.
     """
-    env = Seaquest(sticky_actions=0.0)
-    game = jax.device_get(env.start(env.chance(jax.random.key(0)).draws))
-    enemies, bullets, divers = (
-        type(part)(*(np.array(leaf) for leaf in part))
-        for part in (game.enemies, game.bullets, game.divers)
-    )
     reference.reset()
-    facing = rng.random(10) < 0.5
-    next_slot = int(rng.integers(32))
-    cells = [(x, y, timer) for x in range(2, 6) for y in range(2, 4) for timer in range(3)]
-    chosen = rng.permutation(len(cells))[: rng.integers(1, len(cells) + 1)]
-    for age, index in enumerate(chosen):  # the oldest first
-        slot = (next_slot + age) % 32
-        (x, y, timer), shot = cells[index], int(rng.integers(3))
-        armed, right = bool(rng.random() < 0.5), bool(facing[y])
-        enemies.alive[slot], enemies.x[slot], enemies.y[slot] = True, x, y
-        enemies.right[slot], enemies.armed[slot] = right, armed
-        enemies.move_timer[slot], enemies.fire_timer[slot] = timer, shot
-        flies = armed and shot > 0 and rng.random() < 0.1
-        bullet_x = int(rng.integers(10)) if flies else 10 if right else -1
-        enemies.bullet_x[slot] = bullet_x
-        if armed:
-            reference.e_subs.append([x, y, right, timer, shot])
-            reference.e_bullets += [[bullet_x, y, right]] if 0 <= bullet_x <= 9 else []
-        else:
-            reference.e_fish.append([x, y, right, timer])
+    game = jax.tree.map(np.array, start)
+    next_slot = int(rng.integers(seaquest.NUM_ENEMIES))
+    crowd(rng, reference, game.enemies, next_slot)
     x, y = (int(rng.integers(1, 7)) for _ in range(2))
     for i in range(2):
-        bullet = [x + 2 * i, y // 2 + 1, i == 0]  # the two meet half of the time
-        bullet[0] += int(rng.integers(2))
-        for leaf, value in zip(bullets, [True, *bullet], strict=True):
-            leaf[i] = value
-        reference.f_bullets.append(bullet)
+        # bullets in opposite directions that may meet in this step; divers in the same cell
+        bullet = [x + 2 * i + int(rng.integers(2)), y // 2 + 1, i == 0]
         diver = [x, y, bool(rng.random() < 0.5), int(rng.integers(2))]
-        for leaf, value in zip(divers, [True, *diver], strict=True):
-            leaf[i] = value
+        for pair, one in ((game.bullets, bullet), (game.divers, diver)):
+            for leaf, value in zip(pair, [True, *one], strict=True):
+                leaf[i] = value
+        reference.f_bullets.append(bullet)
         reference.divers.append(diver)
     rescued = int(rng.integers(4, 7))
     reference.sub_x, reference.sub_y, reference.diver_count = x, y - 1, rescued
     reference.move_speed = 2
     reference.shot_timer = 1  # never 0 while two bullets fly
-    return game._replace(
-        enemies=enemies,
-        bullets=bullets,
-        divers=divers,
-        next_slot=np.int32(next_slot),
-        x=np.int32(x),
-        y=np.int32(y - 1),
-        rescued=np.int32(rescued),
-        move_interval=np.int32(2),
-        fire_timer=np.int32(1),
-    )
+    scalars = {"next_slot": next_slot, "x": x, "y": y - 1, "rescued": rescued}
+    scalars |= {"move_interval": 2, "fire_timer": 1}
+    return game._replace(**{name: np.int32(value) for name, value in scalars.items()})
 
 
 def test_seaquest_settles_every_collision_as_the_reference() -> None:
     env, rng = Seaquest(), np.random.default_rng(0)
     references = [minatar.Environment("seaquest", 0.0) for _ in range(CROWDED)]
-    games = [crowded_sea(rng, reference.env) for reference in references]
-    batch = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *games)
     draws = env.chance(jax.random.key(0)).draws  # nothing appears in a first step
+    start = jax.device_get(env.start(draws))
+    games = [crowded_sea(rng, reference.env, start) for reference in references]
+    batch = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *games)
     actions = rng.integers(6, size=len(games)).astype(np.int32)
 
     @jax.jit

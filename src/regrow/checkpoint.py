@@ -1,8 +1,9 @@
 """Saving and loading a Run: exact, atomic, and never a pickle.
 
-One file: a zip of plain NumPy arrays, one per leaf, and a manifest with the agent, the environment, the
-interventions carried out, and a SHA-256 of every array. The structure is rebuilt from those names by
-the code that made it; the arrays must then fit it. A file that was cut short or altered is refused by name.
+One file: a zip of plain NumPy arrays, one per leaf, and a manifest with the agent, the environment,
+the interventions carried out, and a SHA-256 of every array. The structure is rebuilt from those
+names by the code that made it; the arrays must then fit it. A file that was cut short or altered is
+refused by name.
 """
 
 import dataclasses
@@ -38,7 +39,9 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+        )
         try:
             with os.fdopen(handle, "wb") as file:
                 write(file)
@@ -69,7 +72,7 @@ def read_json(path: Path) -> Any:
 
 
 def _finite(content: Any) -> Any:
-    """`content` with NumPy scalars as plain numbers and NaN or infinity as None, which JSON can hold."""
+    """`content` as JSON can hold it: plain numbers, None in place of NaN and infinity."""
     if isinstance(content, dict):
         return {str(key): _finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -136,7 +139,9 @@ def _check_format(manifest: dict[str, Any], path: Path) -> None:
 
 
 def _damaged(path: Path, why: str) -> RegrowError:
-    return RegrowError(f"the checkpoint {path} is cut short or altered ({why}); restore or delete it")
+    return RegrowError(
+        f"the checkpoint {path} is cut short or altered ({why}); restore or delete it"
+    )
 
 
 def _rebuilt(manifest: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> Run:
@@ -166,9 +171,7 @@ def _replayed(agent: Any, environment: Any, history: tuple[Event, ...]) -> Run:
     state = run.state.agent
     for event in history:
         intervention = make("interventions", event.intervention)
-        state = intervention(
-            state, agent=agent, experience=run.state.replay, key=jax.random.key(0)
-        )
+        state = intervention(state, agent=agent, experience=run.state.replay, key=jax.random.key(0))
     return Run(dataclasses.replace(run.state, agent=state), agent, environment, history)
 
 

@@ -6,8 +6,8 @@
                                              └─ reset
 
 The work is cut into cells: one per seed up to the fork, then one per seed and arm. A cell reads and
-writes files in one folder and nothing else, so cells run in any order that respects the fork, in as many
-processes as there are, and a diagnosis that was stopped goes on where it was.
+writes files in one folder and nothing else, so cells run in any order that respects the fork, in as
+many processes as there are, and a diagnosis that was stopped goes on where it was.
 """
 
 import tempfile
@@ -65,8 +65,9 @@ DEFAULT_ARMS = ("nothing", "again", "inject", "reset")
 class Diagnosis:
     """A diagnosis to be made: what is trained, where it forks, and into what.
 
-    `fork_at` and `horizon` are env steps, multiples of the agent's round; `before` is carried out ahead
-    of the fork, in all arms; `seeds` counts from 0. Raises `RegrowError` for a plan that cannot give a verdict.
+    `fork_at` and `horizon` are env steps, multiples of the agent's round; `before` is carried out
+    ahead of the fork, in all arms; `seeds` counts from 0. Raises `RegrowError` for a plan that
+    cannot give a verdict.
     """
 
     agent: Agent
@@ -99,7 +100,9 @@ class Diagnosis:
         names = [arm.name for arm in self.arms]
         for name in names:
             require(names.count(name) == 1, f"the arm '{name}' is there twice")
-        require("nothing" in names, "the arms must include 'nothing': the others are paired with it")
+        require(
+            "nothing" in names, "the arms must include 'nothing': the others are paired with it"
+        )
         require(
             any(isinstance(arm.intervention, Inject) for arm in self.arms),
             f"the arms must include an injection, e.g. 'inject'; received: {', '.join(names)}",
@@ -182,8 +185,8 @@ def cells(plan: Diagnosis) -> list[tuple[Cell, Cell | None]]:
 def run_cell(plan: Diagnosis, cell: Cell, folder: Path, report: Report) -> None:
     """Does one cell's work and writes its result; does nothing where that is there already.
 
-    Where `report` raises, or anything else stops the work, what was done is kept and the next call goes on
-    from there.
+    Where `report` raises, or anything else stops the work, what was done is kept and the next call
+    goes on from there.
     """
     if cell.result(folder).is_file():
         steps = plan.fork_at if cell.arm is None else plan.horizon
@@ -198,7 +201,7 @@ def run_cell(plan: Diagnosis, cell: Cell, folder: Path, report: Report) -> None:
 
 
 def _fork(plan: Diagnosis, cell: Cell, folder: Path, report: Report) -> dict[str, Any]:
-    """Trains one seed up to the fork, does there what comes before it, probes, and saves the Run."""
+    """Trains one seed up to the fork, does what comes before it, saves the Run, probes."""
     run, log = _followed(
         lambda: Run.start(plan.agent, plan.environment, seed=cell.seed),
         plan.fork_at,
@@ -364,8 +367,9 @@ def diagnose(
 ) -> Verdict:
     """Carries out a diagnosis and returns its verdict.
 
-    `folder` keeps what was done: the same plan with the same folder goes on where it stopped. Without one
-    nothing is kept. Raises `RegrowError` where the folder holds a diagnosis with another plan.
+    `folder` keeps what was done: the same plan with the same folder goes on where it stopped.
+    Without one nothing is kept. Raises `RegrowError` where the folder holds a diagnosis with
+    another plan.
     """
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="regrow-") as temporary:
@@ -377,7 +381,7 @@ def diagnose(
 
 
 def claim_folder(folder: Path, config: dict[str, Any]) -> None:
-    """Makes a folder this run's own; `RegrowError` where it holds another one, or something else."""
+    """Makes a folder this run's own; `RegrowError` where it holds something else."""
     path = folder / "config.json"
     if path.is_file():
         held = read_json(path)

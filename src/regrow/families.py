@@ -1,8 +1,8 @@
 """Families of parts, found by walking their package, and the grammar that names their members.
 
 A member is the one public class of a file: `double_dqn.py` holds `DoubleDQN` and is called
-`double_dqn`; `environments/minatar/breakout.py` holds `Breakout` and is called `minatar/breakout`. Anywhere
-a name is accepted, fields may be given as in Python: `fit_noise(redraw=False)`.
+`double_dqn`; `environments/minatar/breakout.py` holds `Breakout` and is called `minatar/breakout`.
+Anywhere a name is accepted, fields may be given as in Python: `fit_noise(redraw=False)`.
 """
 
 import ast
@@ -13,7 +13,7 @@ import pkgutil
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from regrow.errors import RegrowError, require, unknown
@@ -76,7 +76,9 @@ def _parsed(text: str, arguments: str) -> dict[str, Any]:
     except RegrowError:
         raise
     except ValueError as error:
-        raise RegrowError(f"'{text}': a field takes a number, a word in quotes, True or False") from error
+        raise RegrowError(
+            f"'{text}': a field takes a number, a word in quotes, True or False"
+        ) from error
 
 
 def field_types(member: type) -> dict[str, Any]:
@@ -95,7 +97,9 @@ def _fitted(value: Any, expected: Any, what: str) -> Any:
     kinds = options if origin in (typing.Union, types.UnionType) else (expected,)
     if float in kinds and type(value) is int:
         return float(value)
-    names = " or ".join("None" if k is type(None) else getattr(k, "__name__", str(k)) for k in kinds)
+    names = " or ".join(
+        "None" if k is type(None) else getattr(k, "__name__", str(k)) for k in kinds
+    )
     require(any(type(value) is kind for kind in kinds), f"{what} is {value!r}; it must be: {names}")
     return value
 
@@ -107,7 +111,7 @@ def name_of(member: Any) -> str:
 
 
 def describe(member: Any) -> str:
-    """A member in the grammar that `make` reads, with the fields that differ from their defaults."""
+    """A member in the grammar that `make` reads, without the fields left at their defaults."""
     changed = [
         f"{field.name}={getattr(member, field.name)!r}"
         for field in dataclasses.fields(member)
@@ -119,3 +123,17 @@ def describe(member: Any) -> str:
 def summary(member: type) -> str:
     """The first line of a member's docstring."""
     return (inspect.getdoc(member) or "").split("\n", 1)[0]
+
+
+def exports(family: str) -> tuple[Callable[[str], type], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` for a family's package: its classes, without a list to keep."""
+
+    def lookup(name: str) -> type:
+        # Submodules are asked for while the package is walked; those are not classes.
+        if not name.startswith("_") and name[:1].isupper():
+            for member in members(family).values():
+                if member.__name__ == name:
+                    return member
+        raise AttributeError(f"module 'regrow.{family}' has no attribute '{name}'")
+
+    return lookup, lambda: sorted(member.__name__ for member in members(family).values())

@@ -1,9 +1,10 @@
 """A network with its target and its optimizer: what an intervention changes.
 
-The optimizer keeps one state per part of the network (every layer is a part), each with its own step
-count. A part can then be reset, kept or handed over whole. Fresh moments under an old count would make
-Adam step up to 6.5 times too far, an old moment under a fresh count several times too short; with a
-state per part neither can be written. Clipping by the global norm comes before, over all parts.
+The optimizer keeps one state per part of the network (every layer is a part), each with its own
+step count. A part can then be reset, kept or handed over whole. Fresh moments under an old count
+would make Adam step up to 6.5 times too far, an old moment under a fresh count several times too
+short; with a state per part neither can be written. Clipping by the global norm comes before, over
+all parts.
 """
 
 import functools
@@ -104,9 +105,7 @@ class Learner(eqx.Module):
             for part, (update, _) in zip(self.network.parts(), stepped, strict=True)
         ]
         network = self.network.with_parts(parts)
-        return Learner(
-            network, self.target, tuple(state for _, state in stepped), self.optimizer
-        )
+        return Learner(network, self.target, tuple(state for _, state in stepped), self.optimizer)
 
     def _clipped(self, gradient: PyTree) -> PyTree:
         limit = self.optimizer.max_gradient_norm
@@ -133,9 +132,9 @@ class Learner(eqx.Module):
     ) -> "Learner":
         """This learner with other networks; every part that moved takes its statistics along.
 
-        A part is known by identity: a layer that stayed or was moved into an unfrozen old head keeps
-        its statistics. For a newly drawn layer, `fresh` says whether it keeps those of the layer that
-        it replaces or starts with new ones.
+        A part is known by identity: a layer that stayed or was moved into an unfrozen old head
+        keeps its statistics. For a newly drawn layer, `fresh` says whether it keeps those of the
+        layer that it replaces or starts with new ones.
         """
         own = {id(part): s for part, s in zip(self.network.parts(), self.statistics, strict=True)}
         replaced = {
@@ -180,7 +179,7 @@ def learners(state: PyTree) -> Mapping[str, Learner]:
 
 
 def map_learners(change: Callable[[Learner, Key], Learner], state: PyTree, key: Key) -> PyTree:
-    """An agent's state with `change(learner, key)` in place of each Learner, every one with its own key."""
+    """An agent's state with `change(learner, key)` for every Learner, each with its own key."""
     leaves, structure = jax.tree.flatten(state, is_leaf=is_learner)
     changed = [
         change(leaf, jax.random.fold_in(key, i)) if is_learner(leaf) else leaf

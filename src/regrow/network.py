@@ -3,13 +3,13 @@
     out(x) = R(φ(x)) + h(φ(x)),        R = 0 before the first injection
 
 Plasticity injection (Nikishin et al. 2023, arXiv 2305.15555, expression 1) draws a fresh head θ',
-and replaces R by R + (h_θ − h_θ') with both frozen, and h by h_θ' with a copy that learns. The output
-does not change. The one thing to know here is that it does not change *in the last bit*: terms are
-summed as old + (live − copy), and the bracket is exactly zero at the moment of injection.
+and replaces R by R + (h_θ − h_θ') with both frozen, and h by h_θ' with a copy that learns. The
+output does not change. The one thing to know here is that it does not change *in the last bit*:
+terms are summed as old + (live − copy), and the bracket is exactly zero at the moment of injection.
 
-A network is a chain of layers; `split` says where the encoder ends and the head begins. Every frozen
-pair remembers at which depth of the chain it reads, so each injection may choose a split of its own.
-All calls are unbatched; vmap them.
+A network is a chain of layers; `split` says where the encoder ends and the head begins. Every
+frozen pair remembers at which depth of the chain it reads, so each injection may choose a split of
+its own. All calls are unbatched; vmap them.
 """
 
 import functools
@@ -64,6 +64,7 @@ class Dense(eqx.Module):
         self.activation = activation
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, " units"]:
+        """The units for one input of any shape."""
         z = x.reshape(-1) @ self.weight + self.bias
         return _activated(self.activation, _normalised(self.norm, z))
 
@@ -71,16 +72,14 @@ class Dense(eqx.Module):
         """A layer of this architecture with parameters newly drawn by its own initialiser."""
         inputs, units = self.weight.shape
         layer_norm = self.norm is not None
-        return type(self)(
-            inputs, units, activation=self.activation, layer_norm=layer_norm, key=key
-        )
+        return type(self)(inputs, units, activation=self.activation, layer_norm=layer_norm, key=key)
 
 
 class Conv(eqx.Module):
     """A square convolution without padding, on images of shape (height, width, channels).
 
-    It is written as shifted slices and one matrix product, which XLA runs about twice as fast on a CPU
-    as its own convolution at these sizes.
+    It is written as shifted slices and one matrix product, which XLA runs about twice as fast on a
+    CPU as its own convolution at these sizes.
     """
 
     kernel: Float[Array, "size size inputs units"]
@@ -114,13 +113,14 @@ class Conv(eqx.Module):
         self.activation = activation
 
     def __call__(self, x: Float[Array, "height width inputs"]) -> Float[Array, "h w units"]:
+        """The units at every position of one image."""
         rows, columns = (self._shifts(length) for length in self.image)
         patches = jnp.concatenate([x[row, column] for row in rows for column in columns], axis=-1)
         z = patches @ self.kernel.reshape(-1, self.bias.shape[0]) + self.bias
         return _activated(self.activation, _normalised(self.norm, z))
 
     def _shifts(self, length: int) -> list[slice]:
-        """For every offset within the kernel, where it falls as the kernel slides along one axis."""
+        """For every offset within the kernel, where it falls as the kernel slides."""
         span = self.stride * (length - 1) + 1
         return [slice(at, at + span, self.stride) for at in range(self.kernel.shape[0])]
 
@@ -167,17 +167,16 @@ class Pair(eqx.Module):
 class Network(eqx.Module):
     """A chain of layers, cut into encoder and head at `split`, plus frozen pairs.
 
-    **Arguments:** `layers`: the chain; `split`: how many of them are the encoder, from 0 (nothing is
-    shared with an injected head) to `len(layers) - 1`. **Raises** `RegrowError` for another split.
+    **Arguments:** `layers`: the chain; `split`: how many of them are the encoder, from 0 (nothing
+    is shared with an injected head) to `len(layers) - 1`. **Raises** `RegrowError` for another
+    split.
     """
 
     layers: tuple[Layer, ...]
     residual: tuple[Pair, ...]
     split: int = eqx.field(static=True)
 
-    def __init__(
-        self, layers: Sequence[Layer], *, split: int = 0, residual: tuple[Pair, ...] = ()
-    ):
+    def __init__(self, layers: Sequence[Layer], *, split: int = 0, residual: tuple[Pair, ...] = ()):
         self.layers = tuple(layers)
         self.residual = residual
         self.split = _checked_split(split, len(self.layers))
@@ -193,14 +192,14 @@ class Network(eqx.Module):
         return self.layers[self.split :]
 
     def features(self, x: Shaped[Array, "*obs"]) -> tuple[Array, ...]:
-        """The input and what every layer of the live chain makes of it; `len(layers) + 1` arrays."""
+        """The input, then what every layer of the live chain makes of it."""
         features: list[Array] = [x.astype(jnp.float32)]
         for layer in self.layers:
             features.append(layer(features[-1]))
         return tuple(features)
 
     def __call__(self, x: Shaped[Array, "*obs"]) -> Float[Array, " outputs"]:
-        """The output for one observation: old + (live − copy), folded from the first injection on."""
+        """The output for one observation: old + (live − copy), from the first injection on."""
         features = self.features(x)
         if not self.residual:
             return features[-1]
@@ -260,7 +259,8 @@ class Network(eqx.Module):
         """
         split = self.split if split is None else _checked_split(split, len(self.layers))
         fresh = _fresh(self.layers[split:], key)
-        # Pairs that read above the new split read features that freeze now: they move into the old head.
+        # Pairs that read above the new split read features that freeze now: they move into the old
+        # head.
         above = [
             Pair(pair.old, pair.copy, pair.depth - split, pair.frozen)
             for pair in self.residual
@@ -275,7 +275,8 @@ class Network(eqx.Module):
 def _checked_split(split: int, layers: int) -> int:
     require(
         0 <= split < layers,
-        f"split {split} is outside the network: its {layers} layers can be cut at 0 to {layers - 1}",
+        f"split {split} is outside the network: its {layers} layers can be cut "
+        f"at 0 to {layers - 1}",
     )
     return split
 
@@ -311,6 +312,4 @@ def convolutional(
     conv = Conv(image, channels, layer_norm=layer_norm, key=keys[0])
     features = conv.image[0] * conv.image[1] * channels
     dense = Dense(features, hidden, layer_norm=layer_norm, key=keys[1])
-    return Network(
-        [conv, dense, Dense(hidden, outputs, activation="linear", key=keys[2])], split=1
-    )
+    return Network([conv, dense, Dense(hidden, outputs, activation="linear", key=keys[2])], split=1)

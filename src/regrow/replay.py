@@ -1,8 +1,8 @@
 """Experience on the device: a ring buffer with uniform sampling.
 
-Inside a compiled loop that owns it (donated state), `add` writes one row in place: its time does not
-grow with the capacity. Both observations of a transition are stored, so the last observation of an
-episode is there, and nothing has to be stitched together at a reset.
+Inside a compiled loop that owns it (donated state), `add` writes one row in place: its time does
+not grow with the capacity. Both observations of a transition are stored, so the last observation of
+an episode is there, and nothing has to be stitched together at a reset.
 """
 
 import equinox as eqx
@@ -54,7 +54,7 @@ class Replay(eqx.Module):
         return self._rows(jax.random.randint(key, (count,), 0, self.size))
 
     def first(self, count: int) -> Transition:
-        """The `count` oldest transitions, in order; they repeat from the oldest where fewer are held."""
+        """The `count` oldest transitions, in order; where fewer are held, they repeat."""
         oldest = jnp.where(self.size < self.capacity, 0, self.position)
         offsets = jnp.arange(count) % jnp.maximum(self.size, 1)
         return self._rows((oldest + offsets) % self.capacity)

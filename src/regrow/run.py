@@ -1,10 +1,11 @@
 """The training loop: one pytree, advanced in compiled chunks.
 
-    round = env_steps_per_round × (act, step, add to replay), then updates_per_round × (sample, update)
+    round = env_steps_per_round × (act, step, add to replay), then updates_per_round × (sample,
+    update)
 
-Environment, replay and update stay on the device inside one compiled loop with donated state. Nothing
-that matters is kept elsewhere: a Run that was saved and loaded goes on bit for bit as if it had never
-stopped, and so does a fork with nothing done to it.
+Environment, replay and update stay on the device inside one compiled loop with donated state.
+Nothing that matters is kept elsewhere: a Run that was saved and loaded goes on bit for bit as if it
+had never stopped, and so does a fork with nothing done to it.
 """
 
 import functools
@@ -126,7 +127,8 @@ class Run(eqx.Module):
         state = self._alive().state
         require(
             not intervention.needs_experience or int(state.replay.size) > 0,
-            f"{describe(intervention)} needs experience, and the replay is empty; advance the run first",
+            f"{describe(intervention)} needs experience, and the replay is empty; "
+            "advance the run first",
         )
         key = key_at(state.root, "intervene", len(self.history))
         changed = _intervened(state.agent, state.replay, key, intervention, self.agent)
@@ -139,8 +141,9 @@ class Run(eqx.Module):
     ) -> list[dict[str, float]]:
         """For every probe its value for each Learner, on `count` transitions from the replay.
 
-        With `fresh` the same probes look at newly drawn networks of the same architectures, on the same
-        transitions: what is normal there is no sign of loss. Raises `RegrowError` on an empty replay.
+        With `fresh` the same probes look at newly drawn networks of the same architectures, on the
+        same transitions: what is normal there is no sign of loss. Raises `RegrowError` on an empty
+        replay.
         """
         state = self._alive().state
         require(int(state.replay.size) > 0, "the replay is empty; advance the run first")

@@ -118,6 +118,22 @@ def paired_difference(
     return Interval(mean, mean - half, mean + half, confidence)
 
 
+def mean_band(values: ArrayLike, *, confidence: float = 0.95) -> tuple[Floats, Floats, Floats]:
+    """(mean, low, high) over seeds of curves of shape (seeds, bins), a t interval for every bin.
+
+    One seed has no interval: low and high are then the curve itself. Raises `RegrowError` on
+    missing or non-finite values, or a confidence outside (0, 1).
+    """
+    curves = _numbers("values", values, dims=2)
+    _check_confidence(confidence)
+    seeds, mean = len(curves), curves.mean(axis=0)
+    if seeds == 1:
+        return mean, mean, mean
+    quantile = stdtrit(seeds - 1, (1 + confidence) / 2)
+    half = quantile * curves.std(axis=0, ddof=1) / math.sqrt(seeds)
+    return mean, mean - half, mean + half
+
+
 def seeds_to_settle(
     differences: ArrayLike, boundary: float, *, confidence: float = 0.95, at_most: int = 1000
 ) -> int | None:

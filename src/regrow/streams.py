@@ -1,7 +1,8 @@
 """Named streams of random numbers.
 
-A key is a function of (root, stream name, counter) and of nothing else. Adding a stream never shifts
-another one, and two arms of one fork draw the same numbers for as long as they ask for the same things.
+A key is a function of (root, stream name, counter) and of nothing else. Adding a stream never
+shifts another one, and two arms of one fork draw the same numbers for as long as they ask for the
+same things.
 """
 
 from zlib import crc32

@@ -21,7 +21,7 @@ class Subject(Protocol):
         ...
 
     def fork(self, draws: int = 0) -> Self:
-        """A copy that shares nothing; with `draws` other than 0, one with random numbers of its own."""
+        """A copy that shares nothing; `draws` other than 0 gives it draws of its own."""
         ...
 
     def intervene(self, intervention: Intervention) -> Self:

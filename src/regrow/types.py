@@ -7,6 +7,7 @@ time limit (truncation) still bootstraps; the agent multiplies by its own discou
 
 from typing import NamedTuple
 
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 Key = PRNGKeyArray
@@ -25,10 +26,10 @@ class Transition(NamedTuple):
 
 
 class Log(NamedTuple):
-    """What one env step reports; `advance` returns it with a leading axis of env steps."""
+    """What one env step reports; from `advance`, NumPy arrays with an axis of env steps."""
 
-    reward: Float[Array, "*steps"]
-    terminated: Bool[Array, "*steps"]
-    truncated: Bool[Array, "*steps"]
-    episode_return: Float[Array, "*steps"]  # undiscounted, up to and including this step
-    value: Float[Array, "*steps"]  # what the agent predicted before this step
+    reward: Float[Array | np.ndarray, "*steps"]
+    terminated: Bool[Array | np.ndarray, "*steps"]
+    truncated: Bool[Array | np.ndarray, "*steps"]
+    episode_return: Float[Array | np.ndarray, "*steps"]  # undiscounted, this step included
+    value: Float[Array | np.ndarray, "*steps"]  # what the agent predicted before this step

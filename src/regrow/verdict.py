@@ -1,15 +1,16 @@
 """From the curves of the arms to a claim, and what to know before believing it.
 
-The effect is the paired difference, injection − nothing, of the mean return after the fork, in units of
-the control arm's. Its Student-t interval (arms share the state they were forked from, seed by seed) is
-held against the smallest effect that matters:
+The effect is the paired difference, injection − nothing, of the mean return after the fork, in
+units of the control arm's. Its Student-t interval (arms share the state they were forked from, seed
+by seed) is held against the smallest effect that matters:
 
     wholly above it   plasticity loss
     wholly below it   no plasticity loss
     across it         inconclusive, and how many seeds would settle it
 
-"Injection did not help" is not "all is well". Findings say what else was seen: a reset that helps where
-injection does not, values that no returns support, arms that learned nothing at all, noise as large as the effect.
+"Injection did not help" is not "all is well". Findings say what else was seen: a reset that helps
+where injection does not, values that no returns support, arms that learned nothing at all, noise as
+large as the effect.
 """
 
 import math
@@ -45,8 +46,9 @@ class Finding(NamedTuple):
 class Outcome:
     """What one arm did with one seed after the fork.
 
-    `curve`: return per time bin. `predicted`, `realised`: mean |value| that the agent predicted in each
-    bin, and mean |discounted return| that followed. `largest_reward`: the largest |reward| seen.
+    `curve`: return per time bin. `predicted`, `realised`: mean |value| that the agent predicted in
+    each     bin, and mean |discounted return| that followed. `largest_reward`: the largest |reward|
+    seen.
     """
 
     arm: str
@@ -126,12 +128,15 @@ def conclude(
 ) -> Verdict:
     """The verdict on a set of outcomes: every arm with the same seeds, among them `nothing`.
 
-    `inject` and `resets` name the arms that stand for those; `again`, if present, is the noise floor.
-    `smallest_effect`: as a share of the control arm's mean return. Raises `RegrowError` where the arms
-    do not pair up or fewer than two seeds were run.
+    `inject` and `resets` name the arms that stand for those; `again`, if present, is the noise
+    floor. `smallest_effect`: as a share of the control arm's mean return. Raises `RegrowError`
+    where the arms do not pair up or fewer than two seeds were run.
     """
     arms = _by_arm(outcomes)
-    require("nothing" in arms, "a verdict needs the arm 'nothing': it is what the others are paired with")
+    require(
+        "nothing" in arms,
+        "a verdict needs the arm 'nothing': it is what the others are paired with",
+    )
     require(inject in arms, f"a verdict needs the arm '{inject}'; there are: {', '.join(arms)}")
     seeds = len(arms["nothing"])
     require(seeds >= 2, f"a verdict needs at least 2 seeds, got {seeds}")
@@ -190,7 +195,7 @@ def _areas(runs: Sequence[Outcome]) -> np.ndarray:
 
 
 def _scale(arms: Mapping[str, Sequence[Outcome]]) -> tuple[float, str]:
-    """The unit of effects: the control arm's mean return, or the best arm's where that is nothing."""
+    """The unit of effects: the control arm's mean return; where that is 0, the best arm's."""
     means = {arm: abs(float(_areas(runs).mean())) for arm, runs in arms.items()}
     largest = max(means.values())
     if means["nothing"] > 1e-3 * largest:
@@ -209,9 +214,7 @@ def _scaled(interval: Interval, scale: float) -> Interval:
     )
 
 
-def _claim(
-    effect: Interval, floor: Interval | None, smallest: float, codes: set[str]
-) -> str:
+def _claim(effect: Interval, floor: Interval | None, smallest: float, codes: set[str]) -> str:
     if codes & {"nobody_learns", "no_spread"}:
         return INCONCLUSIVE
     if effect.high < smallest:
@@ -263,7 +266,8 @@ def _nobody_learns(
     return Finding(
         "nobody_learns",
         f"no arm ends clearly above the random policy's return of {random_return:.3g} (best "
-        f"{best:.3g}): nothing can be read from this fork; give it a longer horizon or an easier task",
+        f"{best:.3g}): nothing can be read from this fork; give it a longer horizon or an easier "
+        "task",
     )
 
 
@@ -326,7 +330,9 @@ def _noisy(floor: Interval | None, effect: Interval) -> Finding | None:
 def _reset_costs(renewal: Interval, reset: str) -> Finding | None:
     if renewal.high >= 0:
         return None
-    return Finding("reset_costs", f"{reset} costs {_percent(renewal)}: what it threw away was of use")
+    return Finding(
+        "reset_costs", f"{reset} costs {_percent(renewal)}: what it threw away was of use"
+    )
 
 
 def _reason(
@@ -347,7 +353,11 @@ def _reason(
     elif claim == NO_LOSS:
         text = f"{change}, below {against}"
     else:
-        more = f"about {needed} seeds would settle it" if needed else "more than 1000 seeds would be needed"
+        more = (
+            f"about {needed} seeds would settle it"
+            if needed
+            else "more than 1000 seeds would be needed"
+        )
         text = f"{change}, which does not settle it against {against}; {more}"
     grave = [f for f in findings if f.code in _GRAVE]
     if not grave:

@@ -1,7 +1,7 @@
 """The contract of an agent: pure functions of a state, with hyperparameters as fields.
 
-An agent is a frozen dataclass. Its state is a pytree that holds Learners; interventions and probes find
-them there (`regrow.learner.learners`) and never ask which agent they belong to.
+An agent is a frozen dataclass. Its state is a pytree that holds Learners; interventions and probes
+find them there (`regrow.learner.learners`) and never ask which agent they belong to.
 """
 
 import abc
@@ -21,9 +21,9 @@ State = PyTree[Any]
 class Agent(abc.ABC):
     """Fields that the loop needs of every agent.
 
-    `discount`: per env step. `batch_size`: transitions per update. `replay_capacity` and `learn_start`:
-    transitions, and env steps before the first update. `replay_ratio`: updates per env step; below 1 it is one
-    update every 1 / replay_ratio env steps.
+    `discount`: per env step. `batch_size`: transitions per update. `replay_capacity` and
+    `learn_start`: transitions, and env steps before the first update. `replay_ratio`: updates per
+    env step; below 1 it is one update every 1 / replay_ratio env steps.
     """
 
     discount: float = 0.99

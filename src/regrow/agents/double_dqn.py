@@ -2,10 +2,11 @@
 
     δ = r + γ d Q_target(s', argmax_a Q(s', a)) − Q(s, a),     d = 0 at termination
 
-The gradient of δ²/2 is clipped to [−c, c] in δ, which is the Huber loss. Network and MinAtar defaults
-follow Young & Tian 2019 (arXiv 1903.03176): 16 convolutions of 3×3, 128 hidden units, batches of 32, 100,000
-transitions, a target copied every 1,000 env steps. What differs is what makes a laptop experiment short: Adam, one
-update every 4 env steps, and exploration that ends early. `young_tian_2019` has the published values.
+The gradient of δ²/2 is clipped to [−c, c] in δ, which is the Huber loss. Network and MinAtar
+defaults follow Young & Tian 2019 (arXiv 1903.03176): 16 convolutions of 3×3, 128 hidden units,
+batches of 32, 100,000 transitions, a target copied every 1,000 env steps. What differs is what
+makes a laptop experiment short: Adam, one update every 4 env steps, and exploration that ends
+early. `young_tian_2019` has the published values.
 """
 
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class DoubleDQN(Agent):
     def init(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], num_actions: int, key: Key
     ) -> DoubleDQNState:
-        """A fresh network with its target; raises `RegrowError` for observations of rank 2 or above 3."""
+        """A fresh network with its target; `RegrowError` unless `shape` has 1 or 3 axes."""
         del dtype
         network = self._network(shape, num_actions, key)
         return DoubleDQNState(Learner.create(network, self._optimizer()), jnp.array(0))
@@ -114,9 +115,7 @@ class DoubleDQN(Agent):
         """ε-greedy, ε falling linearly with env steps."""
         values = state.q.network(obs)
         done = jnp.minimum(env_steps / self.exploration_steps, 1.0)
-        epsilon = (
-            self.exploration_start + (self.exploration_end - self.exploration_start) * done
-        )
+        epsilon = self.exploration_start + (self.exploration_end - self.exploration_start) * done
         coin, choice = jax.random.split(key)
         explores = jax.random.uniform(coin) < epsilon
         at_random = jax.random.randint(choice, (), 0, values.shape[0])

@@ -1,8 +1,9 @@
 """The contract of an environment: pure functions of a state, an action and a key.
 
-An environment never resets itself and never hides its last observation: `step` returns the observation
-that follows the action, also when the episode ends there, and says why it ended. `terminated` means
-that nothing follows (no bootstrap); `truncated` means that a clock stopped the episode (bootstrap).
+An environment never resets itself and never hides its last observation: `step` returns the
+observation that follows the action, also when the episode ends there, and says why it ended.
+`terminated` means that nothing follows (no bootstrap); `truncated` means that a clock stopped the
+episode (bootstrap).
 
 An environment is a frozen dataclass: its fields are its options, it prints, compares and hashes by
 value, so it can be a static argument of a compiled function.

@@ -1,7 +1,7 @@
 """This machine: one process per core, and a stop that loses nothing.
 
-XLA gains nothing from more threads on networks of this size, so on a CPU every worker process is given
-one core's worth of threads. On an accelerator the work stays in one process.
+XLA gains nothing from more threads on networks of this size, so on a CPU every worker process is
+given one core's worth of threads. On an accelerator the work stays in one process.
 """
 
 import multiprocessing
@@ -23,7 +23,7 @@ from regrow.errors import RegrowError, require
 ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
-class Stopped(RegrowError):
+class StoppedError(RegrowError):
     """The user asked for a stop; what was done is kept."""
 
 
@@ -42,17 +42,17 @@ def one_core() -> None:
 
 
 def keep_compiled_programs() -> None:
-    """Has JAX keep compiled programs on disk, so that they are compiled once and not once per process."""
+    """Has JAX keep compiled programs on disk: compiled once, not once per process."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(home / "regrow" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @contextmanager
-def interruptible() -> Iterator[Event | threading.Event]:
+def interruptible() -> Iterator[Event]:
     """An event that Ctrl-C sets; a second Ctrl-C raises KeyboardInterrupt as usual.
 
     Between the two the work comes to a point where it can be saved.
@@ -75,13 +75,13 @@ def interruptible() -> Iterator[Event | threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def stopping(report: Report, stop: Event | threading.Event) -> Report:
-    """`report`, but it raises Stopped once the event is set."""
+def stopping(report: Report, stop: Event) -> Report:
+    """`report`, but it raises StoppedError once the event is set."""
 
     def reported(phase: str, env_steps: int) -> None:
         report(phase, env_steps)
         if stop.is_set():
-            raise Stopped("stopped; everything done so far is kept")
+            raise StoppedError("stopped; everything done so far is kept")
 
     return reported
 
@@ -89,7 +89,7 @@ def stopping(report: Report, stop: Event | threading.Event) -> Report:
 class Processes:
     """Runs tasks in `count` worker processes.
 
-    Raises `Stopped` after Ctrl-C, once every worker has saved what it was at.
+    Raises `StoppedError` after Ctrl-C, once every worker has saved what it was at.
     """
 
     def __init__(self, count: int):
@@ -113,30 +113,28 @@ class Processes:
             pool.shutdown()
 
 
-def _run_all(
-    pool: ProcessPoolExecutor, tasks: Sequence[Task], news: Any, report: Report
-) -> None:
+def _run_all(pool: ProcessPoolExecutor, tasks: Sequence[Task], news: Any, report: Report) -> None:
+    """Submits every task once what it needs is done; after a failure, waits for what still runs."""
     waiting, running, done = list(tasks), dict[Future[None], str](), set[str]()
     failure: BaseException | None = None
     while running or (waiting and failure is None):
-        if failure is None:
-            for task in [task for task in waiting if done.issuperset(task.needs)]:
-                waiting.remove(task)
-                running[pool.submit(_work, task)] = task.name
+        ready = [] if failure else [task for task in waiting if done.issuperset(task.needs)]
+        for task in ready:
+            waiting.remove(task)
+            running[pool.submit(_work, task)] = task.name
         finished, _ = wait(running, timeout=0.1, return_when=FIRST_COMPLETED)
         while not news.empty():
             report(*news.get())
         for future in finished:
             name = running.pop(future)
-            if future.cancelled():
-                continue
-            error = future.exception()
+            error = None if future.cancelled() else future.exception()
             if error is None:
                 done.add(name)
-            elif failure is None or isinstance(failure, Stopped):
-                failure = error
-                for other in running:
-                    other.cancel()
+                continue
+            # What went wrong first is told, unless that was only the request to stop.
+            failure = failure if failure and not isinstance(failure, StoppedError) else error
+            for other in running:
+                other.cancel()
     if isinstance(failure, BrokenProcessPool):
         raise RegrowError(
             "a worker process was ended from outside, perhaps for want of memory; "

@@ -1,7 +1,8 @@
 """The contract of an intervention: a discrete event that changes an agent's Learners.
 
-An intervention is a frozen dataclass, called with the agent's state; it maps over the Learners it finds
-there and never names an agent. It declares what it keeps, and one test measures whether it does.
+An intervention is a frozen dataclass, called with the agent's state; it maps over the Learners it
+finds there and never names an agent. It declares what it keeps, and one test measures whether it
+does.
 """
 
 import abc
@@ -57,9 +58,7 @@ class Intervention(abc.ABC):
         return True
 
     @abc.abstractmethod
-    def __call__(
-        self, state: State, *, agent: Updates, experience: Experience, key: Key
-    ) -> State:
+    def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
         """The agent's state afterwards."""
 
 
@@ -70,9 +69,7 @@ class LearnerIntervention(Intervention):
     def change(self, learner: Learner, key: Key) -> Learner:
         """One Learner afterwards."""
 
-    def __call__(
-        self, state: State, *, agent: Updates, experience: Experience, key: Key
-    ) -> State:
+    def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
         """The agent's state with every Learner changed, each with its own key."""
         del agent, experience
         change: Callable[[Learner, Key], Learner] = self.change

@@ -1,8 +1,8 @@
 """A stressor that takes plasticity away, and its matched control.
 
-Fitting a network to targets that are redrawn again and again ends its ability to fit (Lyle et al. 2022,
-arXiv 2204.09560); fitting it as long to targets that stay does not. Same data, same number of updates: a
-pair of runs that differ in one thing, so that a diagnosis can be checked.
+Fitting a network to targets that are redrawn again and again ends its ability to fit (Lyle et al.
+2022, arXiv 2204.09560); fitting it as long to targets that stay does not. Same data, same number of
+updates: a pair of runs that differ in one thing, so that a diagnosis can be checked.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,9 @@ from regrow.types import Key
 class FitNoise(Intervention):
     """Trains on random rewards, redrawn every round: plasticity goes (redraw=False: it stays).
 
-    Draws `transitions` from the replay once. In each of `rounds` rounds their rewards are N(0, 1), all of
-    them terminal, and the agent makes `updates` updates. Targets then become copies of their networks.
+    Draws `transitions` from the replay once. In each of `rounds` rounds their rewards are N(0, 1),
+    all of them terminal, and the agent makes `updates` updates. Targets then become copies of their
+    networks.
     """
 
     rounds: int = 20
@@ -38,9 +39,7 @@ class FitNoise(Intervention):
             value = getattr(self, name)
             require(value >= 1, f"fit_noise: {name} is {value}; it must be at least 1")
 
-    def __call__(
-        self, state: State, *, agent: Updates, experience: Experience, key: Key
-    ) -> State:
+    def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
         """The agent's state after the last round."""
         sampling, rewards, learning = jax.random.split(key, 3)
         data = experience.sample(sampling, self.transitions)

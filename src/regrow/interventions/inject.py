@@ -19,9 +19,9 @@ from regrow.types import Key
 class Inject(LearnerIntervention):
     """Freezes the head and adds a fresh pair: new plasticity, the same output.
 
-    `split`: where the head begins; None keeps the network's own. The paper's ablations: `subtract=False`
-    leaves the third term out, `freeze=False` lets the old head go on learning, `optimizer` keeps or resets
-    the statistics of the head ("keep" as published).
+    `split`: where the head begins; None keeps the network's own. The paper's ablations:
+    `subtract=False` leaves the third term out, `freeze=False` lets the old head go on learning,
+    `optimizer` keeps or resets the statistics of the head ("keep" as published).
     """
 
     split: int | None = None
@@ -48,8 +48,7 @@ class Inject(LearnerIntervention):
     def change(self, learner: Learner, key: Key) -> Learner:
         """The network and its target injected with the same fresh head."""
         network, target = (
-            net
-            and net.inject(key, split=self.split, subtract=self.subtract, freeze=self.freeze)
+            net and net.inject(key, split=self.split, subtract=self.subtract, freeze=self.freeze)
             for net in (learner.network, learner.target)
         )
         assert network is not None, "a Learner always has a network"

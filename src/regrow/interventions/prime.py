@@ -1,7 +1,8 @@
 """The primacy bias, made on purpose (Nikishin et al. 2022, arXiv 2205.07802).
 
-Many updates on the first data that an agent collected damage the rest of its learning. What breaks here is
-mostly what the network believes: values diverge on the few transitions they are bootstrapped from.
+Many updates on the first data that an agent collected damage the rest of its learning. What breaks
+here is mostly what the network believes: values diverge on the few transitions they are
+bootstrapped from.
 """
 
 from dataclasses import dataclass
@@ -31,9 +32,7 @@ class Prime(Intervention):
             value = getattr(self, name)
             require(value >= 1, f"prime: {name} is {value}; it must be at least 1")
 
-    def __call__(
-        self, state: State, *, agent: Updates, experience: Experience, key: Key
-    ) -> State:
+    def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
         """The agent's state after the last update."""
         data = experience.first(self.transitions)
 

@@ -12,8 +12,9 @@ from regrow.types import Key
 class Reset(LearnerIntervention):
     """Draws the head, the last layer or everything anew; the target becomes a copy of the network.
 
-    `optimizer`: "reset" starts the statistics of those layers anew, step count included, as published;
-    "keep" leaves them. Earlier injections end: what they froze would keep the old predictions alive.
+    `optimizer`: "reset" starts the statistics of those layers anew, step count included, as
+    published; "keep" leaves them. Earlier injections end: what they froze would keep the old
+    predictions alive.
     """
 
     where: Literal["head", "last", "everything"] = "head"

@@ -1,9 +1,9 @@
 """The contract of a probe: a number read off a Learner on a batch of experience.
 
-Every probe looks at one part of the network, "encoder" or "head". Units are the hidden ones of the live
-chain: outputs and frozen heads are left out. A unit of a convolution is a channel, seen at all its
-positions. Where a part has nothing of the kind (no encoder at split 0, no hidden layer in the head) the
-value is NaN.
+Every probe looks at one part of the network, "encoder" or "head". Units are the hidden ones of the
+live chain: outputs and frozen heads are left out. A unit of a convolution is a channel, seen at all
+its positions. Where a part has nothing of the kind (no encoder at split 0, no hidden layer in the
+head) the value is NaN.
 """
 
 import abc

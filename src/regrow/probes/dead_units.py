@@ -15,7 +15,8 @@ from regrow.types import Scalar
 class DeadUnits(Probe):
     """Share of hidden units that fire on no more than `threshold` of the inputs (0: on none).
 
-    A unit fires where its activation is above 0. Dohare et al. (arXiv 2306.13812) count units below 1%.
+    A unit fires where its activation is above 0. Dohare et al. (arXiv 2306.13812) count units below
+    1%.
     """
 
     threshold: float = 0.0

@@ -1,0 +1,264 @@
+"""The command line: `regrow diagnose`, `regrow train`, `regrow list`.
+
+Whatever is wrong with what the user asked for ends in one line that says what would be right, and
+exit code 2. Nothing is lost: what was done is in the output folder, and the same command goes on
+from there.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from regrow.errors import RegrowError, require, unknown
+
+if TYPE_CHECKING:
+    from regrow.diagnose import Diagnosis
+
+FAMILIES = ("environments", "agents", "interventions", "probes")
+COMMANDS = ("diagnose", "train", "list")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+            raise unknown("command", arguments[0], COMMANDS)
+        options = _parser().parse_args(arguments)
+        options.command(options)
+    except RegrowError as error:
+        return _failed(str(error))
+    except KeyboardInterrupt:
+        return _failed("stopped at once; what was saved before is kept, run the same command again")
+    return 0
+
+
+def _failed(message: str) -> int:
+    print(f"regrow: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RegrowError(f"{message} (see `{self.prog} --help`)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="regrow",
+        description="Has your agent's network stopped being able to learn? Fork it and see.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_diagnose(commands.add_parser("diagnose", help="train, fork into arms, give a verdict"))
+    _add_train(commands.add_parser("train", help="train one agent, with checkpoints"))
+    _add_list(commands.add_parser("list", help="name what there is, a line each"))
+    return parser
+
+
+def _count(text: str) -> int:
+    """A whole number, underscores allowed, of a size that the counters hold."""
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from error
+    if not 0 <= number < 2**31:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; it must be from 0 to 2^31 − 1")
+    return number
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from error
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.allow_abbrev = False
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("environment", help="e.g. minatar/breakout (`regrow list environments`)")
+    parser.add_argument(
+        "--agent",
+        default="double_dqn",
+        help="with fields if you like: 'double_dqn(learning_rate=3e-4)' (default: %(default)s)",
+    )
+
+
+def _add_diagnose(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Trains an agent, forks it into arms that differ in one intervention, trains them on,\n"
+        "and says whether the agent was losing plasticity.\n\n"
+        "Writes verdict.json, curves.parquet, probes.parquet, config.json, curves.png into --out.\n"
+        "The same command with the same --out goes on where it stopped."
+    )
+    _add_common(parser)
+    add = parser.add_argument
+    add("--fork-at", type=_count, default=100_000, help="env steps (default: %(default)s)")
+    add("--horizon", type=_count, help="env steps after the fork (default: 60000)")
+    add("--env-steps", type=_count, help="instead of --horizon: env steps in all, fork included")
+    add("--seeds", type=_count, default=5, help="how many (default: %(default)s)")
+    add(
+        "--arms",
+        nargs="+",
+        metavar="ARM",
+        default=None,
+        help="interventions, e.g. nothing again inject 'inject(split=0)' reset; "
+        "`again` is nothing with other draws, the noise floor "
+        "(default: nothing again inject reset)",
+    )
+    add(
+        "--before",
+        action="append",
+        default=[],
+        metavar="INTERVENTION",
+        help="carry this out ahead of the fork, e.g. fit_noise or 'fit_noise(redraw=False)'",
+    )
+    add(
+        "--smallest-effect",
+        type=_share,
+        default=0.05,
+        help="the smallest effect that matters, as a share of the control arm (default: 0.05)",
+    )
+    add("--out", type=Path, help="folder to write into (default: runs/diagnose-<environment>)")
+    add("--processes", type=_count, help="worker processes (default: one per core)")
+    parser.set_defaults(command=_diagnose)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Trains one agent. Writes config.json, run.ckpt and episodes.parquet into --out."
+    )
+    _add_common(parser)
+    add = parser.add_argument
+    add("--env-steps", type=_count, default=1_000_000, help="in all (default: %(default)s)")
+    add("--seed", type=_count, default=0, help="(default: %(default)s)")
+    add("--out", type=Path, help="folder to write into (default: runs/train-<environment>)")
+    add("--resume", action="store_true", help="go on with the run in --out")
+    parser.set_defaults(command=_train)
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("family", metavar="FAMILY", help=" | ".join(FAMILIES))
+    parser.set_defaults(command=_list)
+
+
+# Commands. Their imports are their own, so that `regrow --help` answers at once.
+
+
+def _diagnose(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from regrow import results
+    from regrow.diagnose import diagnose, outcomes_of
+    from regrow.execution.local import Processes, cores
+    from regrow.report import terminal
+    from regrow.report.figure import draw_curves
+    from regrow.report.progress import progress
+
+    began = time.perf_counter()
+    plan = _plan(options)
+    folder: Path = options.out or _default_folder("diagnose", options.environment)
+    processes = cores() if options.processes is None else options.processes
+    execute = Processes(processes)
+    with progress("env steps", plan.env_steps) as report:
+        verdict = diagnose(plan, folder, execute=execute, report=report)
+    seconds = time.perf_counter() - began
+    results.write_diagnosis(plan, verdict, folder, seconds)
+    draw_curves(
+        folder / "curves.png",
+        results.curves(plan, folder),
+        fork_at=plan.fork_at,
+        title=f"{options.environment}: {verdict.claim}",
+        subtitle=_what(plan),
+        random_return=verdict.random_return,
+    )
+    console = Console()
+    terminal.show(console, verdict, outcomes_of(plan, folder), results.probe_means(plan, folder))
+    console.print(f"{plan.seeds} seeds, {seconds:.0f} s; written to {folder}", highlight=False)
+
+
+def _plan(options: argparse.Namespace) -> "Diagnosis":
+    from regrow.diagnose import DEFAULT_ARMS, Arm, Diagnosis
+    from regrow.families import make
+
+    horizon: int = 60_000 if options.horizon is None else options.horizon
+    if options.env_steps is not None:
+        require(options.horizon is None, "give --horizon or --env-steps, not both")
+        horizon = options.env_steps - options.fork_at
+        require(
+            horizon > 0,
+            f"the fork at {options.fork_at} env steps is not before the end at "
+            f"{options.env_steps}; give a smaller --fork-at or a larger --env-steps",
+        )
+    return Diagnosis(
+        agent=make("agents", options.agent),
+        environment=make("environments", options.environment),
+        arms=tuple(Arm.parse(text) for text in options.arms or DEFAULT_ARMS),
+        seeds=options.seeds,
+        fork_at=options.fork_at,
+        horizon=horizon,
+        before=tuple(make("interventions", text) for text in options.before),
+        smallest_effect=options.smallest_effect,
+    )
+
+
+def _what(plan: "Diagnosis") -> str:
+    """The setting of a diagnosis in a line."""
+    from regrow.families import describe
+
+    before = "".join(f" after {describe(intervention)}" for intervention in plan.before)
+    return (
+        f"{describe(plan.agent)}, forked at {plan.fork_at:,} env steps{before}, "
+        f"{plan.seeds} seeds; bands: {plan.confidence:.0%} t intervals; dotted: random policy"
+    )
+
+
+def _train(options: argparse.Namespace) -> None:
+    from regrow.execution.local import interruptible, keep_compiled_programs, one_core, stopping
+    from regrow.families import make
+    from regrow.report.progress import progress
+    from regrow.train import train
+
+    one_core()
+    keep_compiled_programs()
+    agent, environment = make("agents", options.agent), make("environments", options.environment)
+    folder: Path = options.out or _default_folder("train", options.environment)
+    with interruptible() as stop, progress("env steps", options.env_steps) as report:
+        _, episodes = train(
+            agent,
+            environment,
+            folder,
+            env_steps=options.env_steps,
+            seed=options.seed,
+            resume=options.resume,
+            report=stopping(report, stop),
+        )
+    recent = episodes.returns[-100:]
+    mean = f"{recent.mean():.2f}" if recent.size else "none finished"
+    print(f"return of the last {recent.size} episodes: {mean}; written to {folder}")
+
+
+def _default_folder(verb: str, environment: str) -> Path:
+    word = "".join(c if c.isalnum() or c == "_" else "-" for c in environment)
+    return Path("runs") / f"{verb}-{word}"
+
+
+def _list(options: argparse.Namespace) -> None:
+    from regrow.families import members, summary
+
+    if options.family not in FAMILIES:
+        raise unknown("family", options.family, FAMILIES)
+    found = members(options.family)
+    width = max(len(name) for name in found)
+    for name, member in found.items():
+        print(f"{name:<{width}}  {summary(member)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Pictures for papers: learning curves with the fork marked. Draws, never computes."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from regrow.checkpoint import write_atomically
+from regrow.results import UP_TO_FORK
+from regrow.statistics import mean_band
+
+# Okabe & Ito 2008: eight colours that colour-blind people can tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+NEUTRAL = "#555555"
+
+Curves = Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
+
+
+def draw_curves(
+    path: Path, curves: Curves, *, fork_at: int, title: str, subtitle: str, random_return: float
+) -> None:
+    """Writes learning curves to `path` (PNG, or what its suffix says).
+
+    `curves`: for every arm (env steps (bins,), returns (seeds, bins)), the way up to the fork under
+    "fork". Bands are t intervals of the mean over seeds.
+    """
+    with mpl.rc_context({"font.size": 10, "svg.hashsalt": "regrow"}):
+        figure = Figure(figsize=(8, 4.6), layout="constrained")
+        axes = figure.add_subplot()
+        _draw_arms(axes, curves)
+        axes.axvline(fork_at, color=NEUTRAL, linestyle="--", linewidth=1)
+        top = axes.get_xaxis_transform()
+        axes.text(fork_at, 1.0, " fork", color=NEUTRAL, va="top", transform=top)
+        axes.axhline(random_return, color=NEUTRAL, linestyle=":", linewidth=1)
+        axes.set_xlabel("env steps")
+        axes.set_ylabel("return")
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.margins(x=0)
+        axes.set_title(subtitle, loc="left", fontsize=9, color=NEUTRAL, wrap=True)
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+        figure.legend(loc="outside right upper", frameon=False)
+        picture = io.BytesIO()
+        figure.savefig(picture, format=path.suffix.lstrip(".") or "png", dpi=150)
+    write_atomically(path, lambda file: file.write(picture.getvalue()))
+
+
+def _draw_arms(axes: Axes, curves: Curves) -> None:
+    colours = iter(COLOURS * (1 + len(curves) // len(COLOURS)))
+    for arm, (env_steps, returns) in curves.items():
+        before = arm == UP_TO_FORK
+        colour = NEUTRAL if before else next(colours)
+        mean, low, high = mean_band(returns)
+        label = "before the fork" if before else arm
+        axes.plot(env_steps, mean, color=colour, label=label, linewidth=1.8)
+        axes.fill_between(env_steps, low, high, color=colour, alpha=0.15, linewidth=0)

@@ -1,0 +1,78 @@
+"""How far long work has come: phase, rate, and an estimate of what is left."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str):
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        """The recent rate."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} {self.unit}/s" if speed else "")
+
+
+@contextmanager
+def progress(unit: str, total: int) -> Iterator[Callable[[str, int], None]]:
+    """A `report(phase, done)` that shows a bar on a terminal, and a line now and then elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(console, unit, total)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        _Rate(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, speed_estimate_period=60) as bar:
+        task = bar.add_task("starting", total=total)
+
+        def report(phase: str, done: int) -> None:
+            bar.update(task, description=phase, advance=done)
+
+        yield report
+
+
+class _Lines:
+    """Progress for logs."""
+
+    def __init__(self, console: Console, unit: str, total: int):
+        self.console, self.unit, self.total, self.done = console, unit, total, 0
+        self.began = self.said = time.monotonic()
+
+    def __call__(self, phase: str, done: int) -> None:
+        self.done += done
+        now = time.monotonic()
+        if now - self.said < PLAIN_EVERY or not self.done:
+            return
+        self.said = now
+        rate = self.done / (now - self.began)
+        left = (self.total - self.done) / rate
+        self.console.print(
+            f"{phase}: {self.done:,} of {self.total:,} {self.unit}, {rate:,.0f}/s, "
+            f"about {left:,.0f} s left",
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -1,0 +1,76 @@
+"""A diagnosis in a terminal: arms, probes, verdict. Draws, never computes."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from regrow.statistics import Interval
+from regrow.verdict import INCONCLUSIVE, LOSS, Outcome, Verdict
+
+_COLOUR = {LOSS: "red", INCONCLUSIVE: "yellow"}
+
+
+def show(
+    console: Console,
+    verdict: Verdict,
+    outcomes: Sequence[Outcome],
+    probes: Mapping[str, Mapping[str, float]],
+) -> None:
+    """Prints the table of arms, the probes at the fork, and the verdict with its findings."""
+    console.print(arms_table(verdict, outcomes))
+    console.print(probes_table(probes))
+    colour = _COLOUR.get(verdict.claim, "green")
+    console.print(f"[bold {colour}]{verdict.claim}[/]: {escape(verdict.reason)}", highlight=False)
+    for finding in verdict.findings:
+        console.print(f"  [bold]{finding.code}[/]: {escape(finding.text)}", highlight=False)
+
+
+def arms_table(verdict: Verdict, outcomes: Sequence[Outcome]) -> Table:
+    """Per arm: final return, area under the curve, paired difference, and the value scale."""
+    level = f"{verdict.effect.confidence:.0%}"
+    table = Table(
+        title=f"After the fork (random policy: {verdict.random_return:.3g})", title_justify="left"
+    )
+    table.add_column("arm")
+    for heading in ("final\nreturn", "area under\nthe curve", f"difference to nothing\n[{level}]"):
+        table.add_column(heading.replace("[", r"\["), justify="right")
+    table.add_column("predicted value\nfirst → last", justify="right")
+    table.add_column("realised\nvalue", justify="right")
+    for row in verdict.comparisons:
+        runs = [run for run in outcomes if run.arm == row.arm]
+        first, last = (float(np.mean([run.predicted[i] for run in runs])) for i in (0, -1))
+        realised = float(np.mean([run.realised for run in runs]))
+        table.add_row(
+            escape(row.arm),
+            f"{row.final:.2f}",
+            f"{row.area:.2f}",
+            interval(row.difference),
+            f"{first:.3g} → {last:.3g}",
+            f"{realised:.3g}",
+        )
+    return table
+
+
+def probes_table(probes: Mapping[str, Mapping[str, float]]) -> Table:
+    """Per probe: at the fork beside a fresh network on the same observations, encoder and head."""
+    table = Table(title="Probes at the fork (fresh network)", title_justify="left")
+    table.add_column("probe")
+    table.add_column("encoder", justify="right")
+    table.add_column("head", justify="right")
+    parts: dict[str, dict[str, str]] = {}
+    for name, at in probes.items():
+        probe, part = name.rsplit(".", 1)
+        parts.setdefault(probe, {})[part] = f"{at['fork']:.3g} ({at['fresh']:.3g})"
+    for probe, values in parts.items():
+        table.add_row(probe, values.get("encoder", ""), values.get("head", ""))
+    return table
+
+
+def interval(difference: Interval | None) -> str:
+    """An interval as text that the console shows as it stands."""
+    if difference is None:
+        return ""
+    return rf"{difference.estimate:+.2f} \[{difference.low:+.2f}, {difference.high:+.2f}]"

@@ -1,0 +1,143 @@
+"""What a run leaves in its folder, for people and for other programs.
+
+    config.json       the plan, in the grammar of `regrow.families`
+    verdict.json      claim, effect, findings, arms, probes, versions
+    curves.parquet    arm, seed, env_steps, return
+    probes.parquet    probe, part, learner, at, seed, value
+
+Everything is written whole or not at all.
+"""
+
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from regrow.checkpoint import write_atomically, write_json
+from regrow.diagnose import BINS, Diagnosis, forks_of, outcomes_of
+from regrow.verdict import Verdict
+
+UP_TO_FORK = "fork"
+
+
+def versions() -> dict[str, str]:
+    """The versions that a number depends on."""
+    packages = ("regrow", "jax", "jaxlib", "equinox", "optax", "numpy")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **found}
+
+
+def write_diagnosis(plan: Diagnosis, verdict: Verdict, folder: Path, seconds: float) -> None:
+    """Writes verdict.json, curves.parquet and probes.parquet of a diagnosis that is done."""
+    write_rows(folder / "curves.parquet", curve_rows(plan, folder))
+    write_rows(folder / "probes.parquet", probe_rows(plan, folder))
+    outcomes = outcomes_of(plan, folder)
+    content = verdict.to_dict()
+    content["arms"] = {
+        arm.name: [
+            {
+                "seed": run.seed,
+                "area_under_curve": run.area,
+                "final_return": run.final,
+                "predicted_value_first": run.predicted[0],
+                "predicted_value_last": run.predicted[-1],
+                "realised_value": run.realised,
+                "seconds": run.seconds,
+            }
+            for run in outcomes
+            if run.arm == arm.name
+        ]
+        for arm in plan.arms
+    }
+    content["probes"] = probe_means(plan, folder)
+    content |= {k: v for k, v in plan.config().items() if k != "arms"}
+    content |= {"env_steps": plan.env_steps, "seconds": seconds, "versions": versions()}
+    write_json(folder / "verdict.json", content)
+
+
+def curve_rows(plan: Diagnosis, folder: Path) -> list[dict[str, Any]]:
+    """A row per arm, seed and time bin; env_steps is where the bin ends."""
+    rows = []
+    for fork in forks_of(plan, folder):
+        ends = bin_ends(0, plan.fork_at, len(fork["curve"]))
+        rows += _rows(UP_TO_FORK, fork["seed"], ends, fork["curve"])
+    for run in outcomes_of(plan, folder):
+        ends = bin_ends(plan.fork_at, plan.horizon, BINS)
+        rows += _rows(run.arm, run.seed, ends, run.curve)
+    return rows
+
+
+def bin_ends(start: int, env_steps: int, bins: int) -> NDArray[np.int64]:
+    """Where each of `bins` equal time bins ends, in env steps of training."""
+    return start + (np.arange(1, bins + 1) * env_steps) // bins
+
+
+def _rows(
+    arm: str, seed: int, ends: NDArray[np.int64], curve: Sequence[float]
+) -> list[dict[str, Any]]:
+    return [
+        {"arm": arm, "seed": seed, "env_steps": int(end), "return": float(value)}
+        for end, value in zip(ends, curve, strict=True)
+    ]
+
+
+def probe_rows(plan: Diagnosis, folder: Path) -> list[dict[str, Any]]:
+    """A row per probe, part and seed: at the fork, a fresh network there, after each arm."""
+    rows = []
+    for fork in forks_of(plan, folder):
+        for at, held in (("fork", "probes"), ("fresh", "probes_fresh")):
+            rows += [_probe_row(name, at, fork["seed"], v) for name, v in fork[held].items()]
+    for run in outcomes_of(plan, folder):
+        rows += [_probe_row(name, run.arm, run.seed, v) for name, v in run.probes.items()]
+    return rows
+
+
+def _probe_row(name: str, at: str, seed: int, value: float | None) -> dict[str, Any]:
+    *learner, probe, part = name.split(".")
+    return {
+        "probe": probe,
+        "part": part,
+        "learner": ".".join(learner),
+        "at": at,
+        "seed": seed,
+        "value": float("nan") if value is None else float(value),
+    }
+
+
+def probe_means(plan: Diagnosis, folder: Path) -> dict[str, dict[str, float]]:
+    """For every probe its mean over seeds: at the fork, fresh, and after each arm."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in probe_rows(plan, folder):
+        name = ".".join(filter(None, (row["learner"], row["probe"], row["part"])))
+        values.setdefault(name, {}).setdefault(row["at"], []).append(row["value"])
+    return {
+        name: {at: float(np.mean(numbers)) for at, numbers in ats.items()}
+        for name, ats in values.items()
+    }
+
+
+def curves(plan: Diagnosis, folder: Path) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    """For the way up to the fork and for every arm: (env steps (bins,), returns (seeds, bins))."""
+    forks = [fork["curve"] for fork in forks_of(plan, folder)]
+    found = {UP_TO_FORK: (bin_ends(0, plan.fork_at, len(forks[0])), np.array(forks))}
+    outcomes, ends = outcomes_of(plan, folder), bin_ends(plan.fork_at, plan.horizon, BINS)
+    for arm in plan.arms:
+        returns = np.array([run.curve for run in outcomes if run.arm == arm.name])
+        found[arm.name] = (ends, returns)
+    return found
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes rows as a Parquet file."""
+    write_table(path, pa.Table.from_pylist(list(rows)))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Writes a table as a Parquet file."""
+    write_atomically(path, lambda file: pq.write_table(table, file))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -332,6 +332,7 @@ class Task(NamedTuple):
     work: Callable[[Report], None]
 
 
+@runtime_checkable
 class Execute(Protocol):
     """Runs tasks, each after those that it needs."""
 

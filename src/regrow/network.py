@@ -14,7 +14,7 @@ its own. All calls are unbatched; vmap them.
 
 import functools
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -68,11 +68,11 @@ class Dense(eqx.Module):
         z = x.reshape(-1) @ self.weight + self.bias
         return _activated(self.activation, _normalised(self.norm, z))
 
-    def fresh(self, key: Key) -> Self:
+    def fresh(self, key: Key) -> "Dense":
         """A layer of this architecture with parameters newly drawn by its own initialiser."""
         inputs, units = self.weight.shape
         layer_norm = self.norm is not None
-        return type(self)(inputs, units, activation=self.activation, layer_norm=layer_norm, key=key)
+        return Dense(inputs, units, activation=self.activation, layer_norm=layer_norm, key=key)
 
 
 class Conv(eqx.Module):
@@ -124,11 +124,11 @@ class Conv(eqx.Module):
         span = self.stride * (length - 1) + 1
         return [slice(at, at + span, self.stride) for at in range(self.kernel.shape[0])]
 
-    def fresh(self, key: Key) -> Self:
+    def fresh(self, key: Key) -> "Conv":
         """A layer of this architecture with parameters newly drawn by its own initialiser."""
         size, _, inputs, units = self.kernel.shape
         height, width = (self.stride * (side - 1) + size for side in self.image)
-        return type(self)(
+        return Conv(
             (height, width, inputs),
             units,
             size=size,

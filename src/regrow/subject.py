@@ -4,7 +4,7 @@ A `Run` has it. An agent trained elsewhere has it once an adapter gives it these
 """
 
 from collections.abc import Sequence
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from regrow.interventions.base import Intervention
 from regrow.probes.base import Probe
@@ -20,15 +20,15 @@ class Subject(Protocol):
         """Env steps taken so far."""
         ...
 
-    def fork(self, draws: int = 0) -> Self:
+    def fork(self, draws: int = 0) -> "Subject":
         """A copy that shares nothing; `draws` other than 0 gives it draws of its own."""
         ...
 
-    def intervene(self, intervention: Intervention) -> Self:
+    def intervene(self, intervention: Intervention) -> "Subject":
         """A copy on whose agent the intervention was carried out."""
         ...
 
-    def advance(self, env_steps: int) -> tuple[Self, Log]:
+    def advance(self, env_steps: int) -> tuple["Subject", Log]:
         """(the subject so many env steps later, what every step reported)."""
         ...
 

@@ -7,7 +7,7 @@ does.
 
 import abc
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import PyTree
 
@@ -17,6 +17,7 @@ from regrow.types import Key, Transition
 State = PyTree[Any]
 
 
+@runtime_checkable
 class Experience(Protocol):
     """Where an intervention may look for data; a Replay is one."""
 
@@ -29,6 +30,7 @@ class Experience(Protocol):
         ...
 
 
+@runtime_checkable
 class Updates(Protocol):
     """What an intervention may ask of an agent: to learn from a batch."""
 

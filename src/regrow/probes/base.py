@@ -8,7 +8,7 @@ head) the value is NaN.
 
 import abc
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from regrow.types import Key, Scalar, Transition
 Part = Literal["encoder", "head"]
 
 
+@runtime_checkable
 class Gradients(Protocol):
     """What a probe may ask of an agent."""
 

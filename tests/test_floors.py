@@ -1,0 +1,102 @@
+"""A module imports lower floors only; members of a family never import each other."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import regrow
+from regrow.families import members
+
+ROOT = Path(regrow.__file__).parent
+FLOORS = [
+    {"errors", "types", "families", "streams", "statistics"},
+    {"network"},
+    {"learner"},
+    {"replay", "environments", "agents", "interventions", "probes", "triggers"},
+    {"run", "checkpoint"},
+    {"subject", "verdict", "diagnose"},
+    {"results", "train", "studies"},
+    {"report"},
+    {"execution", "adapters"},
+    {"cli"},
+]
+FAMILIES = {"environments", "agents", "interventions", "probes"}
+# Within a floor, files that are one chapter each may build on the one before.
+SEQUENCES = [
+    ("errors", "types", "streams"),
+    ("errors", "families"),
+    ("errors", "statistics"),
+    ("run", "checkpoint"),
+    ("subject", "verdict", "diagnose"),
+    ("results", "train"),
+]
+
+
+def floor_of(name: str) -> int:
+    return next(i for i, floor in enumerate(FLOORS) if name in floor)
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """(line, dotted module of this package) for every import in a file, those in functions too."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("regrow"):
+            if node.module == "regrow":
+                found += [(node.lineno, f"regrow.{alias.name}") for alias in node.names]
+            else:
+                found.append((node.lineno, node.module))
+        elif isinstance(node, ast.Import):
+            found += [(node.lineno, a.name) for a in node.names if a.name.split(".")[0] == "regrow"]
+    return found
+
+
+def complaint(path: Path, line: int, module: str) -> str | None:
+    here = path.relative_to(ROOT).with_suffix("").parts
+    there = module.split(".")[1:]
+    mine, other = here[0], there[0]
+    where = f"{path.relative_to(ROOT.parent)}:{line} imports {module}"
+    if mine == other:
+        if mine not in FAMILIES or there[-1] in ("base", mine):
+            return None
+        return f"{where}: members of a family never import each other; move the line"
+    if floor_of(other) < floor_of(mine):
+        return None
+    for sequence in SEQUENCES:
+        if mine in sequence and other in sequence:
+            if sequence.index(other) < sequence.index(mine):
+                return None
+    return f"{where}: that is not a lower floor; move the line"
+
+
+SOURCES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_imports_lower_floors_only(path):
+    complaints = [c for line, module in imports(path) if (c := complaint(path, line, module))]
+    assert not complaints, "\n".join(complaints)
+
+
+def test_the_check_sees_what_it_should():
+    network, inject = ROOT / "network.py", ROOT / "interventions/inject.py"
+    assert complaint(network, 1, "regrow.learner") is not None
+    assert complaint(inject, 1, "regrow.interventions.reset") is not None
+    assert complaint(inject, 1, "regrow.agents.double_dqn") is not None
+    assert complaint(inject, 1, "regrow.learner") is None
+
+
+def test_no_drawers_for_odds_and_ends():
+    names = {part for path in SOURCES for part in path.relative_to(ROOT).with_suffix("").parts}
+    assert not names & {"utils", "common", "core", "helpers", "misc"}
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_file_of_a_family_holds_one_member_named_as_the_file(family):
+    found = set(members(family))
+    files = {
+        "/".join(path.relative_to(ROOT / family).with_suffix("").parts)
+        for path in (ROOT / family).rglob("*.py")
+        if path.stem not in ("__init__", "base")
+    }
+    assert found == files

@@ -1,0 +1,118 @@
+"""Optimizer states per part, clipping over all of them, and targets."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from trees import bit_equal, distance
+
+from regrow.errors import RegrowError
+from regrow.learner import Learner, Optimizer, learners, map_learners
+from regrow.network import mlp
+
+KEY = jax.random.key(3)
+
+
+def learner(optimizer: Optimizer | None = None) -> Learner:
+    return Learner.create(mlp(4, (8, 8), 2, key=KEY), optimizer or Optimizer())
+
+
+def ones_like(learner: Learner, scale: float = 1.0):
+    live = eqx.filter(learner.network, learner.network.trainable())
+    return jax.tree.map(lambda leaf: jnp.full_like(leaf, scale), live)
+
+
+def counts(learner: Learner) -> list[int]:
+    return [int(state[0].count) for state in learner.statistics]
+
+
+def test_adam_by_parts_is_adam_on_the_whole():
+    made = learner(Optimizer("adam", 1e-2))
+    whole = optax.adam(1e-2, eps=1e-5)
+    live = eqx.filter(made.network, made.network.trainable())
+    state, key = whole.init(live), KEY
+    for i in range(4):
+        gradient = jax.tree.map(lambda x, i=i: jnp.sin(x * 10 + i), live)
+        updates, state = whole.update(gradient, state, live)
+        live = optax.apply_updates(live, updates)
+        made = made.descend(gradient)
+    del key
+    assert bit_equal(eqx.filter(made.network, made.network.trainable()), live)
+
+
+def test_adam_in_numpy():
+    made = learner(Optimizer("adam", 1e-2, epsilon=1e-5))
+    theta = np.asarray(made.network.layers[0].weight, np.float64)
+    m, v = np.zeros_like(theta), np.zeros_like(theta)
+    for t, g in enumerate((1.0, -2.0, 0.5), start=1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        theta -= 1e-2 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-5)
+        made = made.descend(ones_like(made, g))
+    np.testing.assert_allclose(made.network.layers[0].weight, theta, rtol=1e-5)
+
+
+def test_centred_rmsprop_in_numpy():
+    """Epsilon outside the root, as in the PyTorch optimizer that MinAtar's DQN uses."""
+    made = learner(Optimizer("rmsprop", 1e-2, epsilon=0.01, decay=0.95))
+    theta = np.asarray(made.network.layers[0].weight, np.float64)
+    mean, square = 0.0, 0.0
+    for g in (1.0, -2.0, 0.5):
+        mean, square = 0.95 * mean + 0.05 * g, 0.95 * square + 0.05 * g * g
+        theta -= 1e-2 * g / (np.sqrt(square - mean**2) + 0.01)
+        made = made.descend(ones_like(made, g))
+    np.testing.assert_allclose(made.network.layers[0].weight, theta, rtol=1e-5)
+
+
+def test_a_reset_takes_the_step_count_with_the_moments():
+    """With the count left behind, Adam's step would be 3.16 times too long at once (0.1/√0.001)."""
+    made = learner(Optimizer("adam", 1e-3))
+    for _ in range(500):
+        made = made.descend(ones_like(made))
+    reset = made.with_fresh_statistics(1)
+    assert counts(reset) == [500, 0, 0]
+    after = reset.descend(ones_like(reset))
+    for before, now in zip(reset.network.layers, after.network.layers, strict=True):
+        assert distance(before, now) == pytest.approx(1e-3, rel=0.02)
+
+
+def test_clipping_is_by_the_norm_over_all_parts():
+    made = learner(Optimizer("adam", 1e-3, max_gradient_norm=0.5))
+    gradient = ones_like(made, 3.0)
+    clipped = made._clipped(gradient)
+    assert float(optax.global_norm(clipped)) == pytest.approx(0.5, rel=1e-5)
+    small = jax.tree.map(lambda g: g * 1e-4, gradient)
+    assert bit_equal(made._clipped(small), small)
+
+
+def test_a_target_follows_by_copy_or_by_average_in_all_parts():
+    made = learner()
+    network = made.network.inject(KEY)
+    made = made.with_network(network, network, fresh="keep").descend(ones_like_after(network))
+    assert distance(made.network, made.target) > 0
+    assert bit_equal(made.follow().target, made.network)
+    assert bit_equal(made.follow(0.0).target, made.target)
+    half = made.follow(0.5)
+    expected = jax.tree.map(lambda a, b: (a + b) / 2, made.network, made.target)
+    assert distance(half.target, expected) < 1e-6
+
+
+def ones_like_after(network):
+    return jax.tree.map(jnp.ones_like, eqx.filter(network, network.trainable()))
+
+
+def test_learners_are_found_and_changed_wherever_they_are():
+    state = {"actor": learner(), "critics": [learner()], "temperature": jnp.array(1.0)}
+    assert list(learners(state)) == ["actor", "critics.0"]
+    seen = []
+    changed = map_learners(lambda one, key: seen.append(key) or one, state, KEY)
+    assert bit_equal(changed, state)
+    assert len({tuple(jax.random.key_data(key).tolist()) for key in seen}) == 2
+
+
+def test_an_optimizer_that_does_not_exist_is_named():
+    with pytest.raises(RegrowError, match="no optimizer 'sgd'"):
+        Optimizer("sgd")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(RegrowError, match="learning_rate is -1"):
+        Optimizer(learning_rate=-1.0)

@@ -63,9 +63,9 @@ def complaint(path: Path, line: int, module: str) -> str | None:
     if floor_of(other) < floor_of(mine):
         return None
     for sequence in SEQUENCES:
-        if mine in sequence and other in sequence:
-            if sequence.index(other) < sequence.index(mine):
-                return None
+        earlier = sequence[: sequence.index(mine)] if mine in sequence else ()
+        if other in earlier:
+            return None
     return f"{where}: that is not a lower floor; move the line"
 
 

@@ -210,7 +210,7 @@ def test_the_convolution_is_that_of_xla(stride):
 
 
 def test_layers_are_drawn_by_their_own_initialiser():
-    """LeCun uniform: bound √(3 / fan_in), variance 1 / fan_in, biases zero; also when drawn anew."""
+    """LeCun uniform: bound √(3 / fan_in), variance 1 / fan_in, biases zero; also anew."""
     dense = Dense(300, 200, key=KEY).fresh(jax.random.key(1))
     conv = Conv((9, 9, 8), 64, stride=2, key=KEY).fresh(jax.random.key(1))
     for weights, fan_in in ((dense.weight, 300), (conv.kernel, 72)):

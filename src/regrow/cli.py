@@ -99,8 +99,8 @@ def _add_diagnose(parser: argparse.ArgumentParser) -> None:
     )
     _add_common(parser)
     add = parser.add_argument
-    add("--fork-at", type=_count, default=100_000, help="env steps (default: %(default)s)")
-    add("--horizon", type=_count, help="env steps after the fork (default: 60000)")
+    add("--fork-at", type=_count, default=60_000, help="env steps (default: %(default)s)")
+    add("--horizon", type=_count, help="env steps after the fork (default: 40000)")
     add("--env-steps", type=_count, help="instead of --horizon: env steps in all, fork included")
     add("--seeds", type=_count, default=5, help="how many (default: %(default)s)")
     add(
@@ -187,7 +187,7 @@ def _plan(options: argparse.Namespace) -> "Diagnosis":
     from regrow.diagnose import DEFAULT_ARMS, Arm, Diagnosis
     from regrow.families import make
 
-    horizon: int = 60_000 if options.horizon is None else options.horizon
+    horizon: int = 40_000 if options.horizon is None else options.horizon
     if options.env_steps is not None:
         require(options.horizon is None, "give --horizon or --env-steps, not both")
         horizon = options.env_steps - options.fork_at

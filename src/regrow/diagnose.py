@@ -74,8 +74,8 @@ class Diagnosis:
     environment: Environment
     arms: tuple[Arm, ...] = tuple(Arm.parse(name) for name in DEFAULT_ARMS)
     seeds: int = 5
-    fork_at: int = 100_000
-    horizon: int = 60_000
+    fork_at: int = 60_000
+    horizon: int = 40_000
     before: tuple[Intervention, ...] = ()
     smallest_effect: float = 0.05
     confidence: float = 0.95
@@ -409,12 +409,19 @@ def outcomes_of(plan: Diagnosis, folder: Path) -> list[Outcome]:
 
 def forks_of(plan: Diagnosis, folder: Path) -> list[dict[str, Any]]:
     """For every seed its curve up to the fork and the probes there, of a diagnosis that is done."""
-    return [read_json(Cell(seed, None).result(folder)) for seed in range(plan.seeds)]
+    forks = [read_json(Cell(seed, None).result(folder)) for seed in range(plan.seeds)]
+    held = ("probes", "probes_fresh")
+    return [{**fork, **{name: _with_nan(fork[name]) for name in held}} for fork in forks]
 
 
 def _outcome(content: dict[str, Any]) -> Outcome:
     sequences = {name: tuple(content[name]) for name in ("curve", "predicted")}
-    return Outcome(**{**content, **sequences})
+    return Outcome(**{**content, **sequences, "probes": _with_nan(content["probes"])})
+
+
+def _with_nan(probes: Mapping[str, float | None]) -> dict[str, float]:
+    """Probes as they were measured: JSON has no NaN and holds null in its place."""
+    return {name: float("nan") if value is None else value for name, value in probes.items()}
 
 
 def verdict_of(plan: Diagnosis, folder: Path) -> Verdict:

@@ -66,11 +66,11 @@ def _parsed(text: str, arguments: str) -> dict[str, Any]:
         call = ast.parse(f"f{arguments}", mode="eval").body
         assert isinstance(call, ast.Call)
         require(not call.args, f"'{text}': give fields by name, e.g. fit_noise(redraw=False)")
-        return {
-            str(keyword.arg): ast.literal_eval(keyword.value)
-            for keyword in call.keywords
-            if keyword.arg is not None
-        }
+        fields: dict[str, Any] = {}
+        for keyword in call.keywords:
+            assert keyword.arg is not None, "** is no field"
+            fields[keyword.arg] = ast.literal_eval(keyword.value)
+        return fields
     except (SyntaxError, TypeError, AssertionError) as error:
         raise RegrowError(f"'{text}' cannot be read as a name with fields") from error
     except RegrowError:

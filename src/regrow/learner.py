@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, PyTree
 
 from regrow.errors import require
 from regrow.network import Network
@@ -111,21 +111,24 @@ class Learner(eqx.Module):
         limit = self.optimizer.max_gradient_norm
         if limit is None:
             return gradient
-        scale = jnp.minimum(1.0, limit / jnp.maximum(optax.global_norm(gradient), 1e-12))
+        scale = jnp.minimum(1.0, limit / jnp.maximum(optax.tree.norm(gradient), 1e-12))
         return jax.tree.map(lambda g: g * scale, gradient)
 
-    def follow(self, rate: float | Float[Array, ""] = 1.0) -> "Learner":
-        """target ← (1 − rate)·target + rate·network, in all parts, the residual included.
+    def follow(self, rate: float = 1.0) -> "Learner":
+        """target ← (1 − rate)·target + rate·network, in all parts, the residual included."""
+        if rate == 1.0:
+            return self.sync()
+        target = jax.tree.map(lambda t, n: t + rate * (n - t), self.target, self.network)
+        return Learner(self.network, target, self.statistics, self.optimizer)
 
-        `rate` 1 is a copy, exactly; a traced rate of 0 or 1 is a target period without a branch.
+    def sync(self, due: bool | Bool[Array, ""] = True) -> "Learner":
+        """The target a copy of the network, in all parts, where `due`; else as it was.
+
+        A select of two trees: in a compiled loop it is cheaper than a branch, which XLA feeds with
+        copies.
         """
-
-        def followed(theta: Array, slow: Array) -> Array:
-            moved = jnp.where(rate == 0, slow, slow + rate * (theta - slow))
-            return jnp.where(rate == 1, theta, moved)
-
-        copied = jax.tree.map(followed, self.network, self.target)
-        return Learner(self.network, copied, self.statistics, self.optimizer)
+        target = jax.tree.map(lambda n, t: jnp.where(due, n, t), self.network, self.target)
+        return Learner(self.network, target, self.statistics, self.optimizer)
 
     def with_network(
         self, network: Network, target: Network | None, *, fresh: Statistics

@@ -116,7 +116,7 @@ class Conv(eqx.Module):
         """The units at every position of one image."""
         rows, columns = (self._shifts(length) for length in self.image)
         patches = jnp.concatenate([x[row, column] for row in rows for column in columns], axis=-1)
-        z = patches @ self.kernel.reshape(-1, self.bias.shape[0]) + self.bias
+        z = patches @ self.kernel.reshape(-1, self.bias.shape[0]) + self.bias[None, None]
         return _activated(self.activation, _normalised(self.norm, z))
 
     def _shifts(self, length: int) -> list[slice]:

@@ -98,7 +98,7 @@ def probe_rows(plan: Diagnosis, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _probe_row(name: str, at: str, seed: int, value: float | None) -> dict[str, Any]:
+def _probe_row(name: str, at: str, seed: int, value: float) -> dict[str, Any]:
     *learner, probe, part = name.split(".")
     return {
         "probe": probe,
@@ -106,7 +106,7 @@ def _probe_row(name: str, at: str, seed: int, value: float | None) -> dict[str, 
         "learner": ".".join(learner),
         "at": at,
         "seed": seed,
-        "value": float("nan") if value is None else float(value),
+        "value": value,
     }
 
 

@@ -10,7 +10,7 @@ from zlib import crc32
 import jax
 from jaxtyping import Array, Int
 
-from regrow.types import Key
+from regrow.types import Key, Keys
 
 
 def stream(root: Key, name: str) -> Key:
@@ -23,7 +23,7 @@ def key_at(root: Key, name: str, counter: int | Int[Array, ""]) -> Key:
     return jax.random.fold_in(stream(root, name), counter)
 
 
-def keys_from(root: Key, name: str, start: int | Int[Array, ""], count: int) -> Key:
+def keys_from(root: Key, name: str, start: int | Int[Array, ""], count: int) -> Keys:
     """The keys of stream `name` at `start, start + 1, …`; shape (count,)."""
     counters = start + jax.numpy.arange(count)
     return jax.vmap(lambda counter: key_at(root, name, counter))(counters)

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Key as KeyArray
 
 Key = PRNGKeyArray
-Observation = Shaped[Array, "*obs"]
+Keys = KeyArray[Array, " count"]
 Scalar = Float[Array, ""]
 
 

@@ -63,12 +63,12 @@ class Outcome:
     @property
     def area(self) -> float:
         """The mean of the curve."""
-        return area_under_curve(self.curve)
+        return area_under_curve(np.array(self.curve))
 
     @property
     def final(self) -> float:
         """The mean of the last quarter of the curve."""
-        return final_return(self.curve)
+        return final_return(np.array(self.curve))
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ def _nobody_learns(
 
 
 def _no_spread(effect: Interval) -> Finding | None:
-    if effect.high > effect.low:
+    if effect.high - effect.low > 1e-9 * abs(effect.estimate):
         return None
     return Finding(
         "no_spread",

@@ -146,8 +146,7 @@ class DoubleDQN(Agent):
         """One gradient step; the target is copied every `target_period` updates."""
         q = state.q.descend(self.gradients(state, batch, key)["q"])
         updates = state.updates + 1
-        due = (updates % self.target_period == 0).astype(jnp.float32)
-        return DoubleDQNState(q.follow(due), updates)
+        return DoubleDQNState(q.sync(updates % self.target_period == 0), updates)
 
 
 def _picked(values: Float[Array, "batch actions"], actions: Int[Array, " batch"]) -> Array:

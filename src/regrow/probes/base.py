@@ -7,6 +7,7 @@ head) the value is NaN.
 """
 
 import abc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -103,7 +104,7 @@ def singular_values(
 NOTHING_THERE = jnp.nan
 
 
-def share(flags: list[Shaped[Array, " units"]]) -> Scalar:
+def share(flags: Sequence[Shaped[Array, " _"]]) -> Scalar:
     """The share of units that are flagged, pooled over layers; NaN where there are none."""
     if not flags:
         return jnp.array(NOTHING_THERE)

@@ -26,4 +26,4 @@ class GradientNorm(Probe):
         del learner, inputs
         assert gradient is not None, "gradient_norm declares that it needs the gradient"
         layers = layers_of(gradient, self.part)
-        return jnp.asarray(optax.global_norm(layers)) if layers else jnp.array(NOTHING_THERE)
+        return jnp.asarray(optax.tree.norm(layers)) if layers else jnp.array(NOTHING_THERE)

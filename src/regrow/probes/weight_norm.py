@@ -22,4 +22,4 @@ class WeightNorm(Probe):
         """In the units of the parameters."""
         del inputs, gradient
         layers = layers_of(learner.network, self.part)
-        return jnp.asarray(optax.global_norm(layers)) if layers else jnp.array(NOTHING_THERE)
+        return jnp.asarray(optax.tree.norm(layers)) if layers else jnp.array(NOTHING_THERE)

@@ -1,0 +1,130 @@
+"""A checkpoint that is not whole is refused by name; a write that fails leaves the old one."""
+
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trees import bit_equal
+
+from regrow import checkpoint
+from regrow.agents import DoubleDQN
+from regrow.checkpoint import load, read_json, save, write_atomically, write_json
+from regrow.environments import Breakout
+from regrow.errors import RegrowError
+from regrow.run import Run
+
+AGENT = DoubleDQN(hidden=8, channels=2, replay_capacity=50)
+
+
+@pytest.fixture
+def saved(tmp_path) -> tuple[Run, Path]:
+    run = Run.start(AGENT, Breakout(), seed=0)
+    save(run, tmp_path / "run.ckpt")
+    return run, tmp_path / "run.ckpt"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_one_that_was_cut_short_is_named(saved, share):
+    _, path = saved
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(RegrowError, match=r"run\.ckpt is cut short or altered"):
+        load(path)
+
+
+def test_any_altered_byte_of_an_array_is_found(saved):
+    _, path = saved
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        contents = {name: archive.read(name) for name in names}
+    altered = bytearray(contents["agent.q.network.layers.0.kernel.npy"])
+    altered[-1] ^= 1
+    contents["agent.q.network.layers.0.kernel.npy"] = bytes(altered)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    with pytest.raises(RegrowError, match=r"layers\.0\.kernel does not match its checksum"):
+        load(path)
+
+
+def test_a_flipped_bit_in_the_file_is_found(saved):
+    _, path = saved
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 16
+    path.write_bytes(bytes(data))
+    with pytest.raises(RegrowError, match="is cut short or altered"):
+        load(path)
+
+
+def test_another_format_is_named(saved):
+    _, path = saved
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    manifest = json.loads(contents["manifest.json"])
+    contents["manifest.json"] = json.dumps({**manifest, "format": 99}).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    with pytest.raises(RegrowError, match="is a checkpoint of format 99; this version reads 1"):
+        load(path)
+
+
+def test_a_pickle_is_never_read(saved):
+    _, path = saved
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([print], dtype=object), allow_pickle=True)
+    contents["env_steps.npy"] = buffer.getvalue()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    with pytest.raises(RegrowError, match="is cut short or altered"):
+        load(path)
+
+
+def test_one_that_is_absent_is_named(tmp_path):
+    with pytest.raises(RegrowError, match="no checkpoint at"):
+        load(tmp_path / "run.ckpt")
+
+
+@pytest.mark.parametrize("failing", ["replace", "fsync"])
+def test_a_write_that_fails_leaves_the_old_one(saved, monkeypatch, failing):
+    run, path = saved
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, failing, full)
+    other = Run.start(AGENT, Breakout(), seed=1)
+    with pytest.raises(RegrowError, match=r"cannot write .*run\.ckpt: No space left on device"):
+        save(other, path)
+    monkeypatch.undo()
+    assert bit_equal(load(path).state, run.state)
+    assert os.listdir(path.parent) == ["run.ckpt"]
+
+
+def test_an_interrupted_write_leaves_the_old_one(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def interrupted(file):
+        file.write(b"ne")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, interrupted)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_json_holds_no_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"x": [float("nan"), np.float32(1.5), np.int64(2)], 3: None})
+    assert read_json(tmp_path / "a.json") == {"x": [None, 1.5, 2], "3": None}
+    (tmp_path / "a.json").write_text('{"x": [1.')
+    with pytest.raises(RegrowError, match=r"a\.json is damaged"):
+        read_json(tmp_path / "a.json")

@@ -1,0 +1,178 @@
+"""The command line as a user meets it: whatever is wrong is one line and exit code 2."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from regrow.checkpoint import load
+from regrow.cli import main
+
+SMALL = "double_dqn(hidden=16, learn_start=40, replay_capacity=400)"
+TRAIN = ["train", "toy/action_reward", "--agent", SMALL]
+DIAGNOSE = ["diagnose", "toy/action_reward", "--agent", SMALL, "--fork-at", "200", "--horizon"]
+DIAGNOSE += ["200", "--seeds", "2", "--processes", "1"]
+
+
+def run(*arguments: str, **more) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "regrow.cli", *arguments], capture_output=True, text=True, **more
+    )
+
+
+WRONG = [
+    (["diagnos"], "no command 'diagnos'; did you mean 'diagnose'?"),
+    (["list", "probe"], "no family 'probe'; did you mean 'probes'?"),
+    (
+        ["diagnose", "minatar/brekout"],
+        "no environment 'minatar/brekout'; did you mean 'minatar/breakout'?",
+    ),
+    (["train", "minatar/breakout", "--agent", "doubledqn"], "did you mean 'double_dqn'?"),
+    (["diagnose", "minatar/breakout", "--arms", "nothing", "injct"], "did you mean 'inject'?"),
+    (["diagnose", "minatar/breakout", "--before", "fit_nois"], "did you mean 'fit_noise'?"),
+    (["diagnose", "minatar/breakout", "--fork-at", "-5"], "-5 is out of range"),
+    (["diagnose", "minatar/breakout", "--fork-at", "many"], "'many' is not a whole number"),
+    (["diagnose", "minatar/breakout", "--horizon", "0"], "horizon is 0; it must be at least 80"),
+    (["diagnose", "minatar/breakout", "--seeds", "1"], "seeds is 1; a verdict needs at least 2"),
+    (
+        ["diagnose", "minatar/breakout", "--fork-at", "9000", "--env-steps", "8000"],
+        "the fork at 9000 env steps is not before the end at 8000",
+    ),
+    (
+        ["diagnose", "minatar/breakout", "--env-steps", "8000", "--horizon", "80"],
+        "give --horizon or --env-steps, not both",
+    ),
+    (["diagnose", "minatar/breakout", "--processes", "0"], "processes is 0"),
+    (["diagnose", "minatar/breakout", "--smallest-effect", "x"], "'x' is not a number"),
+    (["diagnose", "minatar/breakout", "--smallest-effect", "nan"], "smallest_effect is nan"),
+    (["diagnose", "minatar/breakout", "--seed", "1"], "unrecognized arguments: --seed"),
+    (["train", "minatar/breakout", "--env-steps", "99999999999"], "is out of range"),
+    (["train", "minatar/breakout", "--env-steps", "3"], "it must be a positive multiple of 4"),
+    ([], "the following arguments are required: COMMAND"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda x: " ".join(x)[:60])
+def test_what_is_wrong_is_said_in_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert err.count("\n") == 1
+    assert err.startswith("regrow: ")
+    assert not out
+    assert not list(tmp_path.iterdir())  # nothing is begun that cannot be ended
+
+
+def test_no_traceback_reaches_a_user():
+    done = run("diagnose", "minatar/brekout")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder nobody can write to")
+@pytest.mark.parametrize("command", [TRAIN, DIAGNOSE], ids=["train", "diagnose"])
+def test_a_disk_that_cannot_be_written_to_is_named(command, capsys):
+    assert main([*command, "--out", "/proc/regrow"]) == 2
+    err = capsys.readouterr().err
+    assert "regrow: cannot write /proc/regrow/config.json" in err
+
+
+def test_list_names_what_there_is(capsys):
+    assert main(["list", "interventions"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("inject ") and "fresh pair" in line for line in lines)
+
+
+def test_help_is_there(capsys):
+    for arguments in (["--help"], ["diagnose", "--help"], ["train", "--help"]):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        assert end.value.code == 0
+        assert "usage: regrow" in capsys.readouterr().out
+
+
+def test_a_diagnosis_in_processes(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main([*DIAGNOSE, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    for word in ("nothing", "again", "inject", "reset", "dead_units", "random policy"):
+        assert word in printed
+    for name in ("verdict.json", "curves.parquet", "probes.parquet", "config.json", "curves.png"):
+        assert (out / name).is_file(), name
+    # The same again is there at once; another plan in that folder is refused.
+    assert main([*DIAGNOSE, "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert main([*DIAGNOSE, "--out", str(out), "--before", "fit_noise"]) == 2
+    assert "holds another run: its before is []" in capsys.readouterr().err
+    checkpoint = out / "cells" / "seed0-fork.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    (out / "cells" / "seed0-inject.json").unlink()
+    assert main([*DIAGNOSE, "--out", str(out)]) == 2
+    assert "seed0-fork.ckpt is cut short or altered" in capsys.readouterr().err
+
+
+def test_training_stops_resumes_and_refuses(tmp_path, capsys):
+    out = ["--out", str(tmp_path / "out")]
+    assert main([*TRAIN, "--env-steps", "400", *out]) == 0
+    assert main([*TRAIN, "--env-steps", "800", *out]) == 2
+    assert "holds a run already; add --resume" in capsys.readouterr().err
+    assert main([*TRAIN, "--env-steps", "800", "--resume", "--seed", "1", *out]) == 2
+    assert "its seed is 0, not 1" in capsys.readouterr().err
+    assert main([*TRAIN, "--env-steps", "200", "--resume", *out]) == 2
+    assert "is at 400 env steps, past the 200 asked for" in capsys.readouterr().err
+    assert main([*TRAIN, "--env-steps", "800", "--resume", *out]) == 0
+    assert main([*TRAIN, "--resume", "--out", str(tmp_path / "none")]) == 2
+    assert "there is no run to resume" in capsys.readouterr().err
+    straight = ["--out", str(tmp_path / "straight")]
+    assert main([*TRAIN, "--env-steps", "800", *straight]) == 0
+    a, b = (pq.read_table(tmp_path / n / "episodes.parquet") for n in ("out", "straight"))
+    assert a.equals(b)
+    assert a.num_rows == 800
+    assert load(tmp_path / "out" / "run.ckpt").env_steps == 800
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("command", ["train", "diagnose"])
+def test_ctrl_c_loses_nothing(tmp_path, command, times):
+    """Once: stops where it can be saved. Twice: at once, and what was saved is whole."""
+    out = tmp_path / "out"
+    arguments = [*TRAIN, "--env-steps", "40_000_000"]
+    if command == "diagnose":
+        arguments = [*DIAGNOSE[:4], "--fork-at", "40_000_000", "--seeds", "2", "--processes", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "regrow.cli", *arguments, "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_until(lambda: (out / "config.json").is_file())
+    time.sleep(12)
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it, to every process
+        time.sleep(0.02)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    lines = [line for line in err.splitlines() if line.startswith("regrow: ")]
+    assert len(lines) == 1
+    assert "stopped" in lines[0]
+    assert "Traceback" not in err
+    kept = [*out.rglob("*.ckpt")]
+    if times == 1:
+        assert kept
+    for path in kept:
+        assert load(path).env_steps >= 0
+
+
+def wait_until(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.1)

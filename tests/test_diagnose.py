@@ -1,0 +1,242 @@
+"""A diagnosis from end to end, small: cells, resuming, and what is written."""
+
+import dataclasses
+import importlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from trees import bit_equal
+
+from regrow.agents import DoubleDQN
+from regrow.checkpoint import load
+from regrow.diagnose import (
+    Arm,
+    Cell,
+    Diagnosis,
+    cells,
+    diagnose,
+    forks_of,
+    in_order,
+    outcomes_of,
+    tasks,
+)
+from regrow.environments import ActionReward, Breakout
+from regrow.errors import RegrowError
+from regrow.interventions import FitNoise, Inject
+from regrow.report.figure import draw_curves
+from regrow.results import curves, probe_means, write_diagnosis
+from regrow.run import Run
+from regrow.subject import Subject
+
+module = importlib.import_module("regrow.diagnose")  # `regrow.diagnose` is the function
+
+AGENT = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400, exploration_steps=200)
+PLAN = Diagnosis(AGENT, ActionReward(), seeds=2, fork_at=200, horizon=200)
+
+
+class StopHereError(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("done")
+    return folder, diagnose(PLAN, folder)
+
+
+def results(folder) -> dict:
+    """What every cell found, without how long it took."""
+    found = {}
+    for path in sorted((folder / "cells").glob("*.json")):
+        content = json.loads(path.read_text())
+        del content["seconds"]
+        found[path.name] = content
+    return found
+
+
+def test_a_run_is_a_subject():
+    run = Run.start(AGENT, ActionReward(), seed=0)
+    assert isinstance(run, Subject)
+
+
+def test_the_fork_is_the_run_and_the_control_arm_is_the_run_gone_on(done):
+    folder, _ = done
+    run = Run.start(AGENT, ActionReward(), seed=1).advance(200)[0]
+    held = load(Cell(1, None).checkpoint(folder))
+    assert bit_equal(run.state, held.state)
+    _, log = run.advance(200)
+    (control,) = [o for o in outcomes_of(PLAN, folder) if (o.arm, o.seed) == ("nothing", 1)]
+    np.testing.assert_allclose(np.mean(control.curve), log.reward.mean(), atol=0.02)
+
+
+def test_arms_share_the_past_and_again_has_other_draws(done):
+    folder, _ = done
+    by_arm = {o.arm: o for o in outcomes_of(PLAN, folder) if o.seed == 0}
+    assert by_arm["again"].curve != by_arm["nothing"].curve
+    assert by_arm["inject"].predicted[0] == pytest.approx(by_arm["nothing"].predicted[0], rel=0.2)
+    assert abs(by_arm["reset"].predicted[0] - by_arm["nothing"].predicted[0]) > 0.1
+
+
+def test_stopped_anywhere_it_goes_on_to_the_same_result(done, tmp_path):
+    folder, verdict = done
+    for stop_after in (1, 3, 4, 9, 12):
+        reports = iter(range(1, 1_000))
+
+        def report(phase, steps, reports=reports, stop_after=stop_after):
+            if next(reports) == stop_after:
+                raise StopHereError
+
+        with pytest.raises(StopHereError):
+            diagnose(PLAN, tmp_path / "out", report=report)
+    again = diagnose(PLAN, tmp_path / "out")
+    assert results(tmp_path / "out") == results(folder)
+    assert again == verdict
+    assert not list((tmp_path / "out" / "cells").glob("*.part.*"))
+
+
+def test_a_cell_that_is_stopped_midway_keeps_its_env_steps(tmp_path, monkeypatch):
+    """Chunks of 2,000 env steps: the second call starts where the first was stopped."""
+    plan = dataclasses.replace(PLAN, fork_at=6_000)
+    steps = []
+
+    def report(phase, done):
+        steps.append(done)
+        if sum(steps) == 4_000:
+            raise StopHereError
+
+    with pytest.raises(StopHereError):
+        module.run_cell(plan, Cell(0, None), tmp_path, report)
+    steps.clear()
+    module.run_cell(plan, Cell(0, None), tmp_path, lambda phase, done: steps.append(done))
+    assert [n for n in steps if n] == [4_000, 2_000]
+    straight = Run.start(AGENT, ActionReward(), seed=0).advance(6_000)[0]
+    assert bit_equal(load(Cell(0, None).checkpoint(tmp_path)).state, straight.state)
+
+
+def test_forks_come_before_their_arms():
+    order = [cell.name for cell, _ in cells(PLAN)]
+    assert len(order) == len(set(order)) == 2 * 5
+    for task in tasks(PLAN, Path("anywhere")):
+        assert all(order.index(need) < order.index(task.name) for need in task.needs)
+
+
+def test_what_comes_before_the_fork_is_in_every_arm(tmp_path):
+    plan = dataclasses.replace(
+        PLAN,
+        before=(FitNoise(rounds=1, updates=3, transitions=20),),
+        arms=tuple(Arm.parse(name) for name in ("nothing", "inject(split=0)")),
+    )
+    diagnose(plan, tmp_path / "out")
+    held = load(Cell(0, None).checkpoint(tmp_path / "out"))
+    assert [event.intervention for event in held.history] == [
+        "fit_noise(rounds=1, updates=3, transitions=20)"
+    ]
+
+
+def test_what_is_written_is_what_was_found(done):
+    folder, verdict = done
+    write_diagnosis(PLAN, verdict, folder, seconds=1.5)
+    content = json.loads((folder / "verdict.json").read_text())
+    assert content["claim"] == verdict.claim
+    assert set(content["effect"]) == {"estimate", "low", "high", "confidence", "unit"}
+    for key in (
+        *("smallest_effect", "noise_floor", "findings", "arms", "probes", "environment"),
+        *("agent", "fork_at", "horizon", "seeds", "seconds", "versions"),
+    ):
+        assert key in content, key
+    assert ("seeds_needed" in content) == (verdict.claim == "inconclusive")
+    assert [run["seed"] for run in content["arms"]["inject"]] == [0, 1]
+    outcome = outcomes_of(PLAN, folder)[0]
+    assert content["arms"]["nothing"][0]["area_under_curve"] == outcome.area
+
+    table = pq.read_table(folder / "curves.parquet").to_pylist()
+    assert {row["arm"] for row in table} == {"fork", "nothing", "again", "inject", "reset"}
+    own = [row["return"] for row in table if (row["arm"], row["seed"]) == ("nothing", 0)]
+    assert own == list(outcome.curve)
+    assert table[-1]["env_steps"] == 400
+    probes = pq.read_table(folder / "probes.parquet").to_pylist()
+    assert {row["at"] for row in probes} == {"fork", "fresh", "nothing", "again", "inject", "reset"}
+    fork = forks_of(PLAN, folder)[0]["probes"]["dead_units.head"]
+    (row,) = [
+        row
+        for row in probes
+        if (row["probe"], row["part"], row["at"], row["seed"]) == ("dead_units", "head", "fork", 0)
+    ]
+    assert row["value"] == fork
+    assert set(probe_means(PLAN, folder)["srank.head"]) >= {"fork", "fresh", "inject"}
+
+
+def test_the_picture_is_drawn(done, tmp_path):
+    folder, _ = done
+    for suffix, start in ((".png", b"\x89PNG"), (".svg", b"<?xml")):
+        path = tmp_path / f"curves{suffix}"
+        draw_curves(
+            path, curves(PLAN, folder), fork_at=200, title="t", subtitle="s", random_return=0.5
+        )
+        assert path.read_bytes().startswith(start)
+
+
+def test_a_folder_with_another_plan_is_refused_and_left_alone(done):
+    folder, _ = done
+    before = results(folder)
+    other = dataclasses.replace(PLAN, seeds=3)
+    with pytest.raises(RegrowError, match="holds another run: its seeds is 2, not 3"):
+        diagnose(other, folder)
+    assert results(folder) == before
+
+
+def test_a_folder_with_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RegrowError, match="is not empty and holds no run"):
+        diagnose(PLAN, tmp_path)
+    with pytest.raises(RegrowError, match="is a file"):
+        diagnose(PLAN, tmp_path / "thesis.tex")
+
+
+def test_a_damaged_result_is_named(done, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(done[0], folder)
+    (folder / "cells" / "seed0-inject.json").write_text("{")
+    with pytest.raises(RegrowError, match=r"seed0-inject\.json is damaged"):
+        diagnose(PLAN, folder)
+
+
+def test_the_plan_survives_its_config():
+    plan = dataclasses.replace(
+        PLAN,
+        environment=Breakout(sticky_actions=0.0),
+        before=(FitNoise(redraw=False),),
+        arms=(*PLAN.arms, Arm.parse("inject(split=0)")),
+    )
+    assert Diagnosis.from_config(json.loads(json.dumps(plan.config()))) == plan
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"seeds": 1}, "seeds is 1; a verdict needs at least 2"),
+        ({"fork_at": -4}, "fork_at is -4; it must be at least 4"),
+        ({"fork_at": 42}, "fork_at is 42; it must be a multiple of 4"),
+        ({"horizon": 40}, "horizon is 40; it must be at least 80 env steps"),
+        ({"smallest_effect": 0.0}, "smallest_effect is 0.0"),
+        ({"confidence": 1.0}, "confidence is 1.0"),
+        ({"arms": (Arm("inject", Inject()),)}, "must include 'nothing'"),
+        ({"arms": (Arm.parse("nothing"), Arm.parse("reset"))}, "must include an injection"),
+        ({"arms": (*PLAN.arms, Arm.parse("inject"))}, "the arm 'inject' is there twice"),
+    ],
+)
+def test_a_plan_that_cannot_give_a_verdict_is_refused(fields, message):
+    with pytest.raises(RegrowError, match=message):
+        dataclasses.replace(PLAN, **fields)
+
+
+def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
+    arms = tuple(Arm.parse(name) for name in ("nothing", "inject"))
+    verdict = diagnose(dataclasses.replace(PLAN, arms=arms), execute=in_order)
+    assert verdict.claim in ("plasticity loss", "no plasticity loss", "inconclusive")
+    assert not list(tmp_path.iterdir())

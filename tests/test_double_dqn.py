@@ -1,0 +1,176 @@
+"""The update rule against NumPy, and learning where the answer is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from regrow.agents import DoubleDQN
+from regrow.environments import (
+    ActionReward,
+    ConstantReward,
+    DelayedReward,
+    ObservationReward,
+    TimeLimitReward,
+)
+from regrow.errors import RegrowError
+from regrow.network import mlp
+from regrow.run import Run
+from regrow.types import Transition
+
+KEY = jax.random.key(5)
+SMALL = {"hidden": 32, "learn_start": 100, "replay_capacity": 2_000, "exploration_steps": 500}
+
+
+def q_values(network, x: np.ndarray) -> np.ndarray:
+    h = x.astype(np.float64)
+    for layer in network.layers:
+        h = h @ np.asarray(layer.weight, np.float64) + np.asarray(layer.bias, np.float64)
+        h = np.maximum(h, 0) if layer.activation == "relu" else h
+    return h
+
+
+def batch_of(count: int) -> Transition:
+    rng = np.random.default_rng(0)
+    return Transition(
+        obs_tm1=jnp.asarray(rng.normal(size=(count, 4)), jnp.float32),
+        action=jnp.asarray(rng.integers(0, 3, count), jnp.int32),
+        reward=jnp.asarray(rng.normal(size=count) * 3, jnp.float32),
+        discount=jnp.asarray(rng.integers(0, 2, count), jnp.float32),
+        obs_t=jnp.asarray(rng.normal(size=(count, 4)), jnp.float32),
+    )
+
+
+def test_the_error_and_its_clipped_gradient_in_numpy():
+    agent = DoubleDQN(discount=0.9, error_clip=0.7)
+    online, target = (mlp(4, (8, 8), 3, key=k) for k in jax.random.split(KEY))
+    batch = batch_of(64)
+    rows, action = np.arange(64), np.asarray(batch.action)
+    q = q_values(online, np.asarray(batch.obs_tm1))
+    q_next = q_values(online, np.asarray(batch.obs_t))
+    chosen = q_next.argmax(axis=1)
+    value = q_values(target, np.asarray(batch.obs_t))[rows, chosen]
+    delta = np.asarray(batch.reward) + 0.9 * np.asarray(batch.discount) * value - q[rows, action]
+    plain_dqn = q_values(target, np.asarray(batch.obs_t)).max(axis=1)
+    assert not np.allclose(value, plain_dqn)  # the double estimator is seen to matter
+    huber = np.where(np.abs(delta) <= 0.7, delta**2 / 2, 0.7 * (np.abs(delta) - 0.35))
+    assert float(agent.loss(online, target, batch)) == pytest.approx(huber.mean(), rel=1e-5)
+
+    # dL/d(output bias a) = −Σ_{i: a_i = a} clip(δ_i, ±c) / n
+    gradient = jax.grad(lambda network: agent.loss(network, target, batch))(online)
+    clipped = np.clip(delta, -0.7, 0.7)
+    expected = [-clipped[action == a].sum() / 64 for a in range(3)]
+    np.testing.assert_allclose(gradient.layers[-1].bias, expected, rtol=1e-4)
+    assert (np.abs(delta) > 0.7).any()
+
+
+def test_epsilon_falls_linearly():
+    agent = DoubleDQN(exploration_start=1.0, exploration_end=0.1, exploration_steps=1_000)
+    state = agent.init((4,), np.dtype(np.float32), 3, KEY)
+    obs = jnp.ones(4)
+    greedy = int(jnp.argmax(state.q.network(obs)))
+    keys = jax.random.split(KEY, 4_000)
+    for env_steps, epsilon in ((0, 1.0), (500, 0.55), (1_000, 0.1), (9_000, 0.1)):
+        actions, values = jax.vmap(lambda k, t=env_steps: agent.act(state, obs, jnp.array(t), k))(
+            keys
+        )
+        expected = epsilon * 2 / 3  # a random action is the greedy one a third of the time
+        assert float((actions != greedy).mean()) == pytest.approx(expected, abs=0.03)
+        np.testing.assert_allclose(values, state.q.network(obs)[actions], rtol=1e-5)
+
+
+def test_the_target_is_copied_every_period_and_only_then():
+    agent = DoubleDQN(target_period=3)
+    state = agent.init((4,), np.dtype(np.float32), 3, KEY)
+    update = jax.jit(agent.update)
+    same = []
+    for _ in range(7):
+        before = state
+        state = update(state, batch_of(32), KEY)
+        target = np.asarray(state.q.target.layers[0].weight)
+        same.append(
+            (
+                np.array_equal(target, state.q.network.layers[0].weight),
+                np.array_equal(target, before.q.target.layers[0].weight),
+            )
+        )
+    copied, kept = zip(*same, strict=True)
+    assert copied == (False, False, True, False, False, True, False)
+    assert kept == (True, True, False, True, True, False, True)
+
+
+def learned(environment, env_steps: int = 4_000, **fields):
+    agent = DoubleDQN(**{**SMALL, **fields})
+    run, log = Run.start(agent, environment, seed=0).advance(env_steps)
+    return run, log
+
+
+def predicted(run: Run, obs) -> np.ndarray:
+    return np.asarray(run.state.agent.q.network(jnp.asarray(obs, jnp.float32)))
+
+
+def test_it_learns_a_constant():
+    environment = ConstantReward()
+    run, _ = learned(environment)
+    obs = np.zeros(environment.observation_shape)
+    np.testing.assert_allclose(predicted(run, run.state.observation), 1.0, atol=0.05)
+    del obs
+
+
+def test_it_learns_from_the_observation():
+    run, _ = learned(ObservationReward())
+    transition = run.state.replay.sample(KEY, 64)
+    for obs, reward in zip(transition.obs_tm1, transition.reward, strict=True):
+        np.testing.assert_allclose(predicted(run, obs), float(reward), atol=0.1)
+
+
+def test_it_learns_which_action_pays():
+    run, log = learned(ActionReward())
+    np.testing.assert_allclose(predicted(run, run.state.observation), [0.0, 1.0], atol=0.05)
+    assert log.reward[-1_000:].mean() > 0.9
+
+
+def test_it_discounts():
+    run, _ = learned(DelayedReward(), discount=0.7, target_period=50)
+    transition = run.state.replay.sample(KEY, 64)
+    first = transition.obs_tm1[transition.reward == 0][0]
+    second = transition.obs_tm1[transition.reward == 1][0]
+    np.testing.assert_allclose(predicted(run, first), 0.7, atol=0.05)
+    np.testing.assert_allclose(predicted(run, second), 1.0, atol=0.05)
+
+
+def test_a_time_limit_is_not_an_end():
+    """Reward 1 at every step, cut after two: the value is 1 / (1 − γ), not 2."""
+    run, log = learned(TimeLimitReward(), 8_000, discount=0.8, target_period=50)
+    assert log.truncated.any()
+    assert not log.terminated.any()
+    np.testing.assert_allclose(predicted(run, run.state.observation), 5.0, atol=0.3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"discount": 1.0}, "discount is 1.0"),
+        ({"replay_ratio": 0.3}, "replay_ratio is 0.3; it must be a whole number or one over"),
+        ({"replay_ratio": -1.0}, "replay_ratio is -1.0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"target_period": 0}, "target_period is 0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"exploration_steps": 0}, "exploration_steps is 0"),
+    ],
+)
+def test_hyperparameters_that_cannot_be_are_refused(fields, message):
+    with pytest.raises(RegrowError, match=message):
+        DoubleDQN(**fields)
+
+
+def test_observations_it_cannot_take_are_refused():
+    with pytest.raises(RegrowError, match=r"vectors or images .* not \(3, 4\)"):
+        DoubleDQN().init((3, 4), np.dtype(np.float32), 2, KEY)
+
+
+def test_the_published_settings_are_a_valid_agent():
+    agent = DoubleDQN(**DoubleDQN.young_tian_2019)
+    assert (agent.env_steps_per_round, agent.updates_per_round) == (1, 1)
+    assert DoubleDQN(replay_ratio=8.0).updates_per_round == 8
+    assert DoubleDQN(replay_ratio=0.25).env_steps_per_round == 4

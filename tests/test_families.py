@@ -1,0 +1,82 @@
+"""Members are found by walking; what names them is read, checked and printed back."""
+
+import subprocess
+import sys
+
+import pytest
+
+import regrow
+from regrow.environments import Breakout
+from regrow.errors import RegrowError
+from regrow.families import describe, make, members, name_of, summary
+
+FAMILIES = ("agents", "environments", "interventions", "probes")
+
+
+def test_the_games_are_there():
+    games = {name for name in members("environments") if name.startswith("minatar/")}
+    assert games == {
+        f"minatar/{game}"
+        for game in ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
+    }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_member_is_made_by_its_name_and_has_a_line_about_it(family):
+    for name, cls in members(family).items():
+        member = make(family, name)
+        assert type(member) is cls
+        assert name_of(member) == name
+        assert describe(member) == name
+        assert summary(cls).endswith(".")
+        assert getattr(getattr(regrow, family), cls.__name__) is cls
+        assert hash(member) == hash(make(family, name))
+
+
+def test_fields_are_read_and_printed_back():
+    member = make("agents", "double_dqn(learning_rate=1, layer_norm=True, optimizer='rmsprop')")
+    assert (member.learning_rate, member.layer_norm) == (1.0, True)
+    text = describe(member)
+    assert text == "double_dqn(layer_norm=True, optimizer='rmsprop', learning_rate=1.0)"
+    assert make("agents", text) == member
+    assert describe(Breakout(sticky_actions=0.0)) == "minatar/breakout(sticky_actions=0.0)"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("minatar/brekout", "no environment 'minatar/brekout'; did you mean 'minatar/breakout'?"),
+        ("zzz", "no environment 'zzz'; there are: minatar/asterix, "),
+        ("", "'' is not a name with fields"),
+        ("minatar/breakout(", "is not a name with fields"),
+        ("minatar/breakout(0.1)", "give fields by name"),
+        ("minatar/breakout(sticky_actions=)", "cannot be read"),
+        ("minatar/breakout(sticky_actions=print(1))", "a field takes a number, a word in quotes"),
+        ("minatar/breakout(sticky_actions='a')", "sticky_actions is 'a'; it must be: float"),
+        ("minatar/breakout(**{})", "cannot be read"),
+        ("minatar/breakout(sticky=0.1)", "did you mean 'sticky_actions'"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_a_line(text, message):
+    with pytest.raises(RegrowError) as caught:
+        make("environments", text)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_no_family_exports_is_an_attribute_error():
+    with pytest.raises(AttributeError, match=r"regrow\.probes.*Nonsense"):
+        regrow.probes.Nonsense  # noqa: B018
+    assert "Srank" in dir(regrow.probes)
+
+
+def test_the_library_imports_without_what_the_command_line_needs():
+    blocked = ("rich", "pyarrow", "matplotlib", "pandas", "duckdb", "torch", "gymnasium", "minatar")
+    program = (
+        "import sys\n"
+        f"for name in {blocked!r}: sys.modules[name] = None\n"
+        "import regrow\n"
+        "regrow.Diagnosis(regrow.agents.DoubleDQN(), regrow.environments.Breakout())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,233 @@
+"""The contract, for every agent × every intervention."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from trees import bit_equal, distance
+
+from regrow.checkpoint import load, save
+from regrow.environments import Breakout
+from regrow.errors import RegrowError
+from regrow.families import describe, field_types, make, members
+from regrow.interventions import FitNoise, Inject, Nothing, Prime, Reset, ResetOptimizer
+from regrow.learner import learners
+from regrow.run import Run
+
+KEY = jax.random.key(11)
+SHORT = {
+    FitNoise: {"rounds": 2, "updates": 5, "transitions": 50},
+    Prime: {"updates": 10, "transitions": 20},
+}
+AGENTS = {"double_dqn": {"hidden": 16, "channels": 4, "learn_start": 40, "replay_capacity": 300}}
+
+VARIANTS = [
+    *(cls(**SHORT.get(cls, {})) for cls in members("interventions").values()),
+    Inject(split=0),
+    Inject(split=2),
+    Inject(subtract=False),
+    Inject(freeze=False),
+    Inject(optimizer="reset"),
+    Reset("last"),
+    Reset("everything"),
+    Reset("head", "keep"),
+    ResetOptimizer("head"),
+    FitNoise(**SHORT[FitNoise], redraw=False),
+]
+
+
+@pytest.fixture(scope="module", params=sorted(members("agents")))
+def trained(request) -> Run:
+    assert request.param in AGENTS, f"give the contract test a small {request.param}"
+    agent = members("agents")[request.param](**AGENTS[request.param])
+    return Run.start(agent, Breakout(), seed=0).advance(400)[0]
+
+
+def trees(run: Run):
+    return [jax.tree.structure(one.statistics) for one in learners(run.state.agent).values()]
+
+
+def outputs(run: Run):
+    obs = run.state.replay.first(32).obs_tm1
+    nets = [n for o in learners(run.state.agent).values() for n in (o.network, o.target) if n]
+    return [eqx.filter_jit(jax.vmap(net))(obs) for net in nets]
+
+
+@pytest.mark.parametrize("intervention", VARIANTS, ids=describe)
+class TestContract:
+    def test_the_output_is_kept_bit_for_bit_if_declared(self, trained, intervention):
+        kept = bit_equal(outputs(trained), outputs(trained.intervene(intervention)))
+        assert kept == intervention.keeps_output
+
+    def test_the_optimizer_tree_is_as_declared(self, trained, intervention):
+        same = trees(trained) == trees(trained.intervene(intervention))
+        assert same == intervention.keeps_optimizer_tree
+
+    def test_frozen_leaves_are_still_and_live_ones_move(self, trained, intervention):
+        before = trained.intervene(intervention)
+        after = before.fork().advance(12)[0]  # three updates
+        for old, new in zip(
+            learners(before.state.agent).values(), learners(after.state.agent).values(), strict=True
+        ):
+            live = old.network.trainable()
+            still, moving = (eqx.filter(old.network, live, inverse=i) for i in (True, False))
+            assert bit_equal(still, eqx.filter(new.network, live, inverse=True))
+            moved = eqx.filter(new.network, live)
+            for a, b in zip(moving.parts(), moved.parts(), strict=True):
+                assert distance(a, b) > 1e-5
+
+    def test_one_key_one_result_two_keys_two(self, trained, intervention):
+        def once(key):
+            state = trained.state
+            return intervention(state.agent, agent=trained.agent, experience=state.replay, key=key)
+
+        once = jax.jit(once)
+        a, b, c = once(KEY), once(KEY), once(jax.random.key(12))
+        assert bit_equal(a, b)
+        assert bit_equal(a, c) == isinstance(intervention, Nothing | ResetOptimizer)
+
+    def test_it_is_traced_once(self, trained, intervention):
+        traces = []
+
+        @jax.jit
+        def once(state, replay, key):
+            traces.append(1)
+            return intervention(state, agent=trained.agent, experience=replay, key=key)
+
+        for i in range(2):
+            once(trained.state.agent, trained.state.replay, jax.random.key(i))
+        assert len(traces) == 1
+
+    def test_it_is_saved_with_its_run(self, trained, intervention, tmp_path):
+        run = trained.intervene(intervention)
+        save(run, tmp_path / "run.ckpt")
+        loaded = load(tmp_path / "run.ckpt")
+        assert bit_equal(loaded.state, run.state)
+        assert loaded.history[-1].intervention == describe(intervention)
+
+    def test_its_printed_form_makes_it_again(self, trained, intervention):
+        assert make("interventions", describe(intervention)) == intervention
+
+
+def test_injection_gives_the_target_the_same_fresh_head(trained):
+    for learner in learners(trained.intervene(Inject()).state.agent).values():
+        assert bit_equal(learner.network.head, learner.target.head)
+        assert bit_equal(learner.network.residual[-1].copy, learner.target.residual[-1].copy)
+        own = learners(trained.state.agent)["q"]
+        assert bit_equal(learner.target.residual[-1].old.layers, own.target.head)
+        assert distance(own.target.head, own.network.head) > 0
+
+
+@pytest.mark.parametrize(("optimizer", "counts"), [("keep", [90] * 3), ("reset", [90, 0, 0])])
+def test_injection_keeps_or_resets_the_statistics_of_the_head(trained, optimizer, counts):
+    run = trained.intervene(Inject(optimizer=optimizer))
+    (learner,) = learners(run.state.agent).values()
+    assert [int(state[0].count) for state in learner.statistics] == counts
+    assert bit_equal(learner.statistics[0], learners(trained.state.agent)["q"].statistics[0])
+
+
+@pytest.mark.parametrize(
+    ("where", "counts"), [("last", [90, 90, 0]), ("head", [90, 0, 0]), ("everything", [0, 0, 0])]
+)
+def test_a_reset_draws_what_it_names_and_no_more(trained, where, counts):
+    old = learners(trained.state.agent)["q"]
+    new = learners(trained.intervene(Reset(where)).state.agent)["q"]
+    assert [int(state[0].count) for state in new.statistics] == counts
+    for layer, before, count in zip(new.network.layers, old.network.layers, counts, strict=True):
+        assert bit_equal(layer, before) == (count == 90)
+    assert bit_equal(new.target, new.network)
+
+
+def test_a_reset_ends_earlier_injections(trained):
+    run = trained.intervene(Inject()).intervene(Inject(freeze=False)).intervene(Reset())
+    (learner,) = learners(run.state.agent).values()
+    assert learner.network.residual == ()
+    assert trees(run) == trees(trained)
+
+
+def test_resetting_the_optimizer_leaves_the_parameters(trained):
+    old = learners(trained.state.agent)["q"]
+    new = learners(trained.intervene(ResetOptimizer()).state.agent)["q"]
+    assert bit_equal((new.network, new.target), (old.network, old.target))
+    assert [int(state[0].count) for state in new.statistics] == [0, 0, 0]
+    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(new.statistics))
+
+
+class Tape:
+    """An agent that keeps what it was asked to learn from."""
+
+    batch_size = 8
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def update(self, state, batch, key):
+        i, rewards, discounts, actions = state
+        return (
+            i + 1,
+            rewards.at[i].set(batch.reward),
+            discounts.at[i].set(batch.discount),
+            actions.at[i].set(batch.action),
+        )
+
+    def empty(self):
+        return (jnp.array(0), *(jnp.zeros((self.count, 8), d) for d in (float, float, int)))
+
+
+@pytest.mark.parametrize("redraw", [True, False])
+def test_fit_noise_draws_rewards_anew_each_round_or_never(trained, redraw):
+    tape = Tape(60)
+    fit = FitNoise(rounds=3, updates=20, transitions=10, redraw=redraw)
+    replay = trained.state.replay
+    numbered = eqx.tree_at(lambda r: r.storage.action, replay, jnp.arange(replay.capacity))
+    count, rewards, discounts, actions = fit(tape.empty(), agent=tape, experience=numbered, key=KEY)
+    assert int(count) == 60
+    assert not np.asarray(discounts).any()  # every one of them terminal
+    rounds = np.asarray(rewards).reshape(3, -1), np.asarray(actions).reshape(3, -1)
+    of = [dict(zip(a.tolist(), r.tolist(), strict=True)) for r, a in zip(*rounds, strict=True)]
+    assert all(len(set(one.values())) > 5 for one in of)  # one reward per transition
+    for action in set(of[0]) & set(of[1]) & set(of[2]):
+        drawn = {one[action] for one in of}
+        assert len(drawn) == (3 if redraw else 1)
+
+
+def test_prime_uses_the_oldest_transitions(trained):
+    tape = Tape(40)
+    replay = trained.state.replay
+    numbered = eqx.tree_at(lambda r: r.storage.action, replay, jnp.arange(replay.capacity))
+    prime = Prime(updates=40, transitions=15)
+    _, rewards, _, actions = prime(tape.empty(), agent=tape, experience=numbered, key=KEY)
+    oldest = numbered.first(15)
+    assert set(np.asarray(actions).ravel().tolist()) == set(oldest.action.tolist())
+    by_action = dict(zip(oldest.action.tolist(), oldest.reward.tolist(), strict=True))
+    assert [by_action[a] for a in np.asarray(actions).ravel().tolist()] == np.asarray(
+        rewards
+    ).ravel().tolist()
+
+
+@pytest.mark.parametrize("name", sorted(members("interventions")))
+def test_every_field_is_one_that_the_grammar_can_write(name):
+    member = members("interventions")[name]
+    assert dataclasses.is_dataclass(member)
+    assert set(field_types(member)) == {field.name for field in dataclasses.fields(member)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("injekt", "no intervention 'injekt'; did you mean 'inject'"),
+        ("inject(splitt=1)", "no field of inject 'splitt'; did you mean 'split'"),
+        ("inject(split=-1)", "split is -1; it must be 0 or more"),
+        ("inject(split='a')", "split is 'a'; it must be: int or None"),
+        ("reset(where='tail')", "where is 'tail'; it must be one of: head, last, everything"),
+        ("fit_noise(rounds=0)", "rounds is 0; it must be at least 1"),
+        ("fit_noise(redraw=1)", "redraw is 1; it must be: bool"),
+        ("prime(updates=-5)", "updates is -5"),
+    ],
+)
+def test_what_cannot_be_is_refused(text, message):
+    with pytest.raises(RegrowError, match=message.replace("(", r"\(")):
+        make("interventions", text)

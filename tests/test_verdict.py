@@ -1,0 +1,169 @@
+"""From curves to claims: the three of them, and every finding."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from regrow.errors import RegrowError
+from regrow.verdict import Outcome, Verdict, conclude
+
+NOISE = np.array([-0.4, -0.1, 0.0, 0.2, 0.3])
+
+
+def arm(name: str, level: float, *, noise=NOISE, predicted: float = 5.0, **more) -> list[Outcome]:
+    return [
+        Outcome(
+            arm=name,
+            seed=seed,
+            curve=tuple((level + x + np.linspace(-0.5, 0.5, 20)).tolist()),
+            predicted=(predicted,) * 20,
+            realised=4.0,
+            largest_reward=1.0,
+            **more,
+        )
+        for seed, x in enumerate(noise)
+    ]
+
+
+def verdict(*arms: list[Outcome], **options) -> Verdict:
+    return conclude([run for runs in arms for run in runs], random_return=0.5, **options)
+
+
+def codes(verdict: Verdict) -> set[str]:
+    return {finding.code for finding in verdict.findings}
+
+
+NOTHING = arm("nothing", 10.0)
+AGAIN = arm("again", 10.0, noise=NOISE[::-1])
+RESET = arm("reset", 10.1, noise=NOISE[::-1])
+
+
+def test_an_effect_above_the_smallest_is_plasticity_loss():
+    result = verdict(NOTHING, AGAIN, arm("inject", 13.0, noise=NOISE[[1, 0, 2, 4, 3]]), RESET)
+    assert result.claim == "plasticity loss"
+    assert result.effect.estimate == pytest.approx(0.3)
+    assert codes(result) == set()
+    assert result.seeds_needed is None
+
+
+def test_the_interval_is_that_of_a_paired_t_test_in_units_of_the_control():
+    treated = arm("inject", 11.0, noise=NOISE[[1, 0, 2, 4, 3]])
+    result = verdict(NOTHING, AGAIN, treated, RESET)
+    a, b = ([run.area for run in runs] for runs in (treated, NOTHING))
+    expected = stats.ttest_rel(a, b).confidence_interval(0.95)
+    np.testing.assert_allclose(result.effect[1:3], np.array(expected) / np.mean(b), rtol=1e-9)
+
+
+def test_an_effect_below_the_smallest_is_no_plasticity_loss():
+    result = verdict(NOTHING, AGAIN, arm("inject", 9.9, noise=NOISE[[1, 0, 2, 4, 3]]), RESET)
+    assert result.claim == "no plasticity loss"
+    assert result.effect.high < 0.05
+
+
+def test_an_interval_across_the_smallest_effect_is_inconclusive():
+    result = verdict(NOTHING, AGAIN, arm("inject", 10.6, noise=NOISE[::-1] * 3), RESET)
+    assert result.claim == "inconclusive"
+    assert result.effect.low < 0.05 < result.effect.high
+    assert result.seeds_needed is None or result.seeds_needed > 5
+    assert "seeds" in result.reason
+    assert result.to_dict()["seeds_needed"] == result.seeds_needed
+
+
+def test_the_smallest_effect_decides():
+    arms = NOTHING, AGAIN, arm("inject", 11.0, noise=NOISE[[1, 0, 2, 4, 3]]), RESET
+    assert verdict(*arms).claim == "plasticity loss"
+    assert verdict(*arms, smallest_effect=0.3).claim == "no plasticity loss"
+
+
+def test_a_reset_that_helps_where_injection_does_not_is_said_to():
+    reset = arm("reset", 14.0, noise=NOISE[[1, 0, 2, 4, 3]])
+    result = verdict(NOTHING, AGAIN, arm("inject", 9.9, noise=NOISE[[1, 0, 2, 4, 3]]), reset)
+    assert result.claim == "no plasticity loss"
+    assert codes(result) == {"reset_helps_injection_does_not"}
+    assert "Not all is well" in result.reason
+    helped = verdict(NOTHING, AGAIN, arm("inject", 13.9, noise=NOISE[[1, 0, 2, 4, 3]]), reset)
+    assert helped.claim == "plasticity loss"
+    assert codes(helped) == set()
+
+
+def test_values_that_no_return_supports_have_diverged():
+    for predicted, diverged in ((39.0, False), (41.0, True), (float("inf"), True)):
+        nothing = arm("nothing", 10.0, predicted=predicted)
+        found = codes(verdict(nothing, AGAIN, arm("inject", 9.9), RESET))
+        assert ("values_diverged" in found) == diverged
+
+
+def test_where_nobody_learns_nothing_is_claimed():
+    low = [arm(name, 0.5, noise=NOISE[order]) for name, order in (
+        ("nothing", [0, 1, 2, 3, 4]),
+        ("again", [1, 0, 2, 4, 3]),
+        ("inject", [4, 3, 2, 1, 0]),
+        ("reset", [2, 1, 0, 4, 3]),
+    )]  # fmt: skip
+    for runs in low:
+        for i, run in enumerate(runs):
+            runs[i] = Outcome(**{**vars(run), "curve": tuple(x - 0.6 for x in run.curve)})
+    result = verdict(*low)
+    assert result.claim == "inconclusive"
+    assert "nobody_learns" in codes(result)
+    assert "random policy" in result.reason
+
+
+def test_noise_as_large_as_the_effect_is_no_loss_of_plasticity():
+    loud = arm("again", 13.5, noise=NOISE[[1, 0, 2, 4, 3]])
+    result = verdict(NOTHING, loud, arm("inject", 13.0, noise=NOISE[[1, 0, 2, 4, 3]]), RESET)
+    assert result.claim == "inconclusive"
+    assert "noise_floor_high" in codes(result)
+
+
+def test_the_same_difference_for_every_seed_says_nothing():
+    result = verdict(NOTHING, AGAIN, arm("inject", 20.0), RESET)
+    assert result.claim == "inconclusive"
+    assert "no_spread" in codes(result)
+
+
+def test_what_is_missing_is_said():
+    result = verdict(NOTHING, arm("inject", 13.0, noise=NOISE[[1, 0, 2, 4, 3]]))
+    assert codes(result) == {"no_reset_arm", "no_noise_floor"}
+    assert result.noise_floor is None
+
+
+def test_a_reset_that_costs_is_said_to():
+    reset = arm("reset", 5.0, noise=NOISE[::-1])
+    assert "reset_costs" in codes(verdict(NOTHING, AGAIN, arm("inject", 9.9), reset))
+
+
+def test_a_control_that_collects_nothing_does_not_divide_by_it():
+    nothing = arm("nothing", 0.0, noise=NOISE * 0)
+    inject = arm("inject", 8.0)
+    for runs in (nothing, inject):
+        for i, run in enumerate(runs):
+            runs[i] = Outcome(**{**vars(run), "curve": (round(run.area, 6),) * 20})
+    result = conclude([*nothing, *inject], random_return=0.0)
+    assert result.claim == "plasticity loss"
+    assert result.effect.estimate == pytest.approx(1.0)
+    assert "best arm" in result.unit
+
+
+def test_negative_returns_keep_the_sign_of_an_improvement():
+    result = verdict(
+        arm("nothing", -10.0), arm("inject", -7.0, noise=NOISE[[1, 0, 2, 4, 3]]), AGAIN, RESET
+    )
+    assert result.effect.estimate == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ([arm("inject", 1.0)], "a verdict needs the arm 'nothing'"),
+        ([arm("nothing", 1.0)], "a verdict needs the arm 'inject'"),
+        ([NOTHING, arm("inject", 1.0, noise=NOISE[:4])], "do not have the same seeds"),
+        (
+            [arm("nothing", 1.0, noise=[0.0]), arm("inject", 1.0, noise=[0.0])],
+            "at least 2 seeds, got 1",
+        ),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(arms, message):
+    with pytest.raises(RegrowError, match=message):
+        verdict(*arms)

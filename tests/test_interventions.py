@@ -53,7 +53,12 @@ def trees(run: Run):
 def outputs(run: Run):
     obs = run.state.replay.first(32).obs_tm1
     nets = [n for o in learners(run.state.agent).values() for n in (o.network, o.target) if n]
-    return [eqx.filter_jit(jax.vmap(net))(obs) for net in nets]
+    return [_outputs(net, obs) for net in nets]
+
+
+@eqx.filter_jit
+def _outputs(network, obs):
+    return jax.vmap(network)(obs)
 
 
 @pytest.mark.parametrize("intervention", VARIANTS, ids=describe)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from regrow import cli
 from regrow.checkpoint import load
-from regrow.cli import main
 
 SMALL = "double_dqn(hidden=16, learn_start=40, replay_capacity=400)"
 TRAIN = ["train", "toy/action_reward", "--agent", SMALL]
@@ -19,10 +19,17 @@ DIAGNOSE = ["diagnose", "toy/action_reward", "--agent", SMALL, "--fork-at", "200
 DIAGNOSE += ["200", "--seeds", "2", "--processes", "1"]
 
 
-def run(*arguments: str, **more) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "regrow.cli", *arguments], capture_output=True, text=True, **more
-    )
+def main(arguments: list[str]) -> int:
+    """The command line in this process; a problem is printed as the console script prints it."""
+    problem = cli.run(arguments)
+    if problem is not None:
+        print(f"regrow: {problem}", file=sys.stderr)
+    return 0 if problem is None else 2
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "regrow.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 WRONG = [
@@ -93,7 +100,7 @@ def test_list_names_what_there_is(capsys):
 def test_help_is_there(capsys):
     for arguments in (["--help"], ["diagnose", "--help"], ["train", "--help"]):
         with pytest.raises(SystemExit) as end:
-            main(arguments)
+            cli.run(arguments)
         assert end.value.code == 0
         assert "usage: regrow" in capsys.readouterr().out
 

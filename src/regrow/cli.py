@@ -6,6 +6,7 @@ from there.
 """
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -21,24 +22,29 @@ FAMILIES = ("environments", "agents", "interventions", "probes")
 COMMANDS = ("diagnose", "train", "list")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+def main() -> NoReturn:
+    """The console script: ends the process with 0, or with 2 and one line on what was wrong."""
+    try:
+        problem = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        problem = "stopped at once; what was saved before is kept, run the same command again"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # one Ctrl-C more must not garble the last line
+    if problem is None:
+        sys.exit(0)
+    print(f"regrow: {problem}", file=sys.stderr)
+    sys.exit(2)
+
+
+def run(arguments: Sequence[str]) -> str | None:
+    """Carries out a command line; what was wrong with it in one line, or None."""
     try:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
             raise unknown("command", arguments[0], COMMANDS)
         options = _parser().parse_args(arguments)
         options.command(options)
     except RegrowError as error:
-        return _failed(str(error))
-    except KeyboardInterrupt:
-        return _failed("stopped at once; what was saved before is kept, run the same command again")
-    return 0
-
-
-def _failed(message: str) -> int:
-    print(f"regrow: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+        return " ".join(str(error).split())
+    return None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -261,4 +267,4 @@ def _list(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -156,11 +156,19 @@ _worker: dict[str, Any] = {}
 
 
 def _begin(news: Any, stop: Event) -> None:
-    """Prepares a worker: the parent alone answers to Ctrl-C."""
+    """Prepares a worker: the parent alone answers to Ctrl-C, and none outlives the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     one_core()
     keep_compiled_programs()
     _worker.update(news=news, stop=stop)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker process has a parent"
+    parent.join()
+    os._exit(1)
 
 
 def _work(task: Task) -> None:

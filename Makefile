@@ -1,0 +1,52 @@
+# `make diagnose` and `make test` need git, make and Python ≥ 3.11, and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Tests share the cores; timings are never asserted.
+WORKERS ?= 2
+
+.PHONY: help diagnose test test-all lint types bench clean
+
+help:
+	@echo "make diagnose   install into .venv, train Double DQN on Breakout, fork it, print a verdict"
+	@echo "make test       install what tests need; lint, types, tests"
+	@echo "make test-all   the same with the slow tests"
+	@echo "make bench      the training loop beside Stable-Baselines3, on one core"
+
+$(VENV)/run: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "regrow needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/test: $(VENV)/run
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(VENV)/bench: $(VENV)/run
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
+diagnose: $(VENV)/run
+	$(BIN)/regrow diagnose minatar/breakout --out runs/diagnose
+
+test: lint types
+	$(BIN)/pytest -n $(WORKERS)
+
+test-all: lint types
+	$(BIN)/pytest -n $(WORKERS) --slow
+
+lint: $(VENV)/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/test
+	$(BIN)/basedpyright
+
+bench: $(VENV)/bench
+	$(BIN)/python bench/training_loop.py
+
+clean:
+	rm -rf $(VENV) .jax_cache .pytest_cache .ruff_cache .hypothesis

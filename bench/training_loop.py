@@ -1,0 +1,196 @@
+"""The whole training loop beside Stable-Baselines3's DQN: same game, network, batch and replay ratio.
+
+Both run in this process on one core, taking turns, and the ratio is the median over pairs. What favours
+the other side is left in: Stable-Baselines3 has no double estimator, so one forward pass fewer.
+
+    python bench/training_loop.py [--pairs 5] [--game breakout]
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+from regrow.execution.local import one_core
+
+one_core()
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import minatar
+import numpy as np
+import stable_baselines3
+import torch
+from stable_baselines3 import DQN
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+
+from regrow.agents import DoubleDQN
+from regrow.environments.base import Environment
+from regrow.families import make
+from regrow.run import Run
+
+AGENT = DoubleDQN()
+OURS, THEIRS = 20_000, 4_000  # env steps per turn
+
+
+class MinAtarGym(gymnasium.Env):
+    """The reference games, channels first as torch has them."""
+
+    def __init__(self, game: str):
+        self.game = minatar.Environment(game)
+        height, width, channels = self.game.state_shape()
+        self.actions = self.game.minimal_action_set()
+        self.observation_space = gymnasium.spaces.Box(0, 1, (channels, height, width), np.uint8)
+        self.action_space = gymnasium.spaces.Discrete(len(self.actions))
+
+    def _observation(self) -> np.ndarray:
+        return self.game.state().transpose(2, 0, 1).astype(np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.game.seed(seed)
+        self.game.reset()
+        return self._observation(), {}
+
+    def step(self, action):
+        reward, terminated = self.game.act(self.actions[int(action)])
+        return self._observation(), float(reward), bool(terminated), False, {}
+
+
+class Convolution(BaseFeaturesExtractor):
+    def __init__(self, observation_space: gymnasium.spaces.Box):
+        channels, height, width = observation_space.shape
+        super().__init__(observation_space, AGENT.channels * (height - 2) * (width - 2))
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(channels, AGENT.channels, 3), torch.nn.ReLU(), torch.nn.Flatten()
+        )
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        return self.layers(observations.float())
+
+
+def stable_baselines(game: str) -> DQN:
+    return DQN(
+        "MlpPolicy",
+        MinAtarGym(game),
+        learning_rate=AGENT.learning_rate,
+        buffer_size=AGENT.replay_capacity,
+        learning_starts=AGENT.learn_start,
+        batch_size=AGENT.batch_size,
+        gamma=AGENT.discount,
+        train_freq=AGENT.env_steps_per_round,
+        gradient_steps=AGENT.updates_per_round,
+        target_update_interval=AGENT.target_period * AGENT.env_steps_per_round,
+        exploration_initial_eps=AGENT.exploration_start,
+        exploration_final_eps=AGENT.exploration_end,
+        exploration_fraction=1e-9,
+        policy_kwargs={
+            "features_extractor_class": Convolution,
+            "net_arch": [AGENT.hidden],
+            "normalize_images": False,
+            "optimizer_kwargs": {"eps": AGENT.epsilon},
+        },
+        device="cpu",
+        seed=0,
+    )
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def pairs(game: str, count: int) -> list[tuple[float, float]]:
+    """Env steps/s of both, turn by turn, after each has compiled and filled what it needs."""
+    torch.set_num_threads(1)
+    theirs = stable_baselines(game)
+    theirs.learn(2 * AGENT.learn_start)
+    run = Run.start(AGENT, make("environments", f"minatar/{game}"), seed=0).advance(4_000)[0]
+    measured = []
+    for _ in range(count):
+        began = time.perf_counter()
+        run = run.advance(OURS)[0]
+        ours = OURS / (time.perf_counter() - began)
+        their = THEIRS / seconds(lambda: theirs.learn(THEIRS, reset_num_timesteps=False))
+        measured.append((ours, their))
+        print(f"  regrow {ours:7,.0f}   Stable-Baselines3 {their:7,.0f}   ratio {ours / their:.2f}")
+    return measured
+
+
+def parts(environment: Environment, repeats: int = 300) -> dict[str, float]:
+    """Microseconds per round of the pieces, each in a compiled loop of its own."""
+    idle = DoubleDQN(learn_start=10**9)
+    run = Run.start(idle, environment, seed=0).advance(4_000)[0]
+    began = time.perf_counter()
+    run = run.advance(OURS)[0]
+    acting = (time.perf_counter() - began) / OURS * AGENT.env_steps_per_round * 1e6
+    replay, state, key = run.state.replay, run.state.agent, jax.random.key(0)
+    batch = replay.sample(key, AGENT.batch_size)
+    gradient = AGENT.gradients(state, batch, key)["q"]
+
+    def sampling(carry, key):
+        drawn = replay.sample(key, AGENT.batch_size)
+        return carry + drawn.reward.sum() + drawn.obs_t.sum() + drawn.obs_tm1.sum(), None
+
+    def descending(learner, key):
+        del key
+        return learner.descend(gradient), None
+
+    def updating(state, key):
+        return AGENT.update(state, batch, key), None
+
+    return {
+        "act, step, add to replay": acting,
+        "sample a batch": _micros(sampling, jnp.array(0.0), repeats),
+        "gradient": _micros(updating, state, repeats) - _micros(descending, state.q, repeats),
+        "optimizer step": _micros(descending, state.q, repeats),
+        "whole update": _micros(updating, state, repeats),
+    }
+
+
+def _micros(step: Callable, carry: object, repeats: int) -> float:
+    keys = jax.random.split(jax.random.key(1), repeats)
+    loop = jax.jit(lambda carry: jax.lax.scan(step, carry, keys)[0])
+    jax.block_until_ready(loop(carry))
+    times = [seconds(lambda: jax.block_until_ready(loop(carry))) for _ in range(5)]
+    return statistics.median(times) / repeats * 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--game", default="breakout")
+    options = parser.parse_args()
+    print(f"minatar/{options.game}, {AGENT}")
+    print("env steps/s, one core:")
+    measured = pairs(options.game, options.pairs)
+    ours, theirs = (statistics.median(side) for side in zip(*measured, strict=True))
+    ratio = statistics.median(a / b for a, b in measured)
+    pieces = parts(make("environments", f"minatar/{options.game}"))
+    result = {
+        "game": options.game,
+        "regrow_env_steps_per_second": round(ours),
+        "regrow_updates_per_second": round(ours * AGENT.replay_ratio),
+        "stable_baselines3_env_steps_per_second": round(theirs),
+        "ratio": round(ratio, 2),
+        "microseconds_per_round": {name: round(value) for name, value in pieces.items()},
+        "machine": f"{platform.machine()}, one core of {os.cpu_count()}",
+        "versions": {
+            "jax": jax.__version__,
+            "torch": torch.__version__,
+            "stable_baselines3": stable_baselines3.__version__,
+        },
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

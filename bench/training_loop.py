@@ -1,7 +1,8 @@
-"""The whole training loop beside Stable-Baselines3's DQN: same game, network, batch and replay ratio.
+"""The training loop beside Stable-Baselines3's DQN: same game, network, batch and replay ratio.
 
-Both run in this process on one core, taking turns, and the ratio is the median over pairs. What favours
-the other side is left in: Stable-Baselines3 has no double estimator, so one forward pass fewer.
+Both run in this process on one core, taking turns, and the ratio is the median over pairs. What
+favours the other side is left in: Stable-Baselines3 has no double estimator, so one forward pass
+fewer.
 
     python bench/training_loop.py [--pairs 5] [--game breakout]
 """

@@ -220,8 +220,7 @@ def _what(plan: "Diagnosis") -> str:
 
     before = "".join(f" after {describe(intervention)}" for intervention in plan.before)
     return (
-        f"{describe(plan.agent)}, forked at {plan.fork_at:,} env steps{before}, "
-        f"{plan.seeds} seeds; bands: {plan.confidence:.0%} t intervals; dotted: random policy"
+        f"{describe(plan.agent)}, forked at {plan.fork_at:,} env steps{before}, {plan.seeds} seeds"
     )
 
 

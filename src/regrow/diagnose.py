@@ -361,7 +361,7 @@ def tasks(plan: Diagnosis, folder: Path) -> list[Task]:
 
 def diagnose(
     plan: Diagnosis,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     *,
     execute: Execute = in_order,
     report: Report = _silent,

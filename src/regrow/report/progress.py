@@ -60,15 +60,16 @@ class _Lines:
 
     def __init__(self, console: Console, unit: str, total: int):
         self.console, self.unit, self.total, self.done = console, unit, total, 0
-        self.began = self.said = time.monotonic()
+        self.said, self.said_at = 0, time.monotonic()
 
     def __call__(self, phase: str, done: int) -> None:
         self.done += done
         now = time.monotonic()
-        if now - self.said < PLAIN_EVERY or not self.done:
+        if now - self.said_at < PLAIN_EVERY or self.done == self.said:
             return
-        self.said = now
-        rate = self.done / (now - self.began)
+        # The rate since the last line: the first one includes compilation, later ones do not.
+        rate = (self.done - self.said) / (now - self.said_at)
+        self.said, self.said_at = self.done, now
         left = (self.total - self.done) / rate
         self.console.print(
             f"{phase}: {self.done:,} of {self.total:,} {self.unit}, {rate:,.0f}/s, "

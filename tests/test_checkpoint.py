@@ -126,5 +126,5 @@ def test_json_holds_no_nan(tmp_path):
     write_json(tmp_path / "a.json", {"x": [float("nan"), np.float32(1.5), np.int64(2)], 3: None})
     assert read_json(tmp_path / "a.json") == {"x": [None, 1.5, 2], "3": None}
     (tmp_path / "a.json").write_text('{"x": [1.')
-    with pytest.raises(RegrowError, match=r"a\.json is damaged"):
+    with pytest.raises(RegrowError, match=r"a\.json is cut short or altered"):
         read_json(tmp_path / "a.json")

@@ -12,27 +12,20 @@ import pytest
 from trees import bit_equal
 
 from regrow.agents import DoubleDQN
+from regrow.cells import Cell, cells, forks_of, outcomes_of, run_cell
 from regrow.checkpoint import load
-from regrow.diagnose import (
-    Arm,
-    Cell,
-    Diagnosis,
-    cells,
-    diagnose,
-    forks_of,
-    in_order,
-    outcomes_of,
-    tasks,
-)
+from regrow.diagnose import diagnose, in_order, tasks
 from regrow.environments import ActionReward, Breakout
 from regrow.errors import RegrowError
 from regrow.interventions import FitNoise, Inject
+from regrow.plan import Arm, Diagnosis
 from regrow.report.figure import draw_curves
 from regrow.results import curves, probe_means, write_diagnosis
 from regrow.run import Run
 from regrow.subject import Subject
 
 module = importlib.import_module("regrow.diagnose")  # `regrow.diagnose` is the function
+ARMS = {arm.name: arm for arm in Diagnosis(DoubleDQN(), ActionReward()).arms}
 
 AGENT = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400, exploration_steps=200)
 PLAN = Diagnosis(AGENT, ActionReward(), seeds=2, fork_at=200, horizon=200)
@@ -98,7 +91,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_result(done, tmp_path):
     assert not list((tmp_path / "out" / "cells").glob("*.part.*"))
 
 
-def test_a_cell_that_is_stopped_midway_keeps_its_env_steps(tmp_path, monkeypatch):
+def test_a_cell_that_is_stopped_midway_keeps_its_env_steps(tmp_path):
     """Chunks of 2,000 env steps: the second call starts where the first was stopped."""
     plan = dataclasses.replace(PLAN, fork_at=6_000)
     steps = []
@@ -109,9 +102,9 @@ def test_a_cell_that_is_stopped_midway_keeps_its_env_steps(tmp_path, monkeypatch
             raise StopHereError
 
     with pytest.raises(StopHereError):
-        module.run_cell(plan, Cell(0, None), tmp_path, report)
+        run_cell(plan, Cell(0, None), tmp_path, report)
     steps.clear()
-    module.run_cell(plan, Cell(0, None), tmp_path, lambda phase, done: steps.append(done))
+    run_cell(plan, Cell(0, None), tmp_path, lambda phase, done: steps.append(done))
     assert [n for n in steps if n] == [4_000, 2_000]
     straight = Run.start(AGENT, ActionReward(), seed=0).advance(6_000)[0]
     assert bit_equal(load(Cell(0, None).checkpoint(tmp_path)).state, straight.state)
@@ -139,7 +132,7 @@ def test_what_comes_before_the_fork_is_in_every_arm(tmp_path):
 
 def test_what_is_written_is_what_was_found(done):
     folder, verdict = done
-    write_diagnosis(PLAN, verdict, folder, seconds=1.5)
+    write_diagnosis(PLAN, verdict, folder)
     content = json.loads((folder / "verdict.json").read_text())
     assert content["claim"] == verdict.claim
     assert set(content["effect"]) == {"estimate", "low", "high", "confidence", "unit"}
@@ -160,7 +153,7 @@ def test_what_is_written_is_what_was_found(done):
     assert table[-1]["env_steps"] == 400
     probes = pq.read_table(folder / "probes.parquet").to_pylist()
     assert {row["at"] for row in probes} == {"fork", "fresh", "nothing", "again", "inject", "reset"}
-    fork = forks_of(PLAN, folder)[0]["probes"]["dead_units.head"]
+    fork = forks_of(PLAN, folder)[0].probes["dead_units.head"]
     (row,) = [
         row
         for row in probes
@@ -201,7 +194,7 @@ def test_a_damaged_result_is_named(done, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(done[0], folder)
     (folder / "cells" / "seed0-inject.json").write_text("{")
-    with pytest.raises(RegrowError, match=r"seed0-inject\.json is damaged"):
+    with pytest.raises(RegrowError, match=r"seed0-inject\.json is cut short or altered"):
         diagnose(PLAN, folder)
 
 

@@ -15,7 +15,7 @@ FLOORS = [
     {"learner"},
     {"replay", "environments", "agents", "interventions", "probes", "triggers"},
     {"run", "checkpoint"},
-    {"subject", "verdict", "diagnose"},
+    {"subject", "verdict", "plan", "cells", "diagnose"},
     {"results", "train", "studies"},
     {"report"},
     {"execution", "adapters"},
@@ -28,7 +28,7 @@ SEQUENCES = [
     ("errors", "families"),
     ("errors", "statistics"),
     ("run", "checkpoint"),
-    ("subject", "verdict", "diagnose"),
+    ("subject", "verdict", "plan", "cells", "diagnose"),
     ("results", "train"),
 ]
 

@@ -4,14 +4,14 @@ from regrow import agents as agents
 from regrow import environments as environments
 from regrow import interventions as interventions
 from regrow import probes as probes
-from regrow.diagnose import Arm as Arm
-from regrow.diagnose import Diagnosis as Diagnosis
 from regrow.diagnose import diagnose as diagnose
 from regrow.errors import RegrowError as RegrowError
 from regrow.families import make as make
 from regrow.learner import Learner as Learner
 from regrow.learner import Optimizer as Optimizer
 from regrow.network import Network as Network
+from regrow.plan import Arm as Arm
+from regrow.plan import Diagnosis as Diagnosis
 from regrow.run import Run as Run
 from regrow.subject import Subject as Subject
 from regrow.verdict import Verdict as Verdict

@@ -6,7 +6,6 @@ names by the code that made it; the arrays must then fit it. A file that was cut
 refused by name.
 """
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -22,11 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from regrow.errors import RegrowError
+from regrow.errors import RegrowError, require
 from regrow.families import describe, make
-from regrow.run import Event, Run
+from regrow.run import Event, Run, rehearsed
 
 FORMAT = 1
+SAVE_EVERY = 60.0  # seconds between saves of long work
 _MANIFEST = "manifest.json"
 
 
@@ -44,6 +44,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         )
         try:
             with os.fdopen(handle, "wb") as file:
+                os.fchmod(handle, 0o666 & ~_umask())
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -53,6 +54,34 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             raise
     except OSError as error:
         raise RegrowError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def claim_folder(folder: Path, config: dict[str, Any]) -> None:
+    """Makes a folder this run's own; `RegrowError` where it holds something else."""
+    path = folder / "config.json"
+    if path.is_file():
+        held = read_json(path)
+        if not isinstance(held, dict):
+            raise damaged(path, "it is no configuration")
+        for name in sorted(config.keys() | held.keys()):
+            ours, theirs = config.get(name), held.get(name)
+            require(
+                ours == theirs,
+                f"{folder} holds another run: its {name} is {theirs!r}, not {ours!r}; "
+                "choose another --out or delete it",
+            )
+        return
+    if folder.exists() and not folder.is_dir():
+        raise RegrowError(f"{folder} is a file; --out must be a folder")
+    if folder.is_dir() and any(held.suffix != ".tmp" for held in folder.iterdir()):
+        raise RegrowError(f"{folder} is not empty and holds no run; choose another --out")
+    write_json(path, config)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -68,7 +97,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise RegrowError(f"there is no {path}") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RegrowError(f"{path} is damaged ({error}); restore or delete it") from error
+        raise damaged(path, str(error)) from error
 
 
 def _finite(content: Any) -> Any:
@@ -123,11 +152,20 @@ def load(path: Path) -> Run:
             }
     except RegrowError:
         raise
-    except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError, TypeError) as error:
-        raise _damaged(path, str(error)) from error
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        EOFError,
+        KeyError,
+        ValueError,
+        TypeError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        raise damaged(path, str(error)) from error
     for name, signature in manifest["arrays"].items():
         if _signature(arrays[name]) != signature:
-            raise _damaged(path, f"{name} does not match its checksum")
+            raise damaged(path, f"{name} does not match its checksum")
     return _rebuilt(manifest, arrays, path)
 
 
@@ -138,17 +176,17 @@ def _check_format(manifest: dict[str, Any], path: Path) -> None:
         )
 
 
-def _damaged(path: Path, why: str) -> RegrowError:
-    return RegrowError(
-        f"the checkpoint {path} is cut short or altered ({why}); restore or delete it"
-    )
+def damaged(path: Path, why: str) -> RegrowError:
+    """The error for a file that is not as it was written."""
+    return RegrowError(f"{path} is cut short or altered ({why}); restore or delete it")
 
 
 def _rebuilt(manifest: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> Run:
     agent = make("agents", manifest["agent"])
     environment = make("environments", manifest["environment"])
     history = tuple(Event(steps, text) for steps, text in manifest["history"])
-    structure = jax.eval_shape(lambda: _replayed(agent, environment, history).state)
+    done = [make("interventions", event.intervention) for event in history]
+    structure = rehearsed(agent, environment, done)
     expected = dict(_named_leaves(structure))
     if expected.keys() != arrays.keys():
         odd = sorted(expected.keys() ^ arrays.keys())[0]
@@ -163,16 +201,6 @@ def _rebuilt(manifest: dict[str, Any], arrays: dict[str, np.ndarray], path: Path
             )
     state = jax.tree.unflatten(jax.tree.structure(structure), leaves)
     return Run(state, agent, environment, history)
-
-
-def _replayed(agent: Any, environment: Any, history: tuple[Event, ...]) -> Run:
-    """A Run with the structure that its history gave it; evaluated for shapes alone."""
-    run = Run.start(agent, environment, seed=0)
-    state = run.state.agent
-    for event in history:
-        intervention = make("interventions", event.intervention)
-        state = intervention(state, agent=agent, experience=run.state.replay, key=jax.random.key(0))
-    return Run(dataclasses.replace(run.state, agent=state), agent, environment, history)
 
 
 def _named_leaves(state: PyTree) -> list[tuple[str, Any]]:

@@ -1,11 +1,12 @@
 """The command line: `regrow diagnose`, `regrow train`, `regrow list`.
 
 Whatever is wrong with what the user asked for ends in one line that says what would be right, and
-exit code 2. Nothing is lost: what was done is in the output folder, and the same command goes on
-from there.
+exit code 2. Nothing is lost: what was done is in the output folder, and the same command
+(`regrow train` with `--resume`) goes on from there.
 """
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 from regrow.errors import RegrowError, require, unknown
 
 if TYPE_CHECKING:
-    from regrow.diagnose import Diagnosis
+    from regrow.plan import Diagnosis
 
 FAMILIES = ("environments", "agents", "interventions", "probes")
 COMMANDS = ("diagnose", "train", "list")
@@ -42,7 +43,9 @@ def run(arguments: Sequence[str]) -> str | None:
             raise unknown("command", arguments[0], COMMANDS)
         options = _parser().parse_args(arguments)
         options.command(options)
-    except RegrowError as error:
+    except (RegrowError, OSError) as error:
+        # An OSError names the file and what is wrong with it: one that may not be read, a full
+        # disk.
         return " ".join(str(error).split())
     return None
 
@@ -161,7 +164,8 @@ def _diagnose(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from regrow import results
-    from regrow.diagnose import diagnose, outcomes_of
+    from regrow.cells import outcomes_of
+    from regrow.diagnose import diagnose
     from regrow.execution.local import Processes, cores
     from regrow.report import terminal
     from regrow.report.figure import draw_curves
@@ -175,7 +179,7 @@ def _diagnose(options: argparse.Namespace) -> None:
     with progress("env steps", plan.env_steps) as report:
         verdict = diagnose(plan, folder, execute=execute, report=report)
     seconds = time.perf_counter() - began
-    results.write_diagnosis(plan, verdict, folder, seconds)
+    results.write_diagnosis(plan, verdict, folder)
     draw_curves(
         folder / "curves.png",
         results.curves(plan, folder),
@@ -186,12 +190,13 @@ def _diagnose(options: argparse.Namespace) -> None:
     )
     console = Console()
     terminal.show(console, verdict, outcomes_of(plan, folder), results.probe_means(plan, folder))
-    console.print(f"{plan.seeds} seeds, {seconds:.0f} s; written to {folder}", highlight=False)
+    done = f"{plan.seeds} seeds, {seconds:.0f} s; written to {_shown(folder)}"
+    console.print(done, highlight=False, markup=False)
 
 
 def _plan(options: argparse.Namespace) -> "Diagnosis":
-    from regrow.diagnose import DEFAULT_ARMS, Arm, Diagnosis
     from regrow.families import make
+    from regrow.plan import DEFAULT_ARMS, Arm, Diagnosis
 
     horizon: int = 40_000 if options.horizon is None else options.horizon
     if options.env_steps is not None:
@@ -246,7 +251,12 @@ def _train(options: argparse.Namespace) -> None:
         )
     recent = episodes.returns[-100:]
     mean = f"{recent.mean():.2f}" if recent.size else "none finished"
-    print(f"return of the last {recent.size} episodes: {mean}; written to {folder}")
+    print(f"return of the last {recent.size} episodes: {mean}; written to {_shown(folder)}")
+
+
+def _shown(path: Path) -> str:
+    """A path as a terminal can show it, also one that is no UTF-8."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _default_folder(verb: str, environment: str) -> Path:

@@ -65,10 +65,12 @@ def _parsed(text: str, arguments: str) -> dict[str, Any]:
     try:
         call = ast.parse(f"f{arguments}", mode="eval").body
         assert isinstance(call, ast.Call)
+        assert isinstance(call.func, ast.Name), "one pair of brackets"
         require(not call.args, f"'{text}': give fields by name, e.g. fit_noise(redraw=False)")
         fields: dict[str, Any] = {}
         for keyword in call.keywords:
             assert keyword.arg is not None, "** is no field"
+            assert keyword.arg not in fields, "a field is there twice"
             fields[keyword.arg] = ast.literal_eval(keyword.value)
         return fields
     except (SyntaxError, TypeError, AssertionError) as error:
@@ -95,7 +97,8 @@ def _fitted(value: Any, expected: Any, what: str) -> Any:
         require(value in options, f"{what} is {value!r}; it must be one of: {choices}")
         return value
     kinds = options if origin in (typing.Union, types.UnionType) else (expected,)
-    if float in kinds and type(value) is int:
+    if float in kinds and type(value) in (int, float):
+        require(abs(value) < 1e300, f"{what} is {str(value)[:20]}; it must be a finite number")
         return float(value)
     names = " or ".join(
         "None" if k is type(None) else getattr(k, "__name__", str(k)) for k in kinds

@@ -19,8 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from regrow.cells import forks_of, outcomes_of
 from regrow.checkpoint import write_atomically, write_json
-from regrow.diagnose import BINS, Diagnosis, forks_of, outcomes_of
+from regrow.families import describe
+from regrow.plan import BINS, Diagnosis
 from regrow.verdict import Verdict
 
 UP_TO_FORK = "fork"
@@ -28,13 +30,16 @@ UP_TO_FORK = "fork"
 
 def versions() -> dict[str, str]:
     """The versions that a number depends on."""
-    packages = ("regrow", "jax", "jaxlib", "equinox", "optax", "numpy")
+    packages = ("regrow", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy")
     found = {name: importlib.metadata.version(name) for name in packages}
     return {"python": platform.python_version(), **found}
 
 
-def write_diagnosis(plan: Diagnosis, verdict: Verdict, folder: Path, seconds: float) -> None:
-    """Writes verdict.json, curves.parquet and probes.parquet of a diagnosis that is done."""
+def write_diagnosis(plan: Diagnosis, verdict: Verdict, folder: Path) -> None:
+    """Writes verdict.json, curves.parquet and probes.parquet of a diagnosis that is done.
+
+    `seconds` in verdict.json is the time of all cells added up, however many sittings it took.
+    """
     write_rows(folder / "curves.parquet", curve_rows(plan, folder))
     write_rows(folder / "probes.parquet", probe_rows(plan, folder))
     outcomes = outcomes_of(plan, folder)
@@ -56,8 +61,10 @@ def write_diagnosis(plan: Diagnosis, verdict: Verdict, folder: Path, seconds: fl
         for arm in plan.arms
     }
     content["probes"] = probe_means(plan, folder)
+    content["interventions"] = {arm.name: describe(arm.intervention) for arm in plan.arms}
     content |= {k: v for k, v in plan.config().items() if k != "arms"}
-    content |= {"env_steps": plan.env_steps, "seconds": seconds, "versions": versions()}
+    worked = [fork.seconds for fork in forks_of(plan, folder)] + [run.seconds for run in outcomes]
+    content |= {"env_steps": plan.env_steps, "seconds": sum(worked), "versions": versions()}
     write_json(folder / "verdict.json", content)
 
 
@@ -65,8 +72,8 @@ def curve_rows(plan: Diagnosis, folder: Path) -> list[dict[str, Any]]:
     """A row per arm, seed and time bin; env_steps is where the bin ends."""
     rows = []
     for fork in forks_of(plan, folder):
-        ends = bin_ends(0, plan.fork_at, len(fork["curve"]))
-        rows += _rows(UP_TO_FORK, fork["seed"], ends, fork["curve"])
+        ends = bin_ends(0, plan.fork_at, len(fork.curve))
+        rows += _rows(UP_TO_FORK, fork.seed, ends, fork.curve)
     for run in outcomes_of(plan, folder):
         ends = bin_ends(plan.fork_at, plan.horizon, BINS)
         rows += _rows(run.arm, run.seed, ends, run.curve)
@@ -91,8 +98,8 @@ def probe_rows(plan: Diagnosis, folder: Path) -> list[dict[str, Any]]:
     """A row per probe, part and seed: at the fork, a fresh network there, after each arm."""
     rows = []
     for fork in forks_of(plan, folder):
-        for at, held in (("fork", "probes"), ("fresh", "probes_fresh")):
-            rows += [_probe_row(name, at, fork["seed"], v) for name, v in fork[held].items()]
+        for at, probes in (("fork", fork.probes), ("fresh", fork.probes_fresh)):
+            rows += [_probe_row(name, at, fork.seed, value) for name, value in probes.items()]
     for run in outcomes_of(plan, folder):
         rows += [_probe_row(name, run.arm, run.seed, v) for name, v in run.probes.items()]
     return rows
@@ -124,7 +131,7 @@ def probe_means(plan: Diagnosis, folder: Path) -> dict[str, dict[str, float]]:
 
 def curves(plan: Diagnosis, folder: Path) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
     """For the way up to the fork and for every arm: (env steps (bins,), returns (seeds, bins))."""
-    forks = [fork["curve"] for fork in forks_of(plan, folder)]
+    forks = [fork.curve for fork in forks_of(plan, folder)]
     found = {UP_TO_FORK: (bin_ends(0, plan.fork_at, len(forks[0])), np.array(forks))}
     outcomes, ends = outcomes_of(plan, folder), bin_ends(plan.fork_at, plan.horizon, BINS)
     for arm in plan.arms:

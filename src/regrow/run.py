@@ -152,8 +152,13 @@ class Run(eqx.Module):
         values = _probed(state.agent, batch, key, tuple(probes), self.agent, fresh)
         return [{name: float(value) for name, value in each.items()} for each in values]
 
+    @property
+    def used_up(self) -> bool:
+        """Whether `advance` was called on this Run, so that its memory has passed on."""
+        return self.state.env_steps.is_deleted()
+
     def _alive(self) -> "Run":
-        if self.state.env_steps.is_deleted():
+        if self.used_up:
             raise RegrowError(
                 "this Run was advanced before and its memory has passed on; "
                 "use the Run that `advance` returned, or `fork()` before advancing"
@@ -173,6 +178,26 @@ def _probed(
     if fresh:
         state = map_learners(lambda learner, key: learner.fresh(key), state, key)
     return [probe(state, agent=agent, batch=batch, key=key) for probe in probes]
+
+
+def rehearsed(
+    agent: Agent, environment: Environment, interventions: Sequence[Intervention]
+) -> State:
+    """The shapes of a Run's state after some interventions, without computing any of it.
+
+    Raises what the interventions raise where they cannot be carried out on this agent.
+    """
+
+    def start() -> State:
+        state = Run.start(agent, environment, seed=0).state
+        changed = state.agent
+        for intervention in interventions:
+            changed = intervention(
+                changed, agent=agent, experience=state.replay, key=jax.random.key(0)
+            )
+        return eqx.tree_at(lambda s: s.agent, state, changed)
+
+    return jax.eval_shape(start)
 
 
 def random_policy(environment: Environment, env_steps: int, *, seed: int) -> Log:

@@ -1,6 +1,7 @@
 """What a diagnosis needs of the thing it diagnoses: copy, intervene, advance, probe.
 
-A `Run` has it. An agent trained elsewhere has it once an adapter gives it these five members.
+A `Run` has it. The cells of a diagnosis also save and load their Runs; an adapter for agents that
+were trained elsewhere will need these members and that.
 """
 
 from collections.abc import Sequence

@@ -15,14 +15,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from regrow.agents.base import Agent
-from regrow.checkpoint import load, save
-from regrow.diagnose import SAVE_EVERY, Report, claim_folder
+from regrow.checkpoint import SAVE_EVERY, claim_folder, load, save
 from regrow.environments.base import Environment
 from regrow.errors import RegrowError, require
 from regrow.families import describe
 from regrow.results import write_table
 from regrow.run import Run
-from regrow.types import Log
+from regrow.types import Log, Report
 
 
 class Episodes(NamedTuple):
@@ -51,8 +50,9 @@ def train(
     """Trains until `env_steps` in all; (the Run, its episodes), both also in `folder`.
 
     Raises `RegrowError` where the folder holds a run and `resume` is False, or where it holds none
-    and `resume` is True, or another run than the one described. Whatever stops it, what was done is
-    saved.
+    and `resume` is True, or another run than the one described. Where
+    `report` raises, what was done is saved; where anything else stops it, it was saved a minute ago
+    at most.
     """
     folder, checkpoint = Path(folder), Path(folder) / "run.ckpt"
     per_round = agent.env_steps_per_round
@@ -98,7 +98,8 @@ def _advanced(
             words = f"training, return {recent.mean():.2f}" if recent.size else "training"
             report(words, len(log.reward))
     finally:
-        _keep(run, episodes, folder)
+        if not run.used_up:  # it is, if what stopped the work did so in the middle of `advance`
+            _keep(run, episodes, folder)
     return run, episodes
 
 
@@ -127,7 +128,9 @@ def _keep(run: Run, episodes: Episodes, folder: Path) -> None:
 def _read(folder: Path) -> Episodes:
     path = folder / "episodes.parquet"
     try:
-        table = pq.read_table(path)
-        return Episodes(*(table[name].to_numpy() for name in ("env_steps", "return", "length")))
-    except (OSError, KeyError, pa.ArrowException) as error:
+        with path.open("rb") as file:
+            table = pq.read_table(file)
+        types = {"env_steps": np.int64, "return": np.float64, "length": np.int64}
+        return Episodes(*(table[name].to_numpy().astype(t) for name, t in types.items()))
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise RegrowError(f"{path} is absent or damaged ({error}); restore or delete it") from error

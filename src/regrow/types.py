@@ -5,6 +5,7 @@ Time subscripts follow the convention of dqn_zoo: `obs_tm1`, `action` and then `
 time limit (truncation) still bootstraps; the agent multiplies by its own discount factor.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,9 @@ from jaxtyping import Key as KeyArray
 Key = PRNGKeyArray
 Keys = KeyArray[Array, " count"]
 Scalar = Float[Array, ""]
+
+Report = Callable[[str, int], None]
+"""`report(phase, env_steps)`: so many more env steps are done. It may raise to stop the work."""
 
 
 class Transition(NamedTuple):

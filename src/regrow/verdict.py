@@ -47,7 +47,7 @@ class Outcome:
     """What one arm did with one seed after the fork.
 
     `curve`: return per time bin. `predicted`, `realised`: mean |value| that the agent predicted in
-    each     bin, and mean |discounted return| that followed. `largest_reward`: the largest |reward|
+    each bin, and mean |discounted return| that followed. `largest_reward`: the largest |reward|
     seen.
     """
 
@@ -155,7 +155,7 @@ def conclude(
     claim = _claim(effect, floor, smallest_effect, {finding.code for finding in findings})
     per_seed = (_areas(arms[inject]) - _areas(arms["nothing"])) / scale
     needed = None
-    if claim == INCONCLUSIVE:
+    if claim == INCONCLUSIVE and effect.low <= smallest_effect <= effect.high:
         needed = seeds_to_settle(per_seed, float(smallest_effect), confidence=confidence)
     return Verdict(
         claim=claim,
@@ -236,7 +236,7 @@ def _findings(
     found = [
         _nobody_learns(arms, random_return, confidence),
         _no_spread(relative[inject]),
-        *(_reset_alone(relative, inject, reset, smallest) for reset in resets if reset in relative),
+        *(_reset_alone(arms, relative, inject, r, smallest) for r in resets if r in relative),
         _diverged(arms),
         _noisy(relative.get("again"), relative[inject]),
         *(_reset_costs(relative[reset], reset) for reset in resets if reset in relative),
@@ -281,10 +281,18 @@ def _no_spread(effect: Interval) -> Finding | None:
 
 
 def _reset_alone(
-    relative: Mapping[str, Interval], inject: str, reset: str, smallest: float
+    arms: Mapping[str, Sequence[Outcome]],
+    relative: Mapping[str, Interval],
+    inject: str,
+    reset: str,
+    smallest: float,
 ) -> Finding | None:
+    """The reset helps, injection is not seen to, and the difference between the two is clear."""
     injection, renewal = relative[inject], relative[reset]
-    if not (renewal.low > smallest and injection.low <= smallest):
+    apart = paired_difference(
+        _areas(arms[reset]), _areas(arms[inject]), confidence=renewal.confidence
+    )
+    if not (renewal.low > smallest and injection.low <= smallest and apart.low > 0):
         return None
     return Finding(
         "reset_helps_injection_does_not",
@@ -302,7 +310,8 @@ def _diverged(arms: Mapping[str, Sequence[Outcome]]) -> Finding | None:
         for runs in arms.values()
         for run in runs
     )
-    if math.isfinite(predicted) and predicted <= DIVERGED * realised:
+    # Where nobody ever collected anything there is no scale, and 1 stands in for it.
+    if math.isfinite(predicted) and predicted <= DIVERGED * (realised or 1.0):
         return None
     return Finding(
         "values_diverged",
@@ -352,6 +361,8 @@ def _reason(
         text = f"{change}, above {against}{noise}"
     elif claim == NO_LOSS:
         text = f"{change}, below {against}"
+    elif needed is None and effect.low > smallest:
+        text = f"{change}, but other draws alone change it by {_percent(floor or effect)}"
     else:
         more = (
             f"about {needed} seeds would settle it"

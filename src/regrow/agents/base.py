@@ -35,9 +35,14 @@ class Agent(abc.ABC):
     def __post_init__(self) -> None:
         require(0 <= self.discount < 1, f"discount is {self.discount}; it must be in [0, 1)")
         require(self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be at least 1")
+        require(
+            self.replay_capacity >= 1,
+            f"replay_capacity is {self.replay_capacity}; it must be at least 1",
+        )
         require(self.learn_start >= 1, f"learn_start is {self.learn_start}; it must be at least 1")
         ratio = self.replay_ratio
-        whole = ratio > 0 and abs((max(ratio, 1 / ratio)) - round(max(ratio, 1 / ratio))) < 1e-9
+        times = max(ratio, 1 / ratio) if 1e-9 <= ratio <= 1e9 else 0.5
+        whole = abs(times - round(times)) < 1e-9
         require(
             whole, f"replay_ratio is {ratio}; it must be a whole number or one over a whole number"
         )

@@ -1,7 +1,7 @@
 """This machine: one process per core, and a stop that loses nothing.
 
-XLA gains nothing from more threads on networks of this size, so on a CPU every worker process is
-given one core's worth of threads. On an accelerator the work stays in one process.
+XLA gains nothing from more threads on networks of this size, so every worker process is given one
+core's worth of threads.
 """
 
 import multiprocessing
@@ -17,10 +17,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from regrow.diagnose import Report, Task
+from regrow.diagnose import Task
 from regrow.errors import RegrowError, require
+from regrow.types import Report
 
 ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+
+STOPPED = "stopped; everything done so far is kept"
 
 
 class StoppedError(RegrowError):
@@ -46,8 +50,8 @@ def keep_compiled_programs() -> None:
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(home / "regrow" / "jax"))
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "regrow" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
@@ -58,12 +62,15 @@ def interruptible() -> Iterator[Event]:
     Between the two the work comes to a point where it can be saved.
     """
     stop = multiprocessing.get_context("spawn").Event()
+    asked = False  # the handler may interrupt a call of the event, and must not wait for its lock
 
     def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
         del number, frame
-        if stop.is_set():
+        if asked:
             raise KeyboardInterrupt
-        stop.set()
+        asked = True
+        threading.Thread(target=stop.set, daemon=True).start()
 
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread may handle signals
@@ -81,7 +88,7 @@ def stopping(report: Report, stop: Event) -> Report:
     def reported(phase: str, env_steps: int) -> None:
         report(phase, env_steps)
         if stop.is_set():
-            raise StoppedError("stopped; everything done so far is kept")
+            raise StoppedError(STOPPED)
 
     return reported
 
@@ -105,7 +112,7 @@ class Processes:
                 self.count, context, initializer=_begin, initargs=(news, stop)
             )
             try:
-                _run_all(pool, tasks, news, report)
+                _run_all(pool, tasks, news, report, stop)
             except BaseException:
                 stop.set()
                 _drop(pool)
@@ -113,7 +120,9 @@ class Processes:
             pool.shutdown()
 
 
-def _run_all(pool: ProcessPoolExecutor, tasks: Sequence[Task], news: Any, report: Report) -> None:
+def _run_all(
+    pool: ProcessPoolExecutor, tasks: Sequence[Task], news: Any, report: Report, stop: Event
+) -> None:
     """Submits every task once what it needs is done; after a failure, waits for what still runs."""
     waiting, running, done = list(tasks), dict[Future[None], str](), set[str]()
     failure: BaseException | None = None
@@ -121,7 +130,7 @@ def _run_all(pool: ProcessPoolExecutor, tasks: Sequence[Task], news: Any, report
         ready = [] if failure else [task for task in waiting if done.issuperset(task.needs)]
         for task in ready:
             waiting.remove(task)
-            running[pool.submit(_work, task)] = task.name
+            running[_submitted(pool, task)] = task.name
         finished, _ = wait(running, timeout=0.1, return_when=FIRST_COMPLETED)
         while not news.empty():
             report(*news.get())
@@ -135,13 +144,28 @@ def _run_all(pool: ProcessPoolExecutor, tasks: Sequence[Task], news: Any, report
             failure = failure if failure and not isinstance(failure, StoppedError) else error
             for other in running:
                 other.cancel()
-    if isinstance(failure, BrokenProcessPool):
+    if isinstance(failure, BrokenProcessPool) and not stop.is_set():
         raise RegrowError(
             "a worker process was ended from outside, perhaps for want of memory; "
             "run the same command again to go on, with fewer --processes"
         ) from failure
+    if isinstance(failure, BrokenProcessPool):
+        raise StoppedError(STOPPED) from failure
     if failure is not None:
         raise failure
+
+
+def _submitted(pool: ProcessPoolExecutor, task: Task) -> "Future[None]":
+    """The task's future. Workers start here, born deaf to Ctrl-C; `_begin` keeps them so."""
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(_work, task)
+    except BrokenProcessPool as error:
+        broken: Future[None] = Future()
+        broken.set_exception(error)
+        return broken
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
 
 
 def _drop(pool: ProcessPoolExecutor) -> None:
@@ -158,6 +182,7 @@ _worker: dict[str, Any] = {}
 def _begin(news: Any, stop: Event) -> None:
     """Prepares a worker: the parent alone answers to Ctrl-C, and none outlives the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     one_core()
     keep_compiled_programs()

@@ -51,7 +51,10 @@ class Intervention(abc.ABC):
 
     @property
     def keeps_output(self) -> bool:
-        """Whether what every network predicts stays as it was, bit for bit."""
+        """Whether what every network predicts stays as it was, bit for bit.
+
+        After injections at several splits, another one may regroup the sum: then to rounding.
+        """
         return False
 
     @property

@@ -20,11 +20,6 @@ class Reset(LearnerIntervention):
     where: Literal["head", "last", "everything"] = "head"
     optimizer: Literal["keep", "reset"] = "reset"
 
-    @property
-    def keeps_optimizer_tree(self) -> bool:
-        """True, unless an earlier injection had left an old head unfrozen."""
-        return True
-
     def change(self, learner: Learner, key: Key) -> Learner:
         """The Learner with fresh layers."""
         layers = len(learner.network.layers)

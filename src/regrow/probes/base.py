@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from regrow.errors import require
 from regrow.learner import Learner, learners
@@ -21,6 +21,7 @@ from regrow.network import Layer, Network
 from regrow.types import Key, Scalar, Transition
 
 Part = Literal["encoder", "head"]
+NOTHING_THERE = float("nan")
 
 
 @runtime_checkable
@@ -63,9 +64,19 @@ class Probe(abc.ABC):
         inputs = agent.inputs(batch)
         gradients = agent.gradients(state, batch, key) if self.needs_gradient else {}
         return {
-            name: self.measure(learner, inputs[name], gradients.get(name))
+            name: jnp.where(
+                _finite(learner.network),
+                self.measure(learner, inputs[name], gradients.get(name)),
+                NOTHING_THERE,
+            )
             for name, learner in learners(state).items()
         }
+
+
+def _finite(network: Network) -> Bool[Array, ""]:
+    """False for a network that diverged: its units would count as dead, its rank as 0."""
+    leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(network.layers)]
+    return jnp.all(jnp.stack(leaves))
 
 
 def layers_of(network: Network, part: Part) -> tuple[Layer, ...]:
@@ -99,9 +110,6 @@ def singular_values(
     """The singular values of Φ, largest first."""
     features = representation(network, part, inputs)
     return None if features is None else jnp.linalg.svd(features, compute_uv=False)
-
-
-NOTHING_THERE = jnp.nan
 
 
 def share(flags: Sequence[Shaped[Array, " _"]]) -> Scalar:

@@ -65,6 +65,8 @@ class _Lines:
     def __call__(self, phase: str, done: int) -> None:
         self.done += done
         now = time.monotonic()
+        if now - self.said_at < 1.0:
+            self.said = self.done  # what an earlier sitting did is there at once
         if now - self.said_at < PLAIN_EVERY or self.done == self.said:
             return
         # The rate since the last line: the first one includes compilation, later ones do not.

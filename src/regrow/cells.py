@@ -1,0 +1,272 @@
+"""The pieces of a diagnosis: one per seed up to the fork, then one per seed and arm.
+
+A cell reads and writes files in one folder and nothing else. Cells run in any order that respects
+the fork, in as many processes as there are. A cell that was stopped goes on from what it kept: at
+every `report` that stops it, and at least once a minute.
+"""
+
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from regrow.checkpoint import (
+    SAVE_EVERY,
+    damaged,
+    load,
+    read_json,
+    save,
+    write_atomically,
+    write_json,
+)
+from regrow.families import describe, members
+from regrow.plan import BINS, Arm, Diagnosis
+from regrow.probes.base import Probe
+from regrow.run import Run
+from regrow.statistics import learning_curve, realised_values
+from regrow.types import Log, Report
+from regrow.verdict import Outcome
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One piece of the work: `arm` None is a seed's way up to the fork."""
+
+    seed: int
+    arm: Arm | None
+
+    @property
+    def name(self) -> str:
+        """What the cell's files are called."""
+        return f"seed{self.seed}-{'fork' if self.arm is None else self.arm.file_name}"
+
+    def result(self, folder: Path) -> Path:
+        """Where the cell's result is written when it is done."""
+        return folder / "cells" / f"{self.name}.json"
+
+    def checkpoint(self, folder: Path) -> Path:
+        """Where a fork keeps its Run for the arms."""
+        return folder / "cells" / f"{self.name}.ckpt"
+
+
+def cells(plan: Diagnosis) -> list[tuple[Cell, Cell | None]]:
+    """All cells, each with the cell it waits for; forks come first, seed by seed."""
+    forks = [Cell(seed, None) for seed in range(plan.seeds)]
+    arms = [(Cell(fork.seed, arm), fork) for fork in forks for arm in plan.arms]
+    return [*((fork, None) for fork in forks), *arms]
+
+
+def run_cell(plan: Diagnosis, cell: Cell, folder: Path, report: Report) -> None:
+    """Does one cell's work and writes its result; does nothing where that is there already.
+
+    Where `report` raises, what was done is kept and the next call goes on from there; where
+    anything else stops it, from the last save, a minute ago at most.
+    """
+    kept = _Kept(folder / "cells" / cell.name)
+    if cell.result(folder).is_file():
+        kept.forget()
+        report(cell.name, plan.fork_at if cell.arm is None else plan.horizon)
+        return
+    if cell.arm is None:
+        content = _fork(plan, cell, folder, kept, report)
+    else:
+        content = _branch(plan, cell.seed, cell.arm, folder, kept, report)
+    write_json(cell.result(folder), {**content, "seconds": kept.seconds()})
+    kept.forget()
+
+
+def _fork(
+    plan: Diagnosis, cell: Cell, folder: Path, kept: "_Kept", report: Report
+) -> dict[str, Any]:
+    """Trains one seed up to the fork, does what comes before it, saves the Run, probes."""
+    run, log = _followed(
+        lambda: Run.start(plan.agent, plan.environment, seed=cell.seed),
+        plan.fork_at,
+        kept,
+        lambda steps: report(f"seed {cell.seed} to the fork", steps),
+    )
+    for intervention in plan.before:
+        report(f"seed {cell.seed}, {describe(intervention)}", 0)
+        run = run.intervene(intervention)
+    save(run, cell.checkpoint(folder))
+    return {
+        "seed": cell.seed,
+        "curve": _curve(log, min(BINS, plan.fork_at)),
+        "probes": measured(run),
+        "probes_fresh": measured(run, fresh=True),
+    }
+
+
+def _branch(
+    plan: Diagnosis, seed: int, arm: Arm, folder: Path, kept: "_Kept", report: Report
+) -> dict[str, Any]:
+    """Takes one seed's fork, carries out the arm's intervention, trains on over the horizon."""
+    fork = Cell(seed, None)
+    run, log = _followed(
+        lambda: load(fork.checkpoint(folder)).fork(arm.draws).intervene(arm.intervention),
+        plan.fork_at + plan.horizon,
+        kept,
+        lambda steps: report(f"seed {seed}, {arm.name}", steps),
+    )
+    values = realised_values(log.reward, log.terminated, log.truncated, plan.agent.discount)
+    known = np.abs(values[np.isfinite(values)])
+    predicted = np.array_split(np.nan_to_num(np.abs(log.value), nan=np.inf), BINS)
+    outcome = Outcome(
+        arm=arm.name,
+        seed=seed,
+        curve=tuple(_curve(log, BINS, before=fork_of(seed, folder)["curve"][-1])),
+        predicted=tuple(float(min(part.mean(dtype=np.float64), 1e30)) for part in predicted),
+        realised=float(known.mean()) if known.size else 0.0,
+        largest_reward=float(np.abs(log.reward).max()),
+        probes=measured(run),
+    )
+    return asdict(outcome)
+
+
+def _followed(
+    start: Callable[[], Run], until: int, kept: "_Kept", report: Callable[[int], None]
+) -> tuple[Run, Log]:
+    """(the Run at `until`, its whole log since `start`); kept on the way and at the end."""
+    run, log = kept.read() or (start(), Log(*(np.zeros(0, dtype) for dtype in _LOG_TYPES)))
+    report(len(log.reward))
+    per_round = run.agent.env_steps_per_round
+    piece = max(2_000 // per_round, 1) * per_round
+    saved = time.monotonic()
+    while (now := run.env_steps) < until:
+        run, more = run.advance(min(piece, until - now))
+        log = Log(*(np.concatenate(pair) for pair in zip(log, more, strict=True)))
+        try:
+            report(len(more.reward))
+        except BaseException:
+            kept.write(run, log)
+            raise
+        if time.monotonic() - saved > SAVE_EVERY or run.env_steps == until:
+            kept.write(run, log)
+            saved = time.monotonic()
+    return run, log
+
+
+_LOG_TYPES = (np.float32, np.bool_, np.bool_, np.float32, np.float32)
+
+
+class _Kept:
+    """What an unfinished cell has done so far: its Run, its log, and the seconds it took."""
+
+    def __init__(self, stem: Path):
+        self.checkpoint, self.log = (Path(f"{stem}.part{kind}") for kind in (".ckpt", ".npz"))
+        self.began, self.earlier = time.perf_counter(), 0.0
+
+    def seconds(self) -> float:
+        """Time spent on the cell, earlier sittings included."""
+        return self.earlier + time.perf_counter() - self.began
+
+    def write(self, run: Run, log: Log) -> None:
+        """Keeps a Run and its log."""
+        about = {"start": run.env_steps - len(log.reward), "seconds": self.seconds()}
+        write_atomically(self.log, lambda file: np.savez(file, **about, **log._asdict()))
+        save(run, self.checkpoint)
+
+    def read(self) -> tuple[Run, Log] | None:
+        """What was kept, or None; `RegrowError` where it is damaged."""
+        if not (self.checkpoint.is_file() and self.log.is_file()):
+            return None
+        run = load(self.checkpoint)
+        try:
+            with np.load(self.log, allow_pickle=False) as held:
+                # The log is written first: after a crash between the two it may be ahead of the
+                # Run.
+                steps = run.env_steps - int(held["start"])
+                log = Log(*(held[name][:steps] for name in Log._fields))
+                self.earlier = float(held["seconds"])
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise damaged(self.log, str(error)) from error
+        if len(log.reward) != steps:
+            raise damaged(self.log, f"it ends before {self.checkpoint.name}")
+        return run, log
+
+    def forget(self) -> None:
+        """Deletes what was kept, once the result is written."""
+        self.checkpoint.unlink(missing_ok=True)
+        self.log.unlink(missing_ok=True)
+
+
+def _curve(log: Log, bins: int, *, before: float = float("nan")) -> list[float]:
+    ended = log.terminated | log.truncated
+    return learning_curve(log.episode_return, ended, bins=bins, before=before).tolist()
+
+
+def final_curve(log: Log) -> float:
+    """The mean return of the episodes in a log."""
+    return _curve(log, 1)[0]
+
+
+def every_probe() -> dict[str, Probe]:
+    """All probes with their default fields, for the encoder and for the head, by name."""
+    return {
+        f"{name}.{part}": probe(part=part)
+        for name, probe in members("probes").items()
+        for part in ("encoder", "head")
+    }
+
+
+def measured(run: Run, *, fresh: bool = False) -> dict[str, float]:
+    """Every probe on every Learner; a lone Learner's name is left out."""
+    probes = every_probe()
+    values = run.probe(tuple(probes.values()), fresh=fresh)
+    return {
+        name if len(each) == 1 else f"{learner}.{name}": value
+        for name, each in zip(probes, values, strict=True)
+        for learner, value in each.items()
+    }
+
+
+# What cells left behind.
+
+
+class Fork(NamedTuple):
+    """A seed at its fork: the curve up to there, and the probes beside those of a fresh network."""
+
+    seed: int
+    curve: list[float]
+    probes: dict[str, float]
+    probes_fresh: dict[str, float]
+    seconds: float
+
+
+def outcomes_of(plan: Diagnosis, folder: Path) -> list[Outcome]:
+    """The outcomes of all arms and seeds of a diagnosis that is done."""
+    return [_outcome(cell.result(folder)) for cell, needs in cells(plan) if needs is not None]
+
+
+def forks_of(plan: Diagnosis, folder: Path) -> list[Fork]:
+    """Every seed at its fork, of a diagnosis that is done."""
+    return [Fork(**fork_of(seed, folder)) for seed in range(plan.seeds)]
+
+
+def fork_of(seed: int, folder: Path) -> dict[str, Any]:
+    """What a fork's cell wrote; `RegrowError` where that is damaged."""
+    path = Cell(seed, None).result(folder)
+    content = read_json(path)
+    try:
+        probes = {name: _with_nan(content[name]) for name in ("probes", "probes_fresh")}
+        return Fork(**{**content, **probes})._asdict()
+    except (TypeError, KeyError, AttributeError) as error:
+        raise damaged(path, "it is no cell's result") from error
+
+
+def _outcome(path: Path) -> Outcome:
+    content = read_json(path)
+    try:
+        sequences = {name: tuple(content[name]) for name in ("curve", "predicted")}
+        return Outcome(**{**content, **sequences, "probes": _with_nan(content["probes"])})
+    except (TypeError, KeyError, AttributeError) as error:
+        raise damaged(path, "it is no cell's result") from error
+
+
+def _with_nan(probes: Mapping[str, float | None]) -> dict[str, float]:
+    """Probes as they were measured: JSON has no NaN and holds null in its place."""
+    return {name: float("nan") if value is None else value for name, value in probes.items()}

@@ -1,0 +1,144 @@
+"""The plan of a diagnosis: what is trained, where it forks, and into what."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from regrow.agents.base import Agent
+from regrow.environments.base import Environment
+from regrow.errors import require
+from regrow.families import describe, make
+from regrow.interventions.base import Intervention
+from regrow.interventions.inject import Inject
+from regrow.interventions.nothing import Nothing
+from regrow.interventions.reset import Reset
+
+BINS = 20
+"""Time bins of a learning curve after the fork."""
+
+
+class Arm(NamedTuple):
+    """What is done at the fork; `draws` other than 0 gives the arm random numbers of its own."""
+
+    name: str
+    intervention: Intervention
+    draws: int = 0
+
+    @staticmethod
+    def parse(text: str) -> "Arm":
+        """An arm from its name: `again`, or an intervention as in `inject(split=0)`."""
+        if text == "again":
+            return Arm("again", Nothing(), draws=1)
+        intervention = make("interventions", text)
+        return Arm(describe(intervention), intervention)
+
+    @property
+    def file_name(self) -> str:
+        """The name as part of a file's name."""
+        return "".join(c if c.isalnum() or c == "_" else "-" for c in self.name)
+
+
+DEFAULT_ARMS = ("nothing", "again", "inject", "reset")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A diagnosis to be made: what is trained, where it forks, and into what.
+
+    `fork_at` and `horizon` are env steps, multiples of the agent's round; `before` is carried out
+    ahead of the fork, in all arms; `seeds` counts from 0. Raises `RegrowError` for a plan that
+    cannot give a verdict.
+    """
+
+    agent: Agent
+    environment: Environment
+    arms: tuple[Arm, ...] = tuple(Arm.parse(name) for name in DEFAULT_ARMS)
+    seeds: int = 5
+    fork_at: int = 60_000
+    horizon: int = 40_000
+    before: tuple[Intervention, ...] = ()
+    smallest_effect: float = 0.05
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        per_round = self.agent.env_steps_per_round
+        for name in ("fork_at", "horizon"):
+            value = getattr(self, name)
+            least = per_round * (BINS if name == "horizon" else 1)
+            require(value >= least, f"{name} is {value}; it must be at least {least} env steps")
+            require(
+                value % per_round == 0,
+                f"{name} is {value}; it must be a multiple of {per_round}, the env steps per round",
+            )
+        require(self.seeds >= 2, f"seeds is {self.seeds}; a verdict needs at least 2")
+        require(
+            self.fork_at + self.horizon < 2**31,
+            f"fork_at + horizon is {self.fork_at + self.horizon}; it must be below 2^31",
+        )
+        require(
+            0 < self.smallest_effect < math.inf,
+            f"smallest_effect is {self.smallest_effect}; it must be a number > 0",
+        )
+        require(
+            0 < self.confidence < 1, f"confidence is {self.confidence}; it must be between 0 and 1"
+        )
+        self._check_arms()
+
+    def _check_arms(self) -> None:
+        names = [arm.name for arm in self.arms]
+        files = [arm.file_name for arm in self.arms]
+        for name, file in zip(names, files, strict=True):
+            require(files.count(file) == 1, f"the arm '{name}' is there twice")
+            require(file != "fork", "no arm can be called 'fork'; that is where they begin")
+        require(
+            "nothing" in names, "the arms must include 'nothing': the others are paired with it"
+        )
+        require(
+            any(isinstance(arm.intervention, Inject) for arm in self.arms),
+            f"the arms must include an injection, e.g. 'inject'; received: {', '.join(names)}",
+        )
+
+    def config(self) -> dict[str, Any]:
+        """The plan as plain data; `from_config` reads it."""
+        return {
+            "agent": describe(self.agent),
+            "environment": describe(self.environment),
+            "arms": [[arm.name, describe(arm.intervention), arm.draws] for arm in self.arms],
+            "seeds": self.seeds,
+            "fork_at": self.fork_at,
+            "horizon": self.horizon,
+            "before": [describe(intervention) for intervention in self.before],
+            "smallest_effect": self.smallest_effect,
+            "confidence": self.confidence,
+        }
+
+    @staticmethod
+    def from_config(config: Mapping[str, Any]) -> "Diagnosis":
+        """The plan that `config` wrote down."""
+        return Diagnosis(
+            agent=make("agents", config["agent"]),
+            environment=make("environments", config["environment"]),
+            arms=tuple(
+                Arm(name, make("interventions", text), draws)
+                for name, text, draws in config["arms"]
+            ),
+            before=tuple(make("interventions", text) for text in config["before"]),
+            **{
+                name: config[name]
+                for name in ("seeds", "fork_at", "horizon", "smallest_effect", "confidence")
+            },
+        )
+
+    @property
+    def env_steps(self) -> int:
+        """Env steps of all cells together."""
+        return self.seeds * (self.fork_at + len(self.arms) * self.horizon)
+
+    def injection(self) -> str:
+        """The arm that the claim is about: the first injection."""
+        return next(arm.name for arm in self.arms if isinstance(arm.intervention, Inject))
+
+    def resets(self) -> list[str]:
+        """The arms that are resets."""
+        return [arm.name for arm in self.arms if isinstance(arm.intervention, Reset)]

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,6 @@ from regrow.run import Run
 from regrow.subject import Subject
 
 module = importlib.import_module("regrow.diagnose")  # `regrow.diagnose` is the function
-ARMS = {arm.name: arm for arm in Diagnosis(DoubleDQN(), ActionReward()).arms}
-
 AGENT = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400, exploration_steps=200)
 PLAN = Diagnosis(AGENT, ActionReward(), seeds=2, fork_at=200, horizon=200)
 
@@ -110,6 +109,57 @@ def test_a_cell_that_is_stopped_midway_keeps_its_env_steps(tmp_path):
     assert bit_equal(load(Cell(0, None).checkpoint(tmp_path)).state, straight.state)
 
 
+def test_a_stop_after_training_keeps_the_training(tmp_path):
+    """What comes before the fork may take minutes; a stop there must not cost the way up to it."""
+    plan = dataclasses.replace(PLAN, before=(FitNoise(rounds=1, updates=3, transitions=20),))
+
+    def report(phase, done):
+        if "fit_noise" in phase:
+            raise StopHereError
+
+    with pytest.raises(StopHereError):
+        run_cell(plan, Cell(0, None), tmp_path, report)
+    steps = []
+    run_cell(plan, Cell(0, None), tmp_path, lambda phase, done: steps.append(done))
+    assert [n for n in steps if n] == [200]  # all of it was there at once
+
+
+def test_damage_to_what_was_kept_is_named(tmp_path):
+    def report(phase, done):
+        if done:
+            raise StopHereError
+
+    with pytest.raises(StopHereError):
+        run_cell(PLAN, Cell(0, None), tmp_path, report)
+    (log,) = (tmp_path / "cells").glob("*.npz")
+    whole = log.read_bytes()
+    for content in (b"", b"junk", whole[: len(whole) // 2]):
+        log.write_bytes(content)
+        with pytest.raises(RegrowError, match=r"part\.npz is cut short or altered"):
+            run_cell(PLAN, Cell(0, None), tmp_path, report)
+
+
+def test_seconds_add_up_over_sittings(tmp_path):
+    def report(phase, done):
+        if done:
+            time.sleep(0.5)
+            raise StopHereError
+
+    with pytest.raises(StopHereError):
+        run_cell(PLAN, Cell(0, None), tmp_path, report)
+    began = time.perf_counter()
+    run_cell(PLAN, Cell(0, None), tmp_path, lambda phase, done: None)
+    sitting = time.perf_counter() - began
+    assert json.loads((tmp_path / "cells" / "seed0-fork.json").read_text())["seconds"] > sitting
+
+
+def test_a_plan_that_cannot_be_carried_out_is_refused_before_it_begins(tmp_path):
+    arms = (Arm.parse("nothing"), Arm.parse("inject(split=9)"))
+    with pytest.raises(RegrowError, match="split 9 is outside the network"):
+        diagnose(dataclasses.replace(PLAN, arms=arms), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_forks_come_before_their_arms():
     order = [cell.name for cell, _ in cells(PLAN)]
     assert len(order) == len(set(order)) == 2 * 5
@@ -190,12 +240,27 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
         diagnose(PLAN, tmp_path / "thesis.tex")
 
 
+def test_a_configuration_that_is_none_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(RegrowError, match=r"config\.json is cut short or altered"):
+        diagnose(PLAN, tmp_path)
+
+
+def test_arms_that_differ_only_in_what_they_do_are_another_plan(done):
+    folder, _ = done
+    other = Arm("inject", Inject(split=0))
+    arms = tuple(other if arm.name == "inject" else arm for arm in PLAN.arms)
+    with pytest.raises(RegrowError, match="holds another run: its arms"):
+        diagnose(dataclasses.replace(PLAN, arms=arms), folder)
+
+
 def test_a_damaged_result_is_named(done, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(done[0], folder)
-    (folder / "cells" / "seed0-inject.json").write_text("{")
-    with pytest.raises(RegrowError, match=r"seed0-inject\.json is cut short or altered"):
-        diagnose(PLAN, folder)
+    for content in ("{", "{}", "[]"):
+        (folder / "cells" / "seed0-inject.json").write_text(content)
+        with pytest.raises(RegrowError, match=r"seed0-inject\.json is cut short or altered"):
+            diagnose(PLAN, folder)
 
 
 def test_the_plan_survives_its_config():
@@ -216,6 +281,9 @@ def test_the_plan_survives_its_config():
         ({"fork_at": 42}, "fork_at is 42; it must be a multiple of 4"),
         ({"horizon": 40}, "horizon is 40; it must be at least 80 env steps"),
         ({"smallest_effect": 0.0}, "smallest_effect is 0.0"),
+        ({"smallest_effect": float("inf")}, "smallest_effect is inf"),
+        ({"fork_at": 2**31 - 4}, r"fork_at \+ horizon is 2147483844; it must be below 2\^31"),
+        ({"arms": (*PLAN.arms, Arm("fork", Inject()))}, "no arm can be called 'fork'"),
         ({"confidence": 1.0}, "confidence is 1.0"),
         ({"arms": (Arm("inject", Inject()),)}, "must include 'nothing'"),
         ({"arms": (Arm.parse("nothing"), Arm.parse("reset"))}, "must include an injection"),

@@ -54,6 +54,9 @@ def test_fields_are_read_and_printed_back():
         ("minatar/breakout(sticky_actions=print(1))", "a field takes a number, a word in quotes"),
         ("minatar/breakout(sticky_actions='a')", "sticky_actions is 'a'; it must be: float"),
         ("minatar/breakout(**{})", "cannot be read"),
+        ("minatar/breakout(sticky_actions=0.0)(sticky_actions=0.5)", "cannot be read"),
+        ("minatar/breakout(sticky_actions=0.0, sticky_actions=0.5)", "cannot be read"),
+        ("minatar/breakout(sticky_actions=1e999)", "it must be a finite number"),
         ("minatar/breakout(sticky=0.1)", "did you mean 'sticky_actions'"),
     ],
 )

@@ -185,6 +185,18 @@ def test_a_probe_is_repeatable_and_leaves_the_run_alone(name):
     assert np.isfinite(fresh[0]["q"])
 
 
+@pytest.mark.parametrize("name", sorted(members("probes")))
+def test_a_network_that_diverged_is_nan_not_dead(name):
+    agent = DoubleDQN(hidden=8, channels=2, learn_start=40, replay_capacity=100)
+    run = Run.start(agent, Breakout(), seed=0).advance(80)[0]
+    bias = run.state.agent.q.network.layers[1].bias
+    broken = eqx.tree_at(
+        lambda r: r.state.agent.q.network.layers[1].bias, run, jnp.full_like(bias, jnp.nan)
+    )
+    (values,) = broken.probe([members("probes")[name]()], count=16)
+    assert np.isnan(values["q"])
+
+
 def test_a_probe_that_cannot_be_is_refused():
     for text, message in (
         ("srank(delta=0.0)", "delta is 0.0"),

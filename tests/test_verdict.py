@@ -93,6 +93,24 @@ def test_values_that_no_return_supports_have_diverged():
         assert ("values_diverged" in found) == diverged
 
 
+def test_a_reset_that_is_not_clearly_better_than_injection_says_nothing_about_it():
+    """Injection helps more on average, but not surely: no ground to speak of wrong beliefs."""
+    inject = arm("inject", 30.0, noise=[-20.0, 30.0, -10.0, -25.0, 40.0])
+    result = verdict(NOTHING, AGAIN, inject, arm("reset", 28.0, noise=NOISE[[1, 0, 2, 4, 3]]))
+    assert result.claim == "inconclusive"
+    assert "reset_helps_injection_does_not" not in codes(result)
+
+
+def test_where_nothing_was_collected_small_values_have_not_diverged():
+    def poor(name, predicted):
+        runs = arm(name, 10.0, predicted=predicted)
+        return [Outcome(**{**vars(run), "realised": 0.0, "largest_reward": 0.0}) for run in runs]
+
+    for predicted, diverged in ((0.01, False), (11.0, True)):
+        arms = (poor(name, predicted) for name in ("nothing", "again", "inject", "reset"))
+        assert ("values_diverged" in codes(verdict(*arms))) == diverged
+
+
 def test_where_nobody_learns_nothing_is_claimed():
     low = [arm(name, 0.5, noise=NOISE[order]) for name, order in (
         ("nothing", [0, 1, 2, 3, 4]),
@@ -114,6 +132,8 @@ def test_noise_as_large_as_the_effect_is_no_loss_of_plasticity():
     result = verdict(NOTHING, loud, arm("inject", 13.0, noise=NOISE[[1, 0, 2, 4, 3]]), RESET)
     assert result.claim == "inconclusive"
     assert "noise_floor_high" in codes(result)
+    assert result.seeds_needed is None  # more seeds like these would not settle it
+    assert "other draws alone" in result.reason
 
 
 def test_the_same_difference_for_every_seed_says_nothing():

@@ -9,7 +9,8 @@ terms are summed as old + (live − copy), and the bracket is exactly zero at th
 
 A network is a chain of layers; `split` says where the encoder ends and the head begins. Every
 frozen pair remembers at which depth of the chain it reads, so each injection may choose a split of
-its own. All calls are unbatched; vmap them.
+its own; where splits differ, pairs may move and the sum is regrouped, equal to rounding. All calls
+are unbatched; vmap them.
 """
 
 import functools

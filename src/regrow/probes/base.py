@@ -3,7 +3,7 @@
 Every probe looks at one part of the network, "encoder" or "head". Units are the hidden ones of the
 live chain: outputs and frozen heads are left out. A unit of a convolution is a channel, seen at all
 its positions. Where a part has nothing of the kind (no encoder at split 0, no hidden layer in the
-head) the value is NaN.
+head), or the network has diverged to NaN or infinity, the value is NaN.
 """
 
 import abc

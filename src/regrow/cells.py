@@ -176,7 +176,7 @@ class _Kept:
             return None
         run = load(self.checkpoint)
         try:
-            with np.load(self.log, allow_pickle=False) as held:
+            with self.log.open("rb") as file, np.load(file, allow_pickle=False) as held:
                 # The log is written first: after a crash between the two it may be ahead of the
                 # Run.
                 steps = run.env_steps - int(held["start"])

@@ -306,7 +306,7 @@ def _either(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:
 def _updated(state: State, keys: Keys, agent: Agent) -> State:
     """One update per key."""
     if len(keys) == 1:
-        # A loop of length one costs a fifth more time than no loop: XLA copies what it carries.
+        # A loop of length one makes the round a quarter longer: XLA copies what it carries.
         return _update(state, keys[0], agent)
     return jax.lax.scan(lambda state, key: (_update(state, key, agent), None), state, keys)[0]
 

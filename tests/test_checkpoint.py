@@ -27,6 +27,16 @@ def saved(tmp_path) -> tuple[Run, Path]:
     return run, tmp_path / "run.ckpt"
 
 
+def alter(path: Path, name: str, change) -> None:
+    """Rewrites one member of a checkpoint with what `change` makes of its bytes."""
+    with zipfile.ZipFile(path) as archive:
+        contents = {member: archive.read(member) for member in archive.namelist()}
+    contents[name] = change(contents[name])
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, content in contents.items():
+            archive.writestr(member, content)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
 def test_one_that_was_cut_short_is_named(saved, share):
     _, path = saved
@@ -38,15 +48,8 @@ def test_one_that_was_cut_short_is_named(saved, share):
 
 def test_any_altered_byte_of_an_array_is_found(saved):
     _, path = saved
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        contents = {name: archive.read(name) for name in names}
-    altered = bytearray(contents["agent.q.network.layers.0.kernel.npy"])
-    altered[-1] ^= 1
-    contents["agent.q.network.layers.0.kernel.npy"] = bytes(altered)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in contents.items():
-            archive.writestr(name, content)
+    kernel = "agent.q.network.layers.0.kernel.npy"
+    alter(path, kernel, lambda data: data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(RegrowError, match=r"layers\.0\.kernel does not match its checksum"):
         load(path)
 
@@ -62,27 +65,16 @@ def test_a_flipped_bit_in_the_file_is_found(saved):
 
 def test_another_format_is_named(saved):
     _, path = saved
-    with zipfile.ZipFile(path) as archive:
-        contents = {name: archive.read(name) for name in archive.namelist()}
-    manifest = json.loads(contents["manifest.json"])
-    contents["manifest.json"] = json.dumps({**manifest, "format": 99}).encode()
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in contents.items():
-            archive.writestr(name, content)
+    alter(path, "manifest.json", lambda d: json.dumps({**json.loads(d), "format": 99}).encode())
     with pytest.raises(RegrowError, match="is a checkpoint of format 99; this version reads 1"):
         load(path)
 
 
 def test_a_pickle_is_never_read(saved):
     _, path = saved
-    with zipfile.ZipFile(path) as archive:
-        contents = {name: archive.read(name) for name in archive.namelist()}
     buffer = io.BytesIO()
     np.save(buffer, np.array([print], dtype=object), allow_pickle=True)
-    contents["env_steps.npy"] = buffer.getvalue()
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in contents.items():
-            archive.writestr(name, content)
+    alter(path, "env_steps.npy", lambda _: buffer.getvalue())
     with pytest.raises(RegrowError, match="is cut short or altered"):
         load(path)
 

@@ -110,11 +110,8 @@ def predicted(run: Run, obs) -> np.ndarray:
 
 
 def test_it_learns_a_constant():
-    environment = ConstantReward()
-    run, _ = learned(environment)
-    obs = np.zeros(environment.observation_shape)
+    run, _ = learned(ConstantReward())
     np.testing.assert_allclose(predicted(run, run.state.observation), 1.0, atol=0.05)
-    del obs
 
 
 def test_it_learns_from_the_observation():

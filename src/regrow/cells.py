@@ -199,7 +199,7 @@ def _curve(log: Log, bins: int, *, before: float = float("nan")) -> list[float]:
     return learning_curve(log.episode_return, ended, bins=bins, before=before).tolist()
 
 
-def final_curve(log: Log) -> float:
+def mean_return(log: Log) -> float:
     """The mean return of the episodes in a log."""
     return _curve(log, 1)[0]
 

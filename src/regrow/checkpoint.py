@@ -159,7 +159,7 @@ def load(path: Path) -> Run:
         KeyError,
         ValueError,
         TypeError,
-        NotImplementedError,
+        NotImplementedError,  # zipfile's word for a compression method that is none
         RuntimeError,
     ) as error:
         raise damaged(path, str(error)) from error

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from regrow.cells import cells, final_curve, outcomes_of, run_cell
+from regrow.cells import cells, mean_return, outcomes_of, run_cell
 from regrow.checkpoint import claim_folder
 from regrow.plan import Diagnosis
 from regrow.run import random_policy, rehearsed
@@ -90,7 +90,7 @@ def verdict_of(plan: Diagnosis, folder: Path) -> Verdict:
         outcomes_of(plan, folder),
         inject=plan.injection(),
         resets=plan.resets(),
-        random_return=final_curve(random_policy(plan.environment, RANDOM_STEPS, seed=0)),
+        random_return=mean_return(random_policy(plan.environment, RANDOM_STEPS, seed=0)),
         smallest_effect=plan.smallest_effect,
         confidence=plan.confidence,
     )

@@ -15,7 +15,7 @@ FLOORS = [
     {"learner", "units", "widen"},
     {"replay", "environments", "agents", "gradients", "interventions", "probes", "triggers"},
     {"run", "checkpoint"},
-    {"subject", "verdict", "rules", "plan", "cells", "diagnose"},
+    {"subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"},
     {"results", "train", "studies"},
     {"report"},
     {"execution", "adapters"},
@@ -30,7 +30,7 @@ SEQUENCES = [
     ("layers", "network"),
     ("learner", "units", "widen"),
     ("run", "checkpoint"),
-    ("subject", "verdict", "rules", "plan", "cells", "diagnose"),
+    ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
     ("results", "train"),
 ]
 

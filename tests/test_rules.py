@@ -118,6 +118,15 @@ def test_a_rule_is_looked_at_once_per_env_step():
     assert checks[0].fired
 
 
+def test_a_rule_that_has_fired_as_often_as_it_may_is_not_looked_at_any_more():
+    run = Run.start(AGENT, ActionReward(), seed=0).advance(40)[0]
+    rules = texts("inject when weight_norm above 0.1 checked every 40", "reset every 40")
+    run, checks = followed(run, rules, [], math.nan)
+    run, checks = followed(run.advance(40)[0], rules, checks, math.nan)
+    assert [(check.env_steps, check.rule) for check in checks] == [(40, 0), (40, 1), (80, 1)]
+    assert [event.intervention for event in run.history] == ["inject", "reset", "reset"]
+
+
 def texts(*rules: str) -> list[Rule]:
     return [Rule.parse(text) for text in rules]
 

@@ -253,7 +253,10 @@ def test_a_wider_network_computes_what_it_did(network):
     kept = np.asarray(new.nu.weight) != 0
     assert kept.sum() == (np.asarray(old.nu.weight) != 0).sum()
     # New units learn: the gradient for what they send is not zero.
-    loss = lambda net: jnp.sum((net(x) - 3.0) ** 2)  # noqa: E731
+
+    def loss(net):
+        return jnp.sum((net(x) - 3.0) ** 2)
+
     gradient = jax.grad(loss)(after.network)
     assert float(jnp.abs(gradient.layers[-1].weight[network.layers[-1].below :]).max()) > 0
 

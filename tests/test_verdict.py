@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from regrow.errors import RegrowError
-from regrow.verdict import Outcome, Verdict, conclude
+from regrow.outcomes import Outcome
+from regrow.verdict import Verdict, conclude
 
 NOISE = np.array([-0.4, -0.1, 0.0, 0.2, 0.3])
 

@@ -24,13 +24,13 @@ from regrow.checkpoint import (
     write_json,
 )
 from regrow.families import describe, members
+from regrow.outcomes import Outcome
 from regrow.plan import BINS, Arm, Diagnosis
 from regrow.probes.base import PartProbe, Probe
-from regrow.rules import Check, Rule, followed, next_check, until_now
+from regrow.rules import Check, Rule, followed, next_check, recent_return, until_now
 from regrow.run import Run
 from regrow.statistics import learning_curve, realised_values
 from regrow.types import Log, Report
-from regrow.verdict import Outcome
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _branch(
         predicted=tuple(float(min(part.mean(dtype=np.float64), 1e30)) for part in predicted),
         realised=float(known.mean()) if known.size else 0.0,
         largest_reward=float(np.abs(log.reward).max()),
-        probes=measured(run),
+        probes=measured(run, since=load(fork.checkpoint(folder))),
         events=tuple((step, text) for step, text in run.history[len(plan.before) :]),
     )
     return asdict(outcome)
@@ -149,7 +149,8 @@ def _followed(
     saved = time.monotonic()
     while (now := run.env_steps) < until:
         if rules:
-            run, checks = followed(run, rules, checks, _recent_return(log))
+            finished = np.asarray(log.episode_return)[log.terminated | log.truncated]
+            run, checks = followed(run, rules, checks, recent_return(finished))
         run, more = run.advance(next_check(rules, now, min(now + piece, until)) - now)
         log = Log(*(np.concatenate(pair) for pair in zip(log, more, strict=True)))
         try:
@@ -161,12 +162,6 @@ def _followed(
             kept.write(run, log, checks)
             saved = time.monotonic()
     return run, log
-
-
-def _recent_return(log: Log) -> float:
-    """The mean return of the last 100 episodes of a log; NaN where there is none."""
-    returns = log.episode_return[log.terminated | log.truncated][-100:]
-    return float(returns.mean()) if returns.size else float("nan")
 
 
 _LOG_TYPES = (np.float32, np.bool_, np.bool_, np.float32, np.float32)
@@ -247,10 +242,15 @@ def every_probe(*, costly: bool = False) -> dict[str, Probe]:
     return probes
 
 
-def measured(run: Run, *, fresh: bool = False, costly: bool = False) -> dict[str, float]:
-    """Every probe, the costly ones only if asked for, on every Learner; a lone one goes unnamed."""
+def measured(
+    run: Run, *, fresh: bool = False, costly: bool = False, since: Run | None = None
+) -> dict[str, float]:
+    """Every probe, the costly ones only if asked for, on every Learner; a lone one goes unnamed.
+
+    `since`: what those compare with that look at a change; by default the start of training.
+    """
     probes = every_probe(costly=costly)
-    values = run.probe(tuple(probes.values()), fresh=fresh)
+    values = run.probe(tuple(probes.values()), fresh=fresh, since=since)
     return {
         name if len(each) == 1 else f"{learner}.{name}": value
         for name, each in zip(probes, values, strict=True)

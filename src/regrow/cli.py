@@ -274,8 +274,8 @@ def _train(options: argparse.Namespace) -> None:
     from regrow.families import describe, make
     from regrow.report.figure import draw_training
     from regrow.report.progress import progress
-    from regrow.rules import Rule
-    from regrow.train import RECENT, train
+    from regrow.rules import RECENT, Rule
+    from regrow.train import train
 
     one_core()
     keep_compiled_programs()

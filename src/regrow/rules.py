@@ -12,6 +12,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
+
 from regrow.errors import RegrowError, require
 from regrow.families import describe, make
 from regrow.interventions.base import Intervention
@@ -89,6 +91,16 @@ def _whole(text: str | None) -> int | None:
     return None if text is None else int(text)
 
 
+RECENT = 100
+"""Episodes whose mean return is the return of now."""
+
+
+def recent_return(returns: NDArray[Any]) -> float:
+    """The mean return of the last episodes, all of them given in order; NaN where there is none."""
+    recent = returns[-RECENT:]
+    return float(recent.mean()) if recent.size else math.nan
+
+
 class Check(NamedTuple):
     """One look of one rule: when, its number, what it saw, whether it acted."""
 
@@ -122,16 +134,20 @@ def followed(
 ) -> tuple[Run, list[Check]]:
     """(the run after what the rules ask for at this env step, the checks with those made now).
 
-    A rule that was looked at already at this env step is not looked at again.
+    A rule that was looked at already at this env step is not looked at again, and one that has
+    fired as often as it may not any more.
     """
     now, found = run.env_steps, list(checks)
     for number, rule in enumerate(rules):
         own = [check for check in found if check.rule == number]
+        acted = [check.env_steps for check in own if check.fired]
         if rule.trigger.next(now) != now or any(check.env_steps == now for check in own):
+            continue
+        if rule.trigger.spent(acted):
             continue
         value = _watched(run, rule.trigger, recent_return)
         seen = [*(Seen(check.env_steps, check.value) for check in own), Seen(now, value)]
-        fires = rule.trigger.fires(seen, [check.env_steps for check in own if check.fired])
+        fires = rule.trigger.fires(seen, acted)
         if fires:
             run = run.intervene(rule.intervention)
         found.append(Check(now, number, value, fires))

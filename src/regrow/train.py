@@ -25,7 +25,15 @@ from regrow.environments.base import Environment
 from regrow.errors import RegrowError, require
 from regrow.families import describe
 from regrow.results import write_table
-from regrow.rules import Check, Rule, check_rules, followed, next_check, until_now
+from regrow.rules import (
+    Check,
+    Rule,
+    check_rules,
+    followed,
+    next_check,
+    recent_return,
+    until_now,
+)
 from regrow.run import Run, rehearsed
 from regrow.types import Log, Report
 
@@ -57,8 +65,7 @@ class Diary(NamedTuple):
 
     def recent_return(self) -> float:
         """The mean return of the last episodes; NaN before the first."""
-        recent = self.episodes.returns[-RECENT:]
-        return float(recent.mean()) if recent.size else math.nan
+        return recent_return(self.episodes.returns)
 
 
 def train(
@@ -179,9 +186,6 @@ class _Training(NamedTuple):
             write_table(self.folder / "probes.parquet", pa.Table.from_pylist(diary.probes, _PROBES))
         save(run, self.folder / "run.ckpt")
 
-
-RECENT = 100
-"""Episodes whose mean return is the return of now."""
 
 _CHECKS = pa.schema(
     {

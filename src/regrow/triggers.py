@@ -24,12 +24,21 @@ class Seen(NamedTuple):
 
 
 class Trigger(abc.ABC):
-    """Decides, at the env steps at which it is due, whether to act."""
+    """Decides, at the env steps at which it is due, whether to act.
+
+    `times`: how often it fires at most; None is without limit.
+    """
+
+    times: int | None = None
 
     @property
     def watches(self) -> str:
         """What is measured at every look: a probe in the grammar, `RETURNS`, or nothing ("")."""
         return ""
+
+    def spent(self, fired: Sequence[int]) -> bool:
+        """Whether it has fired as often as it may; then nothing need be looked at any more."""
+        return self.times is not None and len(fired) >= self.times
 
     @abc.abstractmethod
     def next(self, now: int) -> int | None:
@@ -84,7 +93,7 @@ class Every(Trigger):
     def fires(self, seen: Sequence[Seen], fired: Sequence[int]) -> bool:
         """Until it has fired `times` times."""
         del seen
-        return self.times is None or len(fired) < self.times
+        return not self.spent(fired)
 
     def __str__(self) -> str:
         most = "" if self.times is None else f" at most {self.times} times"
@@ -130,7 +139,7 @@ class When(Trigger):
 
     def fires(self, seen: Sequence[Seen], fired: Sequence[int]) -> bool:
         """Whether the last looks since it fired were all beyond the level."""
-        if self.times is not None and len(fired) >= self.times:
+        if self.spent(fired):
             return False
         fresh = [look.value for look in seen if not fired or look.env_steps > fired[-1]]
         last = fresh[-self.patience :]
@@ -176,7 +185,7 @@ class Plateau(Trigger):
 
     def fires(self, seen: Sequence[Seen], fired: Sequence[int]) -> bool:
         """Whether the best return is `patience` looks ago."""
-        if self.times is not None and len(fired) >= self.times:
+        if self.spent(fired):
             return False
         best, waited = -math.inf, 0
         for look in seen:

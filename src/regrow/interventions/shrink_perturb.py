@@ -23,8 +23,8 @@ class ShrinkPerturb(LearnerIntervention):
 
     `shrink` S in [0, 1]; `perturb` P ≥ 0, with normal noise its standard deviation. `where`: which
     live layers; frozen heads stay. `target`: "copy" makes it a copy of the network; "own" treats it
-    alike with another draw, as SR-SPR and BBF do. The defaults are BBF's for its encoder;
-    `ash_adams_2020` and `sr_spr` have the other published values.
+    alike with another draw, as SR-SPR and BBF do. The defaults are BBF's S and P;
+    `sr_spr` has those of SR-SPR, `dash_baseline` those with normal noise in DASH's comparison.
     """
 
     shrink: float = 0.5

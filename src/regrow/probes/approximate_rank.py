@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from regrow.errors import require
-from regrow.probes.base import NOTHING_THERE, PartProbe, View
+from regrow.probes.base import NOTHING_THERE, PartProbe, View, enough
 from regrow.types import Scalar
 
 
@@ -29,5 +29,4 @@ class ApproximateRank(PartProbe):
         if sigma is None:
             return jnp.array(NOTHING_THERE)
         energy = jnp.square(sigma / jnp.where(sigma[0] > 0, sigma[0], 1.0))
-        reached = jnp.cumsum(energy) >= (1 - self.delta) * jnp.sum(energy)
-        return jnp.where(sigma[0] > 0, jnp.argmax(reached) + 1, 0).astype(jnp.float32)
+        return enough(energy, 1 - self.delta)

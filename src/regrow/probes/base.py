@@ -227,6 +227,12 @@ def quiet(size: Float[Array, "samples units"], tau: float) -> Bool[Array, " unit
     return score <= tau * jnp.mean(score)
 
 
+def enough(sizes: Float[Array, " rank"], held: float) -> Scalar:
+    """The least k for which the k first of some sizes, in falling order, hold a share of all."""
+    reached = jnp.cumsum(sizes) >= held * jnp.sum(sizes)
+    return jnp.where(sizes[0] > 0, jnp.argmax(reached) + 1, 0).astype(jnp.float32)
+
+
 def share(flags: Sequence[Shaped[Array, " _"]]) -> Scalar:
     """The share of units that are flagged, pooled over layers; NaN where there are none."""
     if not flags:

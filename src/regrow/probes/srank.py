@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from regrow.errors import require
-from regrow.probes.base import NOTHING_THERE, PartProbe, View
+from regrow.probes.base import NOTHING_THERE, PartProbe, View, enough
 from regrow.types import Scalar
 
 
@@ -26,7 +26,4 @@ class Srank(PartProbe):
     def measure(self, view: View) -> Scalar:
         """A whole number, at most the lesser of batch and features; 0 where all features are 0."""
         sigma = self.singular_values(view)
-        if sigma is None:
-            return jnp.array(NOTHING_THERE)
-        reached = jnp.cumsum(sigma) >= (1 - self.delta) * jnp.sum(sigma)
-        return jnp.where(sigma[0] > 0, jnp.argmax(reached) + 1, 0).astype(jnp.float32)
+        return jnp.array(NOTHING_THERE) if sigma is None else enough(sigma, 1 - self.delta)

@@ -1,7 +1,8 @@
 """Pictures for papers: learning curves with the fork marked. Draws, never computes."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 
 from regrow.checkpoint import write_atomically
 from regrow.results import UP_TO_FORK
+from regrow.rules import RECENT
 from regrow.run import Event
 from regrow.statistics import mean_band, running_mean
-from regrow.train import RECENT, Episodes
+from regrow.train import Episodes
 
 # Okabe & Ito 2008: eight colours that colour-blind people can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
@@ -39,9 +41,8 @@ def draw_curves(
     "fork". Bands are t intervals of the mean over seeds. `events`: for an arm, the env steps at
     which it acted in any seed, drawn as ticks at the bottom.
     """
-    with mpl.rc_context({"font.size": 10, "svg.hashsalt": "regrow"}):
-        figure = Figure(figsize=(8, 4.6), layout="constrained")
-        axes = figure.add_subplot()
+    over = "env steps (bands: 95% t intervals over seeds)"
+    with _returns_over(over, path, title, subtitle) as axes:
         _draw_arms(axes, curves, events or {})
         axes.axvline(fork_at, color=NEUTRAL, linestyle="--", linewidth=1)
         top = axes.get_xaxis_transform()
@@ -49,24 +50,13 @@ def draw_curves(
         axes.axhline(
             random_return, color=NEUTRAL, linestyle=":", linewidth=1, label="random policy"
         )
-        axes.set_xlabel("env steps (bands: 95% t intervals over seeds)")
-        axes.set_ylabel("return")
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.margins(x=0)
-        axes.set_title(subtitle, loc="left", fontsize=9, color=NEUTRAL)
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
-        _write(figure, path)
 
 
 def draw_training(
     path: Path, episodes: Episodes, events: Sequence[Event], *, title: str, subtitle: str
 ) -> None:
     """Writes the returns of one run to `path`: episodes, their running mean, and every event."""
-    with mpl.rc_context({"font.size": 10, "svg.hashsalt": "regrow"}):
-        figure = Figure(figsize=(8, 4.6), layout="constrained")
-        axes = figure.add_subplot()
+    with _returns_over("env steps", path, title, subtitle) as axes:
         axes.plot(*episodes[:2], ".", color=NEUTRAL, alpha=0.15, markersize=2, rasterized=True)
         mean = running_mean(episodes.returns, RECENT)
         axes.plot(episodes.env_steps, mean, color=COLOURS[0], label=f"mean of {RECENT} episodes")
@@ -76,7 +66,16 @@ def draw_training(
             for i, step in enumerate(at):
                 label = f"{name} ({len(at)}×)" if i == 0 else None
                 axes.axvline(step, color=colour, linestyle="--", linewidth=1, label=label)
-        axes.set_xlabel("env steps")
+
+
+@contextmanager
+def _returns_over(over: str, path: Path, title: str, subtitle: str) -> Generator[Axes]:
+    """Axes to draw returns on; what stands around them is added at the end, and all is written."""
+    with mpl.rc_context({"font.size": 10, "svg.hashsalt": "regrow"}):
+        figure = Figure(figsize=(8, 4.6), layout="constrained")
+        axes = figure.add_subplot()
+        yield axes
+        axes.set_xlabel(over)
         axes.set_ylabel("return")
         axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
         axes.spines[["top", "right"]].set_visible(False)
@@ -84,12 +83,8 @@ def draw_training(
         axes.set_title(subtitle, loc="left", fontsize=9, color=NEUTRAL)
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
-        _write(figure, path)
-
-
-def _write(figure: Figure, path: Path) -> None:
-    picture = io.BytesIO()
-    figure.savefig(picture, format=path.suffix.lstrip(".") or "png", dpi=150)
+        picture = io.BytesIO()
+        figure.savefig(picture, format=path.suffix.lstrip(".") or "png", dpi=150)
     write_atomically(path, lambda file: file.write(picture.getvalue()))
 
 

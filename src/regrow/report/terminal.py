@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from regrow.outcomes import Outcome
 from regrow.statistics import Interval
-from regrow.verdict import INCONCLUSIVE, LOSS, Outcome, Verdict
+from regrow.verdict import INCONCLUSIVE, LOSS, Verdict
 
 _COLOUR = {LOSS: "red", INCONCLUSIVE: "yellow"}
 

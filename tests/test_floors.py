@@ -14,7 +14,7 @@ FLOORS = [
     {"adam", "layers", "network"},
     {"learner", "units", "widen"},
     {"replay", "environments", "agents", "gradients", "interventions", "probes", "triggers"},
-    {"run", "checkpoint"},
+    {"loop", "hosted", "run", "checkpoint"},
     {"subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"},
     {"results", "train", "studies"},
     {"report"},
@@ -29,7 +29,7 @@ SEQUENCES = [
     ("errors", "statistics"),
     ("layers", "network"),
     ("learner", "units", "widen"),
-    ("run", "checkpoint"),
+    ("loop", "hosted", "run", "checkpoint"),
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
     ("results", "train"),
 ]

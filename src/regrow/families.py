@@ -2,7 +2,9 @@
 
 A member is the one public class of a file: `double_dqn.py` holds `DoubleDQN` and is called
 `double_dqn`; `environments/minatar/breakout.py` holds `Breakout` and is called `minatar/breakout`.
-Anywhere a name is accepted, fields may be given as in Python: `fit_noise(redraw=False)`.
+Anywhere a name is accepted, fields may be given as in Python: `fit_noise(redraw=False)`. A class
+may stand for many: `Control` is `named_by = "task"`, and `control/walker-walk` is its task of that
+name.
 """
 
 import ast
@@ -18,7 +20,7 @@ from typing import Any
 
 from regrow.errors import RegrowError, require, unknown
 
-_SPEC = re.compile(r"\s*([A-Za-z_][\w/]*)\s*(\(.*\))?\s*", re.DOTALL)
+_SPEC = re.compile(r"\s*([A-Za-z_][\w/.-]*)\s*(\(.*\))?\s*", re.DOTALL)
 
 
 def members(family: str) -> Mapping[str, type]:
@@ -49,10 +51,14 @@ def make(family: str, text: str) -> Any:
         raise RegrowError(f"'{text}' is not a name with fields; write e.g. fit_noise(redraw=False)")
     name, arguments = match[1], match[2] or "()"
     family_members = members(family)
-    if name not in family_members:
-        raise unknown(kind, name, family_members)
-    member = family_members[name]
     fields = _parsed(text, arguments)
+    if name not in family_members:
+        name, _, rest = name.partition("/")
+        named_by = getattr(family_members.get(name), "named_by", None)
+        if named_by is None or not rest or named_by in fields:
+            raise unknown(kind, match[1], family_members)
+        fields[named_by] = rest
+    member = family_members[name]
     known = field_types(member)
     for field, value in fields.items():
         if field not in known:
@@ -125,12 +131,14 @@ def name_of(member: Any) -> str:
 
 def describe(member: Any) -> str:
     """A member in the grammar that `make` reads, without the fields left at their defaults."""
+    named_by = getattr(member, "named_by", None)
     changed = [
         f"{field.name}={getattr(member, field.name)!r}"
         for field in dataclasses.fields(member)
-        if getattr(member, field.name) != field.default
+        if getattr(member, field.name) != field.default and field.name != named_by
     ]
-    return name_of(member) + (f"({', '.join(changed)})" if changed else "")
+    name = name_of(member) + (f"/{getattr(member, named_by)}" if named_by else "")
+    return name + (f"({', '.join(changed)})" if changed else "")
 
 
 def summary(member: type) -> str:

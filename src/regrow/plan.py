@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from regrow.agents.base import Agent
-from regrow.environments.base import Environment
+from regrow.environments.base import World
 from regrow.errors import require
 from regrow.families import describe, make
 from regrow.interventions.base import Intervention
@@ -62,7 +62,7 @@ class Arm(NamedTuple):
 DEFAULT_ARMS = ("nothing", "again", "inject", "reset")
 
 
-def arms_at_every_split(agent: Agent, environment: Environment) -> tuple[str, ...]:
+def arms_at_every_split(agent: Agent, environment: World) -> tuple[str, ...]:
     """The default arms, with an injection at every split of the agent's networks."""
     state = rehearsed(agent, environment, ())
     layers = min(len(learner.network.layers) for learner in learners(state.agent).values())
@@ -80,7 +80,7 @@ class Diagnosis:
     """
 
     agent: Agent
-    environment: Environment
+    environment: World
     arms: tuple[Arm, ...] = tuple(Arm.parse(name) for name in DEFAULT_ARMS)
     seeds: int = 5
     fork_at: int = 60_000

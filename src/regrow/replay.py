@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from regrow.errors import require
-from regrow.types import Key, Transition
+from regrow.types import ActionSpace, Continuous, Key, Transition
 
 
 class Replay(eqx.Module):
@@ -23,13 +23,17 @@ class Replay(eqx.Module):
     size: Int[Array, ""]
 
     @staticmethod
-    def empty(capacity: int, shape: tuple[int, ...], dtype: np.dtype) -> "Replay":
+    def empty(
+        capacity: int, shape: tuple[int, ...], dtype: np.dtype, actions: ActionSpace
+    ) -> "Replay":
         """Room for `capacity` transitions with observations of one shape and dtype."""
         require(capacity > 0, f"replay_capacity is {capacity}; it must be at least 1")
         observations = jnp.zeros((capacity, *shape), dtype)
         storage = Transition(
             obs_tm1=observations,
-            action=jnp.zeros(capacity, jnp.int32),
+            action=jnp.zeros((capacity, actions.size))
+            if isinstance(actions, Continuous)
+            else jnp.zeros(capacity, jnp.int32),
             reward=jnp.zeros(capacity),
             discount=jnp.zeros(capacity),
             obs_t=jnp.copy(observations),
@@ -39,7 +43,7 @@ class Replay(eqx.Module):
     @property
     def capacity(self) -> int:
         """How many transitions there is room for."""
-        return self.storage.action.shape[0]
+        return self.storage.reward.shape[0]
 
     def add(self, transition: Transition) -> "Replay":
         """With one more transition, in place of the oldest when full."""

@@ -1,51 +1,30 @@
-"""The training loop: one pytree, advanced in compiled chunks.
+"""A training run: one pytree, started, advanced, forked, intervened in, probed.
 
-    round = env_steps_per_round × (act, step, add to replay), then updates_per_round × (sample,
-    update)
-
-Environment, replay and update stay on the device inside one compiled loop with donated state.
 Nothing that matters is kept elsewhere: a Run that was saved and loaded goes on bit for bit as if it
-had never stopped, and so does a fork with nothing done to it.
+had never stopped, and so does a fork with nothing done to it. `loop.py` and `hosted.py` advance it.
 """
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+from jaxtyping import Array, PyTree
 
+from regrow import hosted, loop
 from regrow.agents.base import Agent
-from regrow.environments.base import Environment
+from regrow.environments.base import HostEnvironment, World
 from regrow.errors import RegrowError, require
 from regrow.families import describe
 from regrow.interventions.base import Intervention
 from regrow.learner import map_learners
+from regrow.loop import State
 from regrow.probes.base import Past, Probe
 from regrow.replay import Replay
-from regrow.streams import key_at, keys_from
-from regrow.types import Key, Keys, Log, Transition
-
-ROUNDS_PER_CHUNK = 500
-
-
-class State(eqx.Module):
-    """Everything that changes while a Run advances."""
-
-    # evolving
-    agent: PyTree
-    environment: PyTree
-    observation: Shaped[Array, "*obs"]
-    episode_return: Float[Array, ""]
-    replay: Replay
-    # random numbers: keys derive from (root, stream, counter)
-    root: Key
-    origin: Key  # the root that the Run started with; a fork with other draws keeps it
-    env_steps: Int[Array, ""]
-    updates: Int[Array, ""]
+from regrow.streams import key_at
+from regrow.types import Key, Log, Transition
 
 
 class Event(NamedTuple):
@@ -60,27 +39,18 @@ class Run(eqx.Module):
 
     state: State
     agent: Agent = eqx.field(static=True)
-    environment: Environment = eqx.field(static=True)
+    environment: World = eqx.field(static=True)
     history: tuple[Event, ...] = eqx.field(static=True, default=())
 
     @staticmethod
-    def start(agent: Agent, environment: Environment, *, seed: int) -> "Run":
+    def start(agent: Agent, environment: World, *, seed: int) -> "Run":
         """A Run at env step 0; everything random in it follows from `seed`."""
         root = jax.random.key(seed)
-        environment_state, observation = environment.reset(key_at(root, "reset", 0))
-        shape, dtype = environment.observation_shape, environment.observation_dtype
-        state = State(
-            agent=_initial(agent, environment, root),
-            environment=environment_state,
-            observation=observation,
-            episode_return=jnp.array(0.0),
-            replay=Replay.empty(agent.replay_capacity, shape, dtype),
-            root=root,
-            origin=root,
-            env_steps=jnp.array(0),
-            updates=jnp.array(0),
-        )
-        return Run(_unshared(state), agent, environment)
+        if isinstance(environment, HostEnvironment):
+            first = hosted.first(environment, root)
+        else:
+            first = loop.first(environment, root)
+        return Run(_unshared(_begun(agent, environment, root, *first)), agent, environment)
 
     @property
     def env_steps(self) -> int:
@@ -99,18 +69,11 @@ class Run(eqx.Module):
             f"env_steps is {env_steps}; it must be a positive multiple of {per_round}, "
             f"the env steps per round at a replay ratio of {self.agent.replay_ratio}",
         )
-        state, now, end = self._alive().state, self.env_steps, self.env_steps + env_steps
-        warm = -(-self.agent.learn_start // per_round) * per_round  # whole rounds
-        logs: list[Log] = []
-        while now < end:
-            learning = now >= warm
-            until = end if learning else min(end, warm)
-            rounds = min((until - now) // per_round, ROUNDS_PER_CHUNK)
-            state, log = _chunk(state, jnp.array(rounds), self.agent, self.environment, learning)
-            steps = rounds * per_round
-            logs.append(jax.tree.map(lambda x, steps=steps: np.asarray(x)[:steps], log))
-            now += steps
-        log = jax.tree.map(lambda *parts: np.concatenate(parts), *logs)
+        state = self._alive().state
+        if isinstance(self.environment, HostEnvironment):
+            state, log = hosted.advanced(state, self.agent, self.environment, env_steps)
+        else:
+            state, log = loop.advanced(state, self.agent, self.environment, env_steps)
         return Run(state, self.agent, self.environment, self.history), log
 
     def fork(self, draws: int = 0) -> "Run":
@@ -176,10 +139,26 @@ class Run(eqx.Module):
         return self
 
 
-def _initial(agent: Agent, environment: Environment, root: Key) -> PyTree:
+def _begun(agent: Agent, environment: World, root: Key, world: PyTree, observation: Array) -> State:
+    """The state at env step 0, given that of the environment and what is seen first."""
+    shape, dtype = environment.observation_shape, environment.observation_dtype
+    return State(
+        agent=_initial(agent, environment, root),
+        environment=world,
+        observation=observation,
+        episode_return=jnp.array(0.0),
+        replay=Replay.empty(agent.replay_capacity, shape, dtype, environment.action_space),
+        root=root,
+        origin=root,
+        env_steps=jnp.array(0),
+        updates=jnp.array(0),
+    )
+
+
+def _initial(agent: Agent, environment: World, root: Key) -> PyTree:
     """The agent's state before training, the same in every bit whenever it is asked for."""
     shape, dtype = environment.observation_shape, environment.observation_dtype
-    return agent.init(shape, dtype, environment.num_actions, key_at(root, "init", 0))
+    return agent.init(shape, dtype, environment.action_space, key_at(root, "init", 0))
 
 
 @functools.partial(jax.jit, static_argnames=("probes", "agent", "fresh"))
@@ -197,16 +176,19 @@ def _probed(
     return [probe(state, agent=agent, batch=batch, key=key, past=past) for probe in probes]
 
 
-def rehearsed(
-    agent: Agent, environment: Environment, interventions: Sequence[Intervention]
-) -> State:
+def rehearsed(agent: Agent, environment: World, interventions: Sequence[Intervention]) -> State:
     """The shapes of a Run's state after some interventions, without computing any of it.
 
     Raises what the interventions raise where they cannot be carried out on this agent.
     """
 
     def start() -> State:
-        state = Run.start(agent, environment, seed=0).state
+        root = jax.random.key(0)
+        if isinstance(environment, HostEnvironment):
+            first = hosted.blank(environment)
+        else:
+            first = loop.first(environment, root)
+        state = _begun(agent, environment, root, *first)
         changed = state.agent
         for intervention in interventions:
             changed = intervention(
@@ -217,26 +199,12 @@ def rehearsed(
     return jax.eval_shape(start)
 
 
-def random_policy(environment: Environment, env_steps: int, *, seed: int) -> Log:
+def random_policy(environment: World, env_steps: int, *, seed: int) -> Log:
     """What actions drawn uniformly collect in `env_steps`; their predicted value is NaN."""
-
-    @jax.jit
-    def played(root: Key) -> Log:
-        def step(carry: Any, keys: dict[str, Key]) -> tuple[Any, Log]:
-            state, total = carry
-            action = jax.random.randint(keys["act"], (), 0, environment.num_actions)
-            state, step = environment.step(state, action, keys["step"])
-            total, ended = total + step.reward, step.terminated | step.truncated
-            state = _either(ended, environment.restart(state, keys["reset"])[0], state)
-            log = Log(step.reward, step.terminated, step.truncated, total, jnp.array(jnp.nan))
-            return (state, jnp.where(ended, 0.0, total)), log
-
-        keys = {name: keys_from(root, name, 0, env_steps) for name in ("act", "step", "reset")}
-        start, _ = environment.reset(key_at(root, "first reset", 0))
-        return jax.lax.scan(step, (start, jnp.array(0.0)), keys)[1]
-
-    log = played(key_at(jax.random.key(seed), "random policy", 0))
-    return jax.tree.map(np.asarray, log)
+    root = key_at(jax.random.key(seed), "random policy", 0)
+    if isinstance(environment, HostEnvironment):
+        return hosted.random_policy(environment, env_steps, root)
+    return loop.random_policy(environment, env_steps, root)
 
 
 def _unshared(state: State) -> State:
@@ -249,91 +217,3 @@ def _intervened(
     state: PyTree, replay: Replay, key: Key, intervention: Intervention, agent: Agent
 ) -> PyTree:
     return intervention(state, agent=agent, experience=replay, key=key)
-
-
-@functools.partial(
-    jax.jit, static_argnames=("agent", "environment", "learning"), donate_argnames="state"
-)
-def _chunk(
-    state: State, rounds: Int[Array, ""], agent: Agent, environment: Environment, learning: bool
-) -> tuple[State, Log]:
-    """`rounds` rounds, at most ROUNDS_PER_CHUNK; the log has room for that many."""
-    steps, updates = agent.env_steps_per_round, agent.updates_per_round
-    length = ROUNDS_PER_CHUNK * steps
-    keys = {
-        name: keys_from(state.root, name, state.env_steps, length).reshape(-1, steps)
-        for name in ("act", "step", "reset")
-    }
-    sampling = keys_from(state.root, "sample", state.updates, ROUNDS_PER_CHUNK * updates)
-    sampling = sampling.reshape(-1, updates)
-
-    def body(i: Int[Array, ""], carry: tuple[State, Log]) -> tuple[State, Log]:
-        state, log = carry
-        now = {name: ks[i] for name, ks in keys.items()}
-        state, entries = jax.lax.scan(
-            lambda state, keys: _env_step(state, keys, agent, environment), state, now
-        )
-        log = jax.tree.map(
-            lambda buffer, entry: jax.lax.dynamic_update_slice(buffer, entry, (i * steps,)),
-            log,
-            entries,
-        )
-        if learning:
-            state = _updated(state, sampling[i], agent)
-        return state, log
-
-    return jax.lax.fori_loop(0, rounds, body, (state, _empty_log(length)))
-
-
-def _empty_log(length: int) -> Log:
-    number, flag = jnp.zeros(length), jnp.zeros(length, bool)
-    return Log(number, flag, flag, number, number)
-
-
-def _env_step(
-    state: State, keys: dict[str, Key], agent: Agent, environment: Environment
-) -> tuple[State, Log]:
-    """Act, step, store; where the episode ended, start the next one."""
-    action, value = agent.act(state.agent, state.observation, state.env_steps, keys["act"])
-    after, step = environment.step(state.environment, action, keys["step"])
-    discount = 1.0 - step.terminated.astype(jnp.float32)
-    transition = Transition(state.observation, action, step.reward, discount, step.observation)
-    ended = step.terminated | step.truncated
-    fresh = environment.restart(after, keys["reset"])
-    after, observation = _either(ended, fresh, (after, step.observation))
-    episode_return = state.episode_return + step.reward
-    log = Log(step.reward, step.terminated, step.truncated, episode_return, value)
-    state = State(
-        agent=state.agent,
-        environment=after,
-        observation=observation,
-        episode_return=jnp.where(ended, 0.0, episode_return),
-        replay=state.replay.add(transition),
-        root=state.root,
-        origin=state.origin,
-        env_steps=state.env_steps + 1,
-        updates=state.updates,
-    )
-    return state, log
-
-
-def _either(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
-
-
-def _updated(state: State, keys: Keys, agent: Agent) -> State:
-    """One update per key."""
-    if len(keys) == 1:
-        # A loop of length one makes the round a quarter longer: XLA copies what it carries.
-        return _update(state, keys[0], agent)
-    return jax.lax.scan(lambda state, key: (_update(state, key, agent), None), state, keys)[0]
-
-
-def _update(state: State, key: Key, agent: Agent) -> State:
-    sampling, learning = jax.random.split(key)
-    batch = state.replay.sample(sampling, agent.batch_size)
-    return eqx.tree_at(
-        lambda s: (s.agent, s.updates),
-        state,
-        (agent.update(state.agent, batch, learning), state.updates + 1),
-    )

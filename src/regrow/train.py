@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from regrow.agents.base import Agent
 from regrow.cells import measured
 from regrow.checkpoint import SAVE_EVERY, claim_folder, load, read_json, save
-from regrow.environments.base import Environment
+from regrow.environments.base import World
 from regrow.errors import RegrowError, require
 from regrow.families import describe
 from regrow.results import write_table
@@ -70,7 +70,7 @@ class Diary(NamedTuple):
 
 def train(
     agent: Agent,
-    environment: Environment,
+    environment: World,
     folder: Path,
     *,
     env_steps: int,

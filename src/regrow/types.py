@@ -9,12 +9,33 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 from jaxtyping import Key as KeyArray
 
 Key = PRNGKeyArray
 Keys = KeyArray[Array, " count"]
 Scalar = Float[Array, ""]
+
+
+class Discrete(NamedTuple):
+    """Actions numbered from 0."""
+
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.number} discrete actions"
+
+
+class Continuous(NamedTuple):
+    """Actions that are vectors with every entry in [−1, 1]."""
+
+    size: int
+
+    def __str__(self) -> str:
+        return f"continuous actions of {self.size} numbers"
+
+
+ActionSpace = Discrete | Continuous
 
 Report = Callable[[str, int], None]
 """`report(phase, env_steps)`: so many more env steps are done. It may raise to stop the work."""
@@ -24,7 +45,7 @@ class Transition(NamedTuple):
     """One step of experience; with a leading axis on every field, a batch of them."""
 
     obs_tm1: Shaped[Array, "*batch_and_obs"]
-    action: Int[Array, "*batch"]
+    action: Shaped[Array, "*batch_and_action"]  # a number, or a vector where it is continuous
     reward: Float[Array, "*batch"]
     discount: Float[Array, "*batch"]
     obs_t: Shaped[Array, "*batch_and_obs"]

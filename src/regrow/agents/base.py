@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from regrow.errors import require
-from regrow.types import Key, Transition
+from regrow.types import ActionSpace, Key, Transition
 
 State = PyTree[Any]
 
@@ -59,14 +59,17 @@ class Agent(abc.ABC):
 
     @abc.abstractmethod
     def init(
-        self, shape: tuple[int, ...], dtype: np.dtype[Any], num_actions: int, key: Key
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], actions: ActionSpace, key: Key
     ) -> State:
-        """The state before training, for observations of `shape` and `dtype`."""
+        """The state before training, for observations of `shape` and `dtype`.
+
+        Raises `RegrowError` for observations or actions that the agent does not handle.
+        """
 
     @abc.abstractmethod
     def act(
         self, state: State, obs: Shaped[Array, "*obs"], env_steps: Int[Array, ""], key: Key
-    ) -> tuple[Int[Array, ""], Float[Array, ""]]:
+    ) -> tuple[Shaped[Array, "*action"], Float[Array, ""]]:
         """(action, the value predicted for taking it), exploring as at `env_steps` of training."""
 
     @abc.abstractmethod

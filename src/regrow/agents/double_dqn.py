@@ -24,7 +24,7 @@ from regrow.errors import RegrowError, require
 from regrow.families import make_all
 from regrow.learner import Learner, Optimizer
 from regrow.network import Network, convolutional, mlp
-from regrow.types import Key, Scalar, Transition
+from regrow.types import ActionSpace, Discrete, Key, Scalar, Transition
 
 
 class DoubleDQNState(eqx.Module):
@@ -83,11 +83,16 @@ class DoubleDQN(Agent):
         return Optimizer(self.optimizer, self.learning_rate, self.epsilon, terms=terms)
 
     def init(
-        self, shape: tuple[int, ...], dtype: np.dtype[Any], num_actions: int, key: Key
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], actions: ActionSpace, key: Key
     ) -> DoubleDQNState:
-        """A fresh network with its target; `RegrowError` unless `shape` has 1 or 3 axes."""
+        """A fresh network with its target.
+
+        Raises `RegrowError` unless `shape` has 1 or 3 axes and the actions are discrete.
+        """
         del dtype
-        network = self._network(shape, num_actions, key)
+        if not isinstance(actions, Discrete):
+            raise RegrowError(f"double_dqn takes discrete actions, not {actions}; try sac")
+        network = self._network(shape, actions.number, key)
         return DoubleDQNState(Learner.create(network, self._optimizer()), jnp.array(0))
 
     def _network(self, shape: tuple[int, ...], num_actions: int, key: Key) -> Network:

@@ -1,16 +1,21 @@
-"""The contract of an environment: pure functions of a state, an action and a key.
+"""The contract of an environment: on the device or on the host.
 
 An environment never resets itself and never hides its last observation: `step` returns the
 observation that follows the action, also when the episode ends there, and says why it ended.
 `terminated` means that nothing follows (no bootstrap); `truncated` means that a clock stopped the
 episode (bootstrap).
 
-`reset` starts a training: its first episode. The episodes after that are started by `restart`,
-which is handed the state in which the one before ended, so that an environment may keep something
-across episodes. By default it keeps nothing and resets.
-
 An environment is a frozen dataclass: its fields are its options, it prints, compares and hashes by
 value, so it can be a static argument of a compiled function.
+
+On the device (`Environment`) it is pure functions of a state, an action and a key. `reset` starts a
+training: its first episode. The episodes after that are started by `restart`, which is handed the
+state in which the one before ended, so that an environment may keep something across episodes. By
+default it keeps nothing and resets.
+
+On the host (`HostEnvironment`) it makes simulators, which change as they are stepped. What would
+make two of them go on alike is their snapshot, a string of bytes; where a simulator has none, a
+fork and a loaded run begin a new episode.
 """
 
 import abc
@@ -18,8 +23,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+from numpy.typing import NDArray
 
-from regrow.types import Key
+from regrow.types import ActionSpace, Discrete, Key
 
 State = PyTree[Any]
 
@@ -33,8 +39,8 @@ class Step(NamedTuple):
     truncated: Bool[Array, ""]
 
 
-class Environment(abc.ABC):
-    """An environment that runs on the device, one episode at a time; vmap it for more."""
+class Spaces(abc.ABC):
+    """What agents see of an environment, wherever it runs."""
 
     @property
     @abc.abstractmethod
@@ -48,8 +54,22 @@ class Environment(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def action_space(self) -> ActionSpace:
+        """What may be done: numbered actions, or vectors."""
+
+
+class Environment(Spaces):
+    """An environment that runs on the device, one episode at a time; vmap it for more."""
+
+    @property
+    @abc.abstractmethod
     def num_actions(self) -> int:
         """How many discrete actions there are; they are numbered from 0."""
+
+    @property
+    def action_space(self) -> ActionSpace:
+        """The numbered actions."""
+        return Discrete(self.num_actions)
 
     @abc.abstractmethod
     def reset(self, key: Key) -> tuple[State, Shaped[Array, "*obs"]]:
@@ -67,3 +87,48 @@ class Environment(abc.ABC):
     @abc.abstractmethod
     def step(self, state: State, action: Int[Array, ""], key: Key) -> tuple[State, Step]:
         """One env step: (next state, what follows the action)."""
+
+
+class HostStep(NamedTuple):
+    """What follows an action on the host."""
+
+    observation: NDArray[Any]
+    reward: float
+    terminated: bool
+    truncated: bool
+
+
+class Simulator(abc.ABC):
+    """A live simulation on the host; it changes as it is stepped."""
+
+    @abc.abstractmethod
+    def reset(self, seed: int) -> NDArray[Any]:
+        """Starts an episode, all chance in it drawn from `seed`: its first observation."""
+
+    @abc.abstractmethod
+    def step(self, action: NDArray[Any]) -> HostStep:
+        """One env step."""
+
+    @abc.abstractmethod
+    def snapshot(self) -> NDArray[np.uint8]:
+        """What makes another simulator of this environment go on as this one; it may be empty."""
+
+    @abc.abstractmethod
+    def restore(self, snapshot: NDArray[np.uint8]) -> None:
+        """Goes on where the simulator was from which the snapshot was taken."""
+
+
+class HostEnvironment(Spaces):
+    """An environment that is simulated on the host, in Python or C++."""
+
+    @property
+    @abc.abstractmethod
+    def snapshot_size(self) -> int:
+        """How many bytes a snapshot has; 0 where the simulation cannot be copied."""
+
+    @abc.abstractmethod
+    def simulator(self) -> Simulator:
+        """A new simulation. Raises `RegrowError` where a package that it needs is not there."""
+
+
+World = Environment | HostEnvironment

@@ -6,16 +6,20 @@ does.
 """
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
+from regrow.errors import require
+from regrow.families import name_of
 from regrow.learner import Learner, map_named
 from regrow.types import Key, Transition
+from regrow.units import quiet, recycled
 
 State = PyTree[Any]
+Scores = Sequence[Float[Array, " _"]]
 
 
 @runtime_checkable
@@ -77,17 +81,13 @@ class Intervention(abc.ABC):
 
 
 @dataclass(frozen=True)
-class LearnerIntervention(Intervention):
-    """An intervention that treats every Learner alike.
+class SelectiveIntervention(Intervention):
+    """An intervention that treats the Learners that it is told to, each by itself.
 
     `only`: the Learners to treat, by name, e.g. "critic" or "actor critic"; empty means all.
     """
 
     only: str = field(default="", kw_only=True)
-
-    def change(self, learner: Learner, key: Key) -> Learner:
-        """One Learner afterwards; for those that need nothing but the Learner."""
-        raise NotImplementedError(f"{type(self).__name__} treats Learners in its own __call__")
 
     def mapped(
         self, change: Callable[[str, Learner, Key], Learner], state: State, key: Key
@@ -95,7 +95,65 @@ class LearnerIntervention(Intervention):
         """The agent's state with `change(name, learner, key)` for the chosen Learners."""
         return map_named(change, state, key, only=self.only.split())
 
+
+@dataclass(frozen=True)
+class LearnerIntervention(SelectiveIntervention):
+    """An intervention that needs nothing but the Learner, and treats every one alike."""
+
+    @abc.abstractmethod
+    def change(self, learner: Learner, key: Key) -> Learner:
+        """One Learner afterwards."""
+
     def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
         """The agent's state with the chosen Learners changed, each with its own key."""
         del agent, experience
         return self.mapped(lambda _, learner, key: self.change(learner, key), state, key)
+
+
+@dataclass(frozen=True)
+class Recycling(SelectiveIntervention):
+    """An intervention that draws quiet hidden units anew and silences what they send.
+
+    A member says by which score units are quiet, and calls `renewed` with it. `tau`: the share of
+    the layer's mean score up to which a unit is quiet. `transitions`: how many, from the replay,
+    the score is measured on.
+    """
+
+    tau: float = 0.0
+    transitions: int = 256
+
+    needs_experience: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        name = name_of(self)
+        require(self.tau >= 0, f"{name}: tau is {self.tau}; it must be 0 or more")
+        require(
+            self.transitions >= 1,
+            f"{name}: transitions is {self.transitions}; it must be at least 1",
+        )
+
+    @property
+    def keeps_optimizer_tree(self) -> bool:
+        """False: the elements that are new have ages of their own."""
+        return False
+
+    def renewed(self, state: State, scores: Mapping[str, Scores], key: Key) -> State:
+        """The agent's state with its quiet units drawn anew.
+
+        `scores`: by Learner, for every hidden layer one number per unit. Raises `RegrowError` for a
+        network without hidden units.
+        """
+
+        def change(name: str, learner: Learner, key: Key) -> Learner:
+            require_hidden_units(self, name, learner)
+            return recycled(learner, [quiet(score, self.tau) for score in scores[name]], key)
+
+        return self.mapped(change, state, key)
+
+
+def require_hidden_units(intervention: Intervention, name: str, learner: Learner) -> None:
+    """Raises `RegrowError` where the network of the Learner `name` has no hidden units."""
+    require(
+        len(learner.network.layers) > 1,
+        f"{name_of(intervention)}: the network of '{name}' has no hidden units",
+    )

@@ -1,7 +1,7 @@
 """The training loop: one pytree, advanced in compiled chunks.
 
     round = env_steps_per_round × (act, step, add to replay), then updates_per_round × (sample,
-    update)
+    update, and what the Learners do after an update by habit)
 
 Environment, replay and update stay on the device inside one compiled loop with donated state.
 Nothing that matters is kept elsewhere: a Run that was saved and loaded goes on bit for bit as if it
@@ -23,10 +23,10 @@ from regrow.environments.base import Environment
 from regrow.errors import RegrowError, require
 from regrow.families import describe
 from regrow.interventions.base import Intervention
-from regrow.learner import map_learners
+from regrow.learner import learners, map_learners, tended
 from regrow.probes.base import Past, Probe
 from regrow.replay import Replay
-from regrow.streams import key_at, keys_from
+from regrow.streams import key_at, keys_from, stream
 from regrow.types import Key, Keys, Log, Transition
 
 ROUNDS_PER_CHUNK = 500
@@ -332,8 +332,7 @@ def _updated(state: State, keys: Keys, agent: Agent) -> State:
 def _update(state: State, key: Key, agent: Agent) -> State:
     sampling, learning = jax.random.split(key)
     batch = state.replay.sample(sampling, agent.batch_size)
-    return eqx.tree_at(
-        lambda s: (s.agent, s.updates),
-        state,
-        (agent.update(state.agent, batch, learning), state.updates + 1),
-    )
+    after = agent.update(state.agent, batch, learning)
+    if any(learner.habits for learner in learners(after).values()):
+        after = tended(after, agent.inputs(batch), stream(key, "habits"))
+    return eqx.tree_at(lambda s: (s.agent, s.updates), state, (after, state.updates + 1))

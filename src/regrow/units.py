@@ -7,6 +7,7 @@ read it.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -112,7 +113,7 @@ def recycled(learner: Learner, masks: Masks, key: Key) -> Learner:
 
     `masks`: one per hidden layer. What comes in is drawn by the layer's own initialiser; what goes
     out is 0, in frozen heads that read the unit too. The statistics of both start anew, each
-    element's age included. A target follows when it is next copied.
+    element's age included. A target follows when it is next copied; memories of habits stay.
     """
     network = learner.network
     layers, fresh = list(network.layers), network.fresh(key).layers
@@ -133,7 +134,19 @@ def recycled(learner: Learner, masks: Masks, key: Key) -> Learner:
         for each in zip(learner.statistics, fresh_statistics, new, layers, strict=False)
     ]
     statistics = (*live, *learner.statistics[len(layers) :])
-    return Learner(network, learner.target, statistics, learner.optimizer)
+    return replace(learner, network=network, statistics=statistics)
+
+
+def recycled_where_any(learner: Learner, masks: Masks, key: Key) -> Learner:
+    """`recycled`, but only where some unit is masked; ages must be counted by element already.
+
+    A branch, where `recycled` itself draws a whole network to choose from. It is for what acts at
+    every update and renews a unit now and then.
+    """
+    some = jnp.any(jnp.concatenate(masks))
+    return jax.lax.cond(
+        some, lambda learner: recycled(learner, masks, key), lambda learner: learner, learner
+    )
 
 
 def _deaf(pair: Pair, units: Bool[Array, " units"]) -> Pair:

@@ -3,6 +3,8 @@
 An intervention is a frozen dataclass, called with the agent's state; it maps over the Learners it
 finds there and never names an agent. It declares what it keeps, and one test measures whether it
 does.
+
+Most are done at one moment. A `Habitual` one installs itself then, and acts after every update.
 """
 
 import abc
@@ -10,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, Shaped
 
 from regrow.errors import require
 from regrow.families import name_of
@@ -45,7 +47,7 @@ class Updates(Protocol):
         ...
 
     def update(self, state: State, batch: Transition, key: Key) -> State:
-        """One update of every Learner on a batch."""
+        """One update of every Learner on a batch; their habits do not act, those are the Run's."""
         ...
 
     def inputs(self, batch: Transition) -> dict[str, Array]:
@@ -146,7 +148,58 @@ class Recycling(SelectiveIntervention):
 
         def change(name: str, learner: Learner, key: Key) -> Learner:
             require_hidden_units(self, name, learner)
-            return recycled(learner, [quiet(score, self.tau) for score in scores[name]], key)
+            masks = [quiet(score, self.tau) for score in scores[name]]
+            return recycled(learner, masks, key).with_memories_anew()
+
+        return self.mapped(change, state, key)
+
+
+@dataclass(frozen=True)
+class Habitual(SelectiveIntervention):
+    """An intervention that goes on acting: carried out, it is a habit of the Learners it treats.
+
+    From then on it acts after every update that a Run makes (not after those that another
+    intervention or a probe makes), on the batch of that update and with draws of its own. A second
+    one of the same kind takes the place of the first. Its memory is part of the Learner; it begins
+    anew when another intervention replaces layers or single units. A member writes `begin` and
+    `tend`.
+    """
+
+    renews_units: ClassVar[bool] = False
+    """Whether it draws single units anew: the optimizer then counts ages by element."""
+
+    @property
+    def keeps_output(self) -> bool:
+        """True: it acts after the next update."""
+        return True
+
+    @property
+    def keeps_optimizer_tree(self) -> bool:
+        """Whether it leaves units as old as they are."""
+        return not self.renews_units
+
+    @abc.abstractmethod
+    def begin(self, learner: Learner) -> PyTree:
+        """What it remembers at first: a tree of arrays."""
+
+    @abc.abstractmethod
+    def tend(
+        self, learner: Learner, memory: PyTree, inputs: Shaped[Array, "batch *obs"], key: Key
+    ) -> tuple[Learner, PyTree]:
+        """(the Learner, the memory) after an update on `inputs`; trees and shapes as they were."""
+
+    def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
+        """The agent's state with the habit installed.
+
+        Raises `RegrowError` where it renews units and the network has no hidden ones.
+        """
+        del agent, experience
+
+        def change(name: str, learner: Learner, key: Key) -> Learner:
+            del key
+            if self.renews_units:
+                require_hidden_units(self, name, learner)
+            return learner.with_habit(self)
 
         return self.mapped(change, state, key)
 

@@ -36,7 +36,10 @@ WHAT = {
     **{f"inject x{n}": ["inject"] * n for n in (1, 2, 4, 8)},
     **{
         name: [name]
-        for name in ("reset", "shrink_perturb", "redo(tau=0.1)", "regrama", "dash", "widen")
+        for name in (
+            *("reset", "shrink_perturb", "redo(tau=0.1)", "regrama", "dash", "widen"),
+            *("continual_backprop", "self_normalized_reset"),
+        )
     },
 }
 TURN = 4_000  # env steps

@@ -14,6 +14,7 @@ from regrow.environments import Breakout
 from regrow.errors import RegrowError
 from regrow.families import describe, field_types, make, members
 from regrow.interventions import (
+    ContinualBackprop,
     Deaden,
     FitNoise,
     Inject,
@@ -23,9 +24,11 @@ from regrow.interventions import (
     Regrama,
     Reset,
     ResetOptimizer,
+    SelfNormalizedReset,
     ShrinkPerturb,
     Widen,
 )
+from regrow.interventions.base import Habitual
 from regrow.learner import learners
 from regrow.run import Run, rehearsed
 
@@ -37,6 +40,9 @@ SHORT = {
     # Thresholds at which a network this young has units to recycle.
     Redo: {"tau": 0.9},
     Regrama: {"tau": 0.9},
+    # They act at the second update after they were installed.
+    ContinualBackprop: {"rate": 0.5, "maturity": 1},
+    SelfNormalizedReset: {"limit": 2, "period": 2},
 }
 AGENTS = {"double_dqn": {"hidden": 16, "channels": 4, "learn_start": 40, "replay_capacity": 300}}
 
@@ -112,7 +118,8 @@ class TestContract:
         once = jax.jit(once)
         a, b, c = once(KEY), once(KEY), once(jax.random.key(12))
         assert bit_equal(a, b)
-        assert bit_equal(a, c) == isinstance(intervention, Nothing | ResetOptimizer)
+        # Habits draw when they act; to install them takes no draws.
+        assert bit_equal(a, c) == isinstance(intervention, Nothing | ResetOptimizer | Habitual)
 
     def test_it_is_traced_once(self, trained, intervention):
         traces = []
@@ -137,17 +144,25 @@ class TestContract:
         assert make("interventions", describe(intervention)) == intervention
 
 
-@pytest.mark.parametrize("first", [Inject(), Redo(tau=0.9), Widen()], ids=describe)
+@pytest.mark.parametrize(
+    "first", [Inject(), Redo(tau=0.9), Widen(), ContinualBackprop()], ids=describe
+)
 @pytest.mark.parametrize("name", sorted(members("interventions")))
 def test_they_can_follow_each_other(trained, first, name):
     cls = members("interventions")[name]
     both = [first, cls(**SHORT.get(cls, {}))]
     state = rehearsed(trained.agent, trained.environment, both)
     (learner,) = learners(state.agent).values()
-    stepped = eqx.filter_eval_shape(
-        lambda learner: learner.descend(jax.tree.map(jnp.ones_like, learner.network)), learner
-    )
+
+    def step(learner):
+        learner = learner.descend(jax.tree.map(jnp.ones_like, learner.network))
+        return learner.tended(trained.state.replay.first(4).obs_tm1, KEY)
+
+    # As it has to be in a compiled loop, habits included.
+    stepped = eqx.filter_eval_shape(step, learner)
     assert jax.tree.structure(stepped) == jax.tree.structure(learner)
+    for leaf, same in zip(jax.tree.leaves(stepped), jax.tree.leaves(learner), strict=True):
+        assert (leaf.shape, leaf.dtype) == (same.shape, same.dtype)
 
 
 def test_injection_gives_the_target_the_same_fresh_head(trained):

@@ -17,7 +17,7 @@ from regrow.interventions import Dash, Deaden, Redo, Regrama, ShrinkPerturb, Wid
 from regrow.learner import Learner, Optimizer, learners
 from regrow.network import Network, convolutional, mlp
 from regrow.types import Transition
-from regrow.units import activity, recycled, relative, sensitivity
+from regrow.units import activity, quiet, recycled, sensitivity
 from regrow.widen import widened
 
 KEY = jax.random.key(5)
@@ -143,9 +143,10 @@ def test_recycling_gives_new_elements_new_statistics_and_no_others():
         np.testing.assert_array_equal(renewed_at, columns | rows)
 
 
-def test_a_layer_that_does_nothing_is_all_dormant_and_never_nan():
-    assert not np.asarray(relative(jnp.zeros(4))).any()
-    np.testing.assert_allclose(relative(jnp.array([1.0, 3.0])), [0.5, 1.5])
+def test_a_layer_that_does_nothing_is_all_quiet_and_one_that_diverged_is_not():
+    assert np.asarray(quiet(jnp.zeros(4), 0.0)).all()
+    assert np.asarray(quiet(jnp.array([1.0, 3.0]), 0.5)).tolist() == [True, False]
+    assert not np.asarray(quiet(jnp.array([0.0, jnp.nan]), 0.1)).any()
 
 
 AGENT = DoubleDQN(channels=4, hidden=10)

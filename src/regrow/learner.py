@@ -9,16 +9,16 @@ all parts.
 
 import functools
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool, PyTree, Shaped
 
-from regrow.adam import adam
+from regrow.adam import adam, aged
 from regrow.errors import require, unknown
 from regrow.network import Network
 from regrow.types import Key, Scalar
@@ -110,13 +110,46 @@ class Optimizer:
         return self.transform_of(output=False).init(eqx.filter(part, eqx.is_inexact_array))
 
 
+@runtime_checkable
+class Tending(Protocol):
+    """What acts on a Learner after every update, with a memory that it keeps in between.
+
+    `regrow.interventions` holds those that there are: they are installed by being carried out.
+    """
+
+    renews_units: ClassVar[bool]
+    """Whether it draws single units anew, so that the optimizer must count ages by element."""
+
+    def begin(self, learner: "Learner") -> PyTree:
+        """What it remembers at first."""
+        ...
+
+    def tend(
+        self, learner: "Learner", memory: PyTree, inputs: Shaped[Array, "batch *obs"], key: Key
+    ) -> "tuple[Learner, PyTree]":
+        """(the Learner, the memory) after an update on `inputs`; trees and shapes as they were."""
+        ...
+
+
+class Habit(eqx.Module):
+    """What a Learner does after every update, and what it remembers for that."""
+
+    rule: Tending = eqx.field(static=True)
+    memory: PyTree
+
+
 class Learner(eqx.Module):
-    """A network, its target network, and an optimizer state for each part of the network."""
+    """A network, its target network, and an optimizer state for each part of the network.
+
+    `habits`: what happens to it after every update of a Run. Where layers are replaced, their
+    memories begin anew: what they knew was of other units.
+    """
 
     network: Network
     target: Network | None
     statistics: tuple[optax.OptState, ...]  # one per network.parts()
     optimizer: Optimizer = eqx.field(static=True)
+    habits: tuple[Habit, ...] = ()
 
     @staticmethod
     def create(network: Network, optimizer: Optimizer, *, target: bool = True) -> "Learner":
@@ -125,7 +158,7 @@ class Learner(eqx.Module):
         return Learner(network, network if target else None, statistics, optimizer)
 
     def fresh(self, key: Key) -> "Learner":
-        """A learner of the same architecture at its first step."""
+        """A learner of the same architecture at its first step, without habits."""
         target = self.target is not None
         return Learner.create(self.network.fresh(key), self.optimizer, target=target)
 
@@ -152,7 +185,7 @@ class Learner(eqx.Module):
             for part, (update, _) in zip(self.network.parts(), stepped, strict=True)
         ]
         network = self.network.with_parts(parts)
-        return Learner(network, self.target, tuple(state for _, state in stepped), self.optimizer)
+        return replace(self, network=network, statistics=tuple(state for _, state in stepped))
 
     def _clipped(self, gradient: PyTree) -> PyTree:
         limit = self.optimizer.max_gradient_norm
@@ -166,7 +199,7 @@ class Learner(eqx.Module):
         if rate == 1.0:
             return self.sync()
         target = jax.tree.map(lambda t, n: t + rate * (n - t), self.target, self.network)
-        return Learner(self.network, target, self.statistics, self.optimizer)
+        return replace(self, target=target)
 
     def sync(self, due: bool | Bool[Array, ""] = True) -> "Learner":
         """The target a copy of the network, in all parts, where `due`; else as it was.
@@ -175,7 +208,7 @@ class Learner(eqx.Module):
         copies.
         """
         target = jax.tree.map(lambda n, t: jnp.where(due, n, t), self.network, self.target)
-        return Learner(self.network, target, self.statistics, self.optimizer)
+        return replace(self, target=target)
 
     def with_network(
         self, network: Network, target: Network | None, *, fresh: Statistics
@@ -188,7 +221,7 @@ class Learner(eqx.Module):
         """
         own = {id(part): s for part, s in zip(self.network.parts(), self.statistics, strict=True)}
         replaced = {
-            id(new): _anchored(s, self.optimizer.init(new))
+            id(new): _anchored(s, self._first_state(new))
             for new, s in zip(network.layers, self.statistics, strict=False)
             if fresh == "keep"
         }
@@ -197,22 +230,61 @@ class Learner(eqx.Module):
             if id(part) in own
             else replaced[id(part)]
             if id(part) in replaced
-            else self.optimizer.init(part)
+            else self._first_state(part)
             for part in network.parts()
         )
-        return Learner(network, target, statistics, self.optimizer)
+        changed = replace(self, network=network, target=target, statistics=statistics)
+        return changed.with_memories_anew()
 
     def with_fresh_statistics(self, start: int = 0) -> "Learner":
         """The optimizer state of the live layers from `start` on drawn anew; parameters stay."""
         parts = self.network.parts()
         live = range(start, len(self.network.layers))
         statistics = tuple(
-            _anchored(self.optimizer.init(part), state)
+            _anchored(self._first_state(part), state)
             if i in live or i >= len(self.network.layers)
             else state
             for i, (part, state) in enumerate(zip(parts, self.statistics, strict=True))
         )
-        return Learner(self.network, self.target, statistics, self.optimizer)
+        return replace(self, statistics=statistics)
+
+    def _first_state(self, part: PyTree) -> optax.OptState:
+        state = self.optimizer.init(part)
+        return aged(state, part) if self._renews_units() else state
+
+    def _renews_units(self) -> bool:
+        return any(habit.rule.renews_units for habit in self.habits)
+
+    def with_habit(self, rule: Tending) -> "Learner":
+        """This Learner with one habit more, the last, and no other of the same kind."""
+        others = tuple(habit for habit in self.habits if type(habit.rule) is not type(rule))
+        learner = replace(self, habits=(*others, Habit(rule, rule.begin(self))))
+        if not rule.renews_units:
+            return learner
+        # Ages by element from now on: in a compiled loop the tree cannot change with the first
+        # unit that is renewed.
+        statistics = tuple(
+            aged(state, part)
+            for state, part in zip(self.statistics, self.network.parts(), strict=True)
+        )
+        return replace(learner, statistics=statistics)
+
+    def with_memories_anew(self) -> "Learner":
+        """This Learner with every habit as on its first day."""
+        habits = tuple(Habit(habit.rule, habit.rule.begin(self)) for habit in self.habits)
+        return replace(self, habits=habits)
+
+    def tended(self, inputs: Shaped[Array, "batch *obs"], key: Key) -> "Learner":
+        """This Learner after its habits, in the order they were installed; `inputs`: as updated on.
+
+        A habit does not hear of what another one did.
+        """
+        learner, kept = self, []
+        for i, habit in enumerate(self.habits):
+            own = jax.random.fold_in(key, i)
+            learner, memory = habit.rule.tend(learner, habit.memory, inputs, own)
+            kept.append(Habit(habit.rule, memory))
+        return replace(learner, habits=tuple(kept))
 
 
 def _are_outputs(network: Network) -> tuple[bool, ...]:
@@ -278,3 +350,12 @@ def map_named(
         if name in only or not only:
             leaves[i] = change(name, leaves[i], jax.random.fold_in(key, i))
     return jax.tree.unflatten(structure, leaves)
+
+
+def tended(state: PyTree, inputs: Mapping[str, Array], key: Key) -> PyTree:
+    """An agent's state after the habits of its Learners; `inputs`: what each was updated on."""
+    return map_named(
+        lambda name, learner, key: learner.tended(inputs[name], key) if learner.habits else learner,
+        state,
+        key,
+    )

@@ -1,7 +1,7 @@
 """The training loop on the device, in compiled chunks.
 
     round = env_steps_per_round × (act, step, add to replay), then updates_per_round × (sample,
-    update)
+    update, and what the Learners do after an update by habit)
 
 Environment, replay and update stay inside one compiled loop with donated state.
 """
@@ -17,8 +17,9 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from regrow.agents.base import Agent
 from regrow.environments.base import Environment
+from regrow.learner import learners, tended
 from regrow.replay import Replay
-from regrow.streams import key_at, keys_from
+from regrow.streams import key_at, keys_from, stream
 from regrow.types import Key, Keys, Log, Transition
 
 ROUNDS_PER_CHUNK = 500
@@ -177,7 +178,10 @@ def _update(state: State, key: Key, agent: Agent) -> State:
 
 
 def learnt(state: PyTree, replay: Replay, key: Key, agent: Agent) -> PyTree:
-    """The agent's state after one update on a sample from the replay."""
+    """The agent's state after one update on a sample from the replay, and after its habits."""
     sampling, learning = jax.random.split(key)
     batch = replay.sample(sampling, agent.batch_size)
-    return agent.update(state, batch, learning)
+    after = agent.update(state, batch, learning)
+    if any(learner.habits for learner in learners(after).values()):
+        after = tended(after, agent.inputs(batch), stream(key, "habits"))
+    return after

@@ -7,6 +7,7 @@ read it.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -36,7 +37,7 @@ def activity(
     network: Network, inputs: Shaped[Array, "batch *obs"]
 ) -> tuple[Float[Array, " _"], ...]:
     """E|h_i| for every unit of every hidden layer; over positions too for a convolution."""
-    return tuple(_mean_size(features) for features in network.features(inputs)[1:-1])
+    return tuple(mean_size(features) for features in network.features(inputs)[1:-1])
 
 
 def sensitivity(
@@ -54,21 +55,22 @@ def sensitivity(
         return eqx.tree_at(lambda one: one.network.layers, learner, layers)
 
     state = map_learners(wide, state, key)
-    single = jax.tree.map(lambda x: x[:, None], batch)
-    gradients = jax.vmap(lambda one: agent.gradients(state, one, key))(single)
+    singles = jax.tree.map(lambda x: x[:, None], batch)
+    keys = jax.random.split(key, len(batch.action))
+    gradients = jax.vmap(lambda one, key: agent.gradients(state, one, key))(singles, keys)
     return {
-        name: tuple(_mean_size(shift_of(layer)) for layer in gradient.layers[:-1])
+        name: tuple(mean_size(shift_of(layer)) for layer in gradient.layers[:-1])
         for name, gradient in gradients.items()
     }
 
 
-def relative(score: Float[Array, " units"]) -> Float[Array, " units"]:
-    """s_i / mean_k s_k; 0 for every unit of a layer that does nothing at all."""
-    mean = score.mean()
-    return jnp.where(mean > 0, score / jnp.where(mean > 0, mean, 1.0), 0.0)
+def quiet(score: Float[Array, " units"], tau: float) -> Bool[Array, " units"]:
+    """s_i ≤ τ · mean_k s_k within a layer; in one that does nothing at all every unit counts."""
+    return score <= tau * score.mean()
 
 
-def _mean_size(values: Float[Array, "... units"]) -> Float[Array, " units"]:
+def mean_size(values: Float[Array, "... units"]) -> Float[Array, " units"]:
+    """E|x_i| for every unit, over all axes but the last."""
     return jnp.abs(values).reshape(-1, values.shape[-1]).mean(axis=0)
 
 
@@ -111,7 +113,7 @@ def recycled(learner: Learner, masks: Masks, key: Key) -> Learner:
 
     `masks`: one per hidden layer. What comes in is drawn by the layer's own initialiser; what goes
     out is 0, in frozen heads that read the unit too. The statistics of both start anew, each
-    element's age included. A target follows when it is next copied.
+    element's age included. A target follows when it is next copied; memories of habits stay.
     """
     network = learner.network
     layers, fresh = list(network.layers), network.fresh(key).layers
@@ -132,7 +134,19 @@ def recycled(learner: Learner, masks: Masks, key: Key) -> Learner:
         for each in zip(learner.statistics, fresh_statistics, new, layers, strict=False)
     ]
     statistics = (*live, *learner.statistics[len(layers) :])
-    return Learner(network, learner.target, statistics, learner.optimizer)
+    return replace(learner, network=network, statistics=statistics)
+
+
+def recycled_where_any(learner: Learner, masks: Masks, key: Key) -> Learner:
+    """`recycled`, but only where some unit is masked; ages must be counted by element already.
+
+    A branch, where `recycled` itself draws a whole network to choose from. It is for what acts at
+    every update and renews a unit now and then.
+    """
+    some = jnp.any(jnp.concatenate(masks))
+    return jax.lax.cond(
+        some, lambda learner: recycled(learner, masks, key), lambda learner: learner, learner
+    )
 
 
 def _deaf(pair: Pair, units: Bool[Array, " units"]) -> Pair:

@@ -4,6 +4,8 @@ Old units do not hear new ones (those weights are 0), so nothing changes at firs
 is 0 learns, for its gradient is not. Frozen heads of earlier injections never hear the new units.
 """
 
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -21,8 +23,8 @@ def widened(learner: Learner, factor: float, key: Key) -> Learner:
     """A Learner with `factor` times as many units in every hidden layer, that computes what it did.
 
     What is new is drawn by the layers' own initialisers and its statistics start with it. The
-    target gets the same units. Raises `RegrowError` for a network without hidden units, or with
-    layer normalisation, whose means the new units would move.
+    target gets the same units, and memories of habits begin anew. Raises `RegrowError` for a
+    network without hidden units, or with layer normalisation, whose means the new units would move.
     """
     layers = learner.network.layers
     require(len(layers) > 1, "widen: this network has no hidden units")
@@ -48,7 +50,8 @@ def widened(learner: Learner, factor: float, key: Key) -> Learner:
         for state, old, new in zip(learner.statistics, layers, network.layers, strict=False)
     ]
     statistics = (*live, *learner.statistics[len(live) :])
-    return Learner(network, target, statistics, learner.optimizer)
+    wider = replace(learner, network=network, target=target, statistics=statistics)
+    return wider.with_memories_anew()
 
 
 def _grown(network: Network, drawn: list[Layer], counts: list[int]) -> Network:

@@ -3,19 +3,25 @@
 An intervention is a frozen dataclass, called with the agent's state; it maps over the Learners it
 finds there and never names an agent. It declares what it keeps, and one test measures whether it
 does.
+
+Most are done at one moment. A `Habitual` one installs itself then, and acts after every update.
 """
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree, Shaped
 
+from regrow.errors import require
+from regrow.families import name_of
 from regrow.learner import Learner, map_named
 from regrow.types import Key, Transition
+from regrow.units import quiet, recycled
 
 State = PyTree[Any]
+Scores = Sequence[Float[Array, " _"]]
 
 
 @runtime_checkable
@@ -41,7 +47,7 @@ class Updates(Protocol):
         ...
 
     def update(self, state: State, batch: Transition, key: Key) -> State:
-        """One update of every Learner on a batch."""
+        """One update of every Learner on a batch; their habits do not act, those are the Run's."""
         ...
 
     def inputs(self, batch: Transition) -> dict[str, Array]:
@@ -77,17 +83,13 @@ class Intervention(abc.ABC):
 
 
 @dataclass(frozen=True)
-class LearnerIntervention(Intervention):
-    """An intervention that treats every Learner alike.
+class SelectiveIntervention(Intervention):
+    """An intervention that treats the Learners that it is told to, each by itself.
 
     `only`: the Learners to treat, by name, e.g. "critic" or "actor critic"; empty means all.
     """
 
     only: str = field(default="", kw_only=True)
-
-    def change(self, learner: Learner, key: Key) -> Learner:
-        """One Learner afterwards; for those that need nothing but the Learner."""
-        raise NotImplementedError(f"{type(self).__name__} treats Learners in its own __call__")
 
     def mapped(
         self, change: Callable[[str, Learner, Key], Learner], state: State, key: Key
@@ -95,7 +97,116 @@ class LearnerIntervention(Intervention):
         """The agent's state with `change(name, learner, key)` for the chosen Learners."""
         return map_named(change, state, key, only=self.only.split())
 
+
+@dataclass(frozen=True)
+class LearnerIntervention(SelectiveIntervention):
+    """An intervention that needs nothing but the Learner, and treats every one alike."""
+
+    @abc.abstractmethod
+    def change(self, learner: Learner, key: Key) -> Learner:
+        """One Learner afterwards."""
+
     def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
         """The agent's state with the chosen Learners changed, each with its own key."""
         del agent, experience
         return self.mapped(lambda _, learner, key: self.change(learner, key), state, key)
+
+
+@dataclass(frozen=True)
+class Recycling(SelectiveIntervention):
+    """An intervention that draws quiet hidden units anew and silences what they send.
+
+    A member says by which score units are quiet, and calls `renewed` with it. `tau`: the share of
+    the layer's mean score up to which a unit is quiet. `transitions`: how many, from the replay,
+    the score is measured on.
+    """
+
+    tau: float = 0.0
+    transitions: int = 256
+
+    needs_experience: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        name = name_of(self)
+        require(self.tau >= 0, f"{name}: tau is {self.tau}; it must be 0 or more")
+        require(
+            self.transitions >= 1,
+            f"{name}: transitions is {self.transitions}; it must be at least 1",
+        )
+
+    @property
+    def keeps_optimizer_tree(self) -> bool:
+        """False: the elements that are new have ages of their own."""
+        return False
+
+    def renewed(self, state: State, scores: Mapping[str, Scores], key: Key) -> State:
+        """The agent's state with its quiet units drawn anew.
+
+        `scores`: by Learner, for every hidden layer one number per unit. Raises `RegrowError` for a
+        network without hidden units.
+        """
+
+        def change(name: str, learner: Learner, key: Key) -> Learner:
+            require_hidden_units(self, name, learner)
+            masks = [quiet(score, self.tau) for score in scores[name]]
+            return recycled(learner, masks, key).with_memories_anew()
+
+        return self.mapped(change, state, key)
+
+
+@dataclass(frozen=True)
+class Habitual(SelectiveIntervention):
+    """An intervention that goes on acting: carried out, it is a habit of the Learners it treats.
+
+    From then on it acts after every update that a Run makes (not after those that another
+    intervention or a probe makes), on the batch of that update and with draws of its own. A second
+    one of the same kind takes the place of the first. Its memory is part of the Learner; it begins
+    anew when another intervention replaces layers or single units. A member writes `begin` and
+    `tend`.
+    """
+
+    renews_units: ClassVar[bool] = False
+    """Whether it draws single units anew: the optimizer then counts ages by element."""
+
+    @property
+    def keeps_output(self) -> bool:
+        """True: it acts after the next update."""
+        return True
+
+    @property
+    def keeps_optimizer_tree(self) -> bool:
+        """Whether it leaves units as old as they are."""
+        return not self.renews_units
+
+    @abc.abstractmethod
+    def begin(self, learner: Learner) -> PyTree:
+        """What it remembers at first: a tree of arrays."""
+
+    @abc.abstractmethod
+    def tend(
+        self, learner: Learner, memory: PyTree, inputs: Shaped[Array, "batch *obs"], key: Key
+    ) -> tuple[Learner, PyTree]:
+        """(the Learner, the memory) after an update on `inputs`; trees and shapes as they were."""
+
+    def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
+        """The agent's state with the habit installed.
+
+        Raises `RegrowError` where it renews units and the network has no hidden ones.
+        """
+        del agent, experience
+
+        def change(name: str, learner: Learner, key: Key) -> Learner:
+            del key
+            if self.renews_units:
+                require_hidden_units(self, name, learner)
+            return learner.with_habit(self)
+
+        return self.mapped(change, state, key)
+
+
+def require_hidden_units(intervention: Intervention, name: str, learner: Learner) -> None:
+    """Raises `RegrowError` where the network of the Learner `name` has no hidden units."""
+    require(
+        len(learner.network.layers) > 1,
+        f"{name_of(intervention)}: the network of '{name}' has no hidden units",
+    )

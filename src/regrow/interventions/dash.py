@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from regrow.errors import require
-from regrow.interventions.base import Experience, LearnerIntervention, State, Updates
+from regrow.interventions.base import Experience, SelectiveIntervention, State, Updates
 from regrow.layers import Layer
 from regrow.learner import Learner
 from regrow.network import Network
@@ -26,7 +26,7 @@ _TINY = 1e-16  # the published cosine's guard is 1e-8 for each norm
 
 
 @dataclass(frozen=True)
-class Dash(LearnerIntervention):
+class Dash(SelectiveIntervention):
     """Shrinks each unit's weights by how little they point where the gradient goes (DASH).
 
     `floor` λ: no factor is smaller. `smoothing` α of the moving average of the gradient over

@@ -9,19 +9,17 @@ is.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import jax
 
-from regrow.errors import require
-from regrow.interventions.base import Experience, LearnerIntervention, State, Updates
-from regrow.learner import Learner
+from regrow.interventions.base import Experience, Recycling, State, Updates
+from regrow.learner import learners
 from regrow.types import Key
-from regrow.units import activity, recycled, relative
+from regrow.units import activity
 
 
 @dataclass(frozen=True)
-class Redo(LearnerIntervention):
+class Redo(Recycling):
     """Draws dormant hidden units anew and silences what they send (ReDo).
 
     `tau`: 0.025 as in the paper's default, 0.1 for high replay ratios, 0 for dead units alone.
@@ -30,33 +28,13 @@ class Redo(LearnerIntervention):
     """
 
     tau: float = 0.025
-    transitions: int = 256
-
-    needs_experience: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        require(self.tau >= 0, f"redo: tau is {self.tau}; it must be 0 or more")
-        require(
-            self.transitions >= 1,
-            f"redo: transitions is {self.transitions}; it must be at least 1",
-        )
-
-    @property
-    def keeps_optimizer_tree(self) -> bool:
-        """False: the elements that are new have ages of their own."""
-        return False
 
     def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
         """The agent's state with its dormant units recycled."""
         sampling, drawing = jax.random.split(key)
         inputs = agent.inputs(experience.sample(sampling, self.transitions))
-
-        def change(name: str, learner: Learner, key: Key) -> Learner:
-            require(
-                len(learner.network.layers) > 1,
-                f"redo: the network of '{name}' has no hidden units",
-            )
-            scores = [relative(score) for score in activity(learner.network, inputs[name])]
-            return recycled(learner, [score <= self.tau for score in scores], key)
-
-        return self.mapped(change, state, drawing)
+        scores = {
+            name: activity(learner.network, inputs[name])
+            for name, learner in learners(state).items()
+        }
+        return self.renewed(state, scores, drawing)

@@ -183,17 +183,16 @@ class PartProbe(Probe):
         """All live parameters of the part, biases included, in one vector; it may be empty."""
         return vector(self.layers(network))
 
-    def hidden(self, layers: Sequence[Any], network: Network) -> Sequence[Any]:
-        """Of one thing per layer of the live chain, those of the part's hidden layers."""
-        chosen = slice(network.split) if self.part == "encoder" else slice(network.split, None)
-        return layers[:-1][chosen]
+    def chosen(self, hidden: Sequence[Any], network: Network) -> Sequence[Any]:
+        """Of one thing per hidden layer of the live chain, those of the part's."""
+        return hidden[: network.split] if self.part == "encoder" else hidden[network.split :]
 
     def activations(
         self, network: Network, inputs: Shaped[Array, "batch *obs"]
     ) -> list[Float[Array, "samples units"]]:
         """For every hidden layer of the part, its units on every input (and at every position)."""
-        features = network.features(inputs)[1:]
-        return [layer.reshape(-1, layer.shape[-1]) for layer in self.hidden(features, network)]
+        hidden = network.features(inputs)[1:-1]
+        return [layer.reshape(-1, layer.shape[-1]) for layer in self.chosen(hidden, network)]
 
     def representation(
         self, network: Network, inputs: Shaped[Array, "batch *obs"]
@@ -219,12 +218,6 @@ def rows(batch: Transition, start: int, stop: int | None) -> Transition:
 def vector(tree: PyTree) -> Float[Array, " numbers"]:
     """All numbers of a tree in one vector; it may be empty."""
     return jnp.concatenate([jnp.zeros(0), *(leaf.ravel() for leaf in jax.tree.leaves(tree))])
-
-
-def quiet(size: Float[Array, "samples units"], tau: float) -> Bool[Array, " units"]:
-    """E|x_i| ≤ τ · mean_k E|x_k| within a layer; in one that is wholly 0 every unit counts."""
-    score = jnp.mean(jnp.abs(size), axis=0)
-    return score <= tau * jnp.mean(score)
 
 
 def enough(sizes: Float[Array, " rank"], held: float) -> Scalar:

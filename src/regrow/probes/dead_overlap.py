@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from regrow.errors import require
-from regrow.probes.base import NOTHING_THERE, PartProbe, View, quiet
+from regrow.probes.base import NOTHING_THERE, PartProbe, View
 from regrow.types import Scalar
+from regrow.units import mean_size, quiet
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class DeadOverlap(PartProbe):
         if earlier is None:
             return jnp.array(NOTHING_THERE)
         then, now = (
-            [quiet(units, self.tau) for units in self.activations(network, view.inputs)]
+            [quiet(mean_size(h), self.tau) for h in self.activations(network, view.inputs)]
             for network in (earlier, view.network)
         )
         both = sum((jnp.sum(a & b) for a, b in zip(then, now, strict=True)), jnp.array(0))

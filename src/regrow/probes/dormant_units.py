@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from regrow.errors import require
-from regrow.probes.base import PartProbe, View, quiet, share
+from regrow.probes.base import PartProbe, View, share
 from regrow.types import Scalar
+from regrow.units import mean_size, quiet
 
 
 @dataclass(frozen=True)
@@ -23,4 +24,4 @@ class DormantUnits(PartProbe):
     def measure(self, view: View) -> Scalar:
         """A share between 0 and 1; in a layer that is wholly dead every unit counts."""
         layers = self.activations(view.network, view.inputs)
-        return share([quiet(units, self.tau) for units in layers])
+        return share([quiet(mean_size(units), self.tau) for units in layers])

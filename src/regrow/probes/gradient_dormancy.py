@@ -6,9 +6,9 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from regrow.errors import require
-from regrow.probes.base import NOTHING_THERE, PartProbe, View, quiet, share
+from regrow.probes.base import NOTHING_THERE, PartProbe, View, share
 from regrow.types import Scalar
-from regrow.units import shift_of, with_shift_per_position
+from regrow.units import quiet, sensitivity
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,8 @@ class GradientDormancy(PartProbe):
 
     def measure(self, view: View) -> Scalar:
         """A share between 0 and 1; in a layer that gets no gradient every unit counts."""
-        wide = tuple(with_shift_per_position(layer) for layer in view.network.layers)
-        gradients = view.gradients_of_samples(wide)
-        shifts = [shift_of(layer) for layer in self.hidden(gradients, view.network)]
-        sizes = [shift.reshape(-1, shift.shape[-1]) for shift in shifts]
-        finite = jnp.array([jnp.all(jnp.isfinite(size)) for size in sizes])
-        value = share([quiet(size, self.tau) for size in sizes])
+        scores = sensitivity(view.state, view.agent, view.batch, view.key)[view.name]
+        part = self.chosen(scores, view.network)
+        finite = jnp.array([jnp.all(jnp.isfinite(score)) for score in part])
+        value = share([quiet(score, self.tau) for score in part])
         return jnp.where(jnp.all(finite), value, NOTHING_THERE)

@@ -1,0 +1,119 @@
+"""Continual backprop (Dohare et al. 2023, arXiv 2306.13812): the least useful units drawn anew.
+
+    u_i ← η·u_i + (1 − η)·E|h_i|·mean_k |w_ik|      û_i = u_i / (1 − η^a_i),   a_i the unit's age
+    c ← c + ρ·#{i : a_i > m};   the ⌊c⌋ of these with the smallest û are drawn anew, c ← c − ⌊c⌋
+
+for every hidden layer after every update. This is the contribution utility, with η, ρ and m as in
+the authors' experiments in reinforcement learning (lop/algos/gnt.py, rl/cfg/ant/cbp.yml); the paper
+sums over k, which ranks the units of a layer alike. What they leave open, or do otherwise:
+
+- c is counted, as with their `accumulate=True`; by default they draw by chance whether a unit goes.
+- Behind a convolution that a dense layer reads, E|h|·mean|w| is taken at each position, then
+  averaged (convGnT.py). Of what a unit sends, frozen heads are not counted.
+- h is what the network makes of the batch after the update, not before.
+- The bias of the next layer is not corrected for the mean of what went: their code means to, and
+  adds 0, for it has cleared the mean before.
+- Their RL runs leave Adam's moments of replaced units. Here each new element is as old as it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from regrow.errors import require
+from regrow.interventions.base import Habitual
+from regrow.layers import Dense, Layer
+from regrow.learner import Learner
+from regrow.types import Key
+from regrow.units import recycled_where_any
+
+
+class _Record(NamedTuple):
+    """What is known of one hidden layer."""
+
+    utility: Float[Array, " units"]
+    age: Int[Array, " units"]  # updates
+    owed: Float[Array, ""]  # c: units to be replaced
+
+
+@dataclass(frozen=True)
+class ContinualBackprop(Habitual):
+    """From here on draws a few of the least useful hidden units anew, update by update.
+
+    `rate` ρ: units to replace per update and unit that is older than `maturity` m updates. `decay`
+    η of the moving average of a unit's utility. Raises `RegrowError` for a network without hidden
+    units.
+    """
+
+    rate: float = 1e-4
+    maturity: int = 10_000
+    decay: float = 0.99
+
+    renews_units: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.rate <= 1,
+            f"continual_backprop: rate is {self.rate}; it must be above 0 and at most 1",
+        )
+        require(
+            self.maturity >= 0,
+            f"continual_backprop: maturity is {self.maturity}; it must be 0 or more",
+        )
+        require(
+            0 <= self.decay < 1,
+            f"continual_backprop: decay is {self.decay}; it must be at least 0 and below 1",
+        )
+
+    def begin(self, learner: Learner) -> tuple[_Record, ...]:
+        """No utility, and every unit of age 0."""
+        return tuple(
+            _Record(jnp.zeros(layer.units), jnp.zeros(layer.units, jnp.int32), jnp.array(0.0))
+            for layer in learner.network.layers[:-1]
+        )
+
+    def tend(
+        self,
+        learner: Learner,
+        memory: Sequence[_Record],
+        inputs: Shaped[Array, "batch *obs"],
+        key: Key,
+    ) -> tuple[Learner, tuple[_Record, ...]]:
+        """(the Learner with the least useful mature units drawn anew, the memory)."""
+        hidden, above = learner.network.features(inputs)[1:-1], learner.network.layers[1:]
+        judged = [
+            self._judged(record, contribution(features, reader))
+            for record, features, reader in zip(memory, hidden, above, strict=True)
+        ]
+        masks = [mask for _, mask in judged]
+        return recycled_where_any(learner, masks, key), tuple(record for record, _ in judged)
+
+    def _judged(
+        self, record: _Record, contributed: Float[Array, " units"]
+    ) -> tuple[_Record, Bool[Array, " units"]]:
+        """(what is known of a layer after an update, which of its units go)."""
+        age = record.age + 1
+        utility = self.decay * record.utility + (1 - self.decay) * contributed
+        unbiased = utility / (1 - self.decay**age)
+        mature = age > self.maturity
+        owed = record.owed + self.rate * mature.sum()
+        count = jnp.floor(owed)
+        order = jnp.argsort(jnp.where(mature, unbiased, jnp.inf))
+        goes = mature & (jnp.argsort(order) < count)
+        kept = _Record(jnp.where(goes, 0.0, utility), jnp.where(goes, 0, age), owed - count)
+        return kept, goes
+
+
+def contribution(
+    features: Float[Array, "batch *positions units"], reader: Layer
+) -> Float[Array, " units"]:
+    """E|h_i|·mean_k |w_ik| for every unit of a layer and the layer that reads it."""
+    units = features.shape[-1]
+    sent = jnp.abs(features).mean(axis=0).reshape(-1, units)
+    heard = jnp.abs(reader.weight).mean(axis=-1).reshape(-1, units)
+    if isinstance(reader, Dense):
+        return (sent * heard).mean(axis=0)  # it has weights of its own for every position
+    return sent.mean(axis=0) * heard.mean(axis=0)

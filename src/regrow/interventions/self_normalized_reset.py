@@ -1,0 +1,131 @@
+"""Self-normalised resets (Farias & Jozefiak 2024, arXiv 2410.20098): units that fell silent.
+
+    a_i ← 0 if unit i fired in the batch, else a_i + 1;     a unit with a_i ≥ τ_i is drawn anew
+
+Its threshold is a percentile of its own silences: every `period` updates
+
+    τ_i ← q_i if q_i < τ_i else γ·τ_i,     q_i the smallest length that a share p of them is within
+
+and a silence that ended in a reset counts among them. As in the authors' code
+(SelfNormalizedResets, src/algorithms/snr.py), which counts in examples where this counts in
+updates: a unit fires where it is above 0 on any input of the batch (and at any position); firing in
+two batches in a row is no silence; a unit with no silence in a period gets the smallest q, one
+update; p = 0.99 and γ = 2 are its defaults, and thresholds are revised after so many tasks. That
+code takes the first threshold as an argument: here it is the largest, `limit`. How long `period`
+and `limit` should be in reinforcement learning was not found. Fired is what the network makes of
+the batch after the update.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from regrow.errors import require
+from regrow.interventions.base import Habitual
+from regrow.learner import Learner
+from regrow.types import Key
+from regrow.units import recycled_where_any
+
+
+class _Record(NamedTuple):
+    """What is known of one hidden layer; all in updates."""
+
+    silence: Int[Array, " units"]
+    threshold: Int[Array, " units"]
+    lengths: Int[Array, "units lengths"]  # how often a silence was that long; 0 is none
+    since: Int[Array, ""]  # the thresholds were revised
+
+
+@dataclass(frozen=True)
+class SelfNormalizedReset(Habitual):
+    """From here on draws a hidden unit anew that has been silent longer than it used to be.
+
+    `percentile` p of a unit's silences, and `expansion` γ, by which a threshold grows that was no
+    longer than that; every `period` updates. `limit`: no threshold is longer, in updates; the first
+    ones are that long. Raises `RegrowError` for a network without hidden units.
+    """
+
+    percentile: float = 0.99
+    period: int = 10_000
+    limit: int = 1_000
+    expansion: int = 2
+
+    renews_units: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.percentile <= 1,
+            f"self_normalized_reset: percentile is {self.percentile}; "
+            "it must be above 0 and at most 1",
+        )
+        for name, least in (("period", 1), ("limit", 1), ("expansion", 2)):
+            value = getattr(self, name)
+            require(
+                value >= least,
+                f"self_normalized_reset: {name} is {value}; it must be at least {least}",
+            )
+
+    def begin(self, learner: Learner) -> tuple[_Record, ...]:
+        """No silence yet, and the longest threshold for every unit."""
+
+        def nothing(units: int) -> _Record:
+            return _Record(
+                silence=jnp.zeros(units, jnp.int32),
+                threshold=jnp.full(units, self.limit, jnp.int32),
+                lengths=jnp.zeros((units, self.limit + 1), jnp.int32),
+                since=jnp.array(0, jnp.int32),
+            )
+
+        return tuple(nothing(layer.units) for layer in learner.network.layers[:-1])
+
+    def tend(
+        self,
+        learner: Learner,
+        memory: Sequence[_Record],
+        inputs: Shaped[Array, "batch *obs"],
+        key: Key,
+    ) -> tuple[Learner, tuple[_Record, ...]]:
+        """(the Learner with the units drawn anew that were silent for too long, the memory)."""
+        hidden = learner.network.features(inputs)[1:-1]
+        judged = [
+            self._judged(record, features) for record, features in zip(memory, hidden, strict=True)
+        ]
+        masks = [mask for _, mask in judged]
+        return recycled_where_any(learner, masks, key), tuple(record for record, _ in judged)
+
+    def _judged(
+        self, record: _Record, features: Float[Array, "... units"]
+    ) -> tuple[_Record, Bool[Array, " units"]]:
+        """(what is known of a layer after an update, which of its units go)."""
+        fired = (features > 0).reshape(-1, features.shape[-1]).any(axis=0)
+        silence = jnp.where(fired, record.silence, record.silence + 1)
+        goes = ~fired & (silence >= record.threshold)
+        over = fired | goes
+        each = jnp.arange(len(over))
+        lengths = record.lengths.at[each, silence].add(over.astype(jnp.int32))
+        since = record.since + 1
+        due = since == self.period
+        threshold, lengths = jax.lax.cond(
+            due, self._revised, lambda *same: same, record.threshold, lengths
+        )
+        kept = _Record(
+            silence=jnp.where(over, 0, silence),
+            threshold=threshold,
+            lengths=lengths,
+            since=jnp.where(due, 0, since),
+        )
+        return kept, goes
+
+    def _revised(
+        self, threshold: Int[Array, " units"], lengths: Int[Array, "units lengths"]
+    ) -> tuple[Int[Array, " units"], Int[Array, "units lengths"]]:
+        """(thresholds at the percentile of a unit's silences, or longer; no silences)."""
+        within = jnp.cumsum(lengths[:, 1:], axis=1)
+        share = within / jnp.maximum(within[:, -1:], 1)
+        usual = jnp.argmax(share >= self.percentile, axis=1).astype(jnp.int32) + 1
+        longer = jnp.minimum(self.expansion * threshold, self.limit)
+        return jnp.where(usual < threshold, usual, longer), jnp.zeros_like(lengths)

@@ -23,6 +23,39 @@ def _lecun_uniform(key: Key, shape: tuple[int, ...], fan_in: int) -> Float[Array
     return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
+@jax.custom_vjp
+def product(x: Float[Array, "*batch inputs"], w: Float[Array, "inputs units"]) -> Array:
+    """x·w, with the two products of its gradient in the order that XLA's CPU backend is fast at.
+
+    Any number of batch axes; give it the whole batch rather than a `vmap` of it. As with every
+    `custom_vjp` there is no forward mode on it; forward over reverse (`jvp` of `grad`) works.
+    """
+    return x @ w
+
+
+def _product_forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
+    return x @ w, (x, w)
+
+
+def _product_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    # XLA's fast path takes row-major a·b only: a transposed operand costs up to twice the time, and
+    # a transposition left in sight is folded into the product. `hold` hides it. Measured with 1024
+    # inputs, 128 units and 32 rows: dx 200 → 85 µs, dw 142 → 91 µs; dw of the convolution 103 → 54.
+    x, w = saved
+    rows, columns = x.reshape(-1, w.shape[0]), g.reshape(-1, w.shape[1])
+    hold = jax.lax.optimization_barrier
+    dx = hold(w @ hold(columns.T)).T.reshape(x.shape)
+    if rows.size > columns.size + w.size:  # what each way has to transpose
+        return dx, hold(hold(columns.T) @ rows).T
+    # Alone, the transposition would be fused with the activation before it and read memory in
+    # strides of 4 kB (65 µs); a concatenation is never fused (4 + 10 µs).
+    wide = hold(jnp.concatenate([rows, rows[:, :16]], axis=-1))
+    return dx, hold(wide[:, : w.shape[0]].T) @ columns
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
 def _normalised(norm: eqx.nn.LayerNorm | None, z: Float[Array, "..."]) -> Float[Array, "..."]:
     if norm is None:
         return z
@@ -73,7 +106,7 @@ class Dense(eqx.Module):
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "*batch units"]:
         """The units for inputs of shape (*batch, *shape)."""
         batch = x.shape[: x.ndim - len(self.shape)]
-        z = x.reshape(*batch, -1) @ self.weight
+        z = product(x.reshape(*batch, -1), self.weight)
         z = z + jnp.expand_dims(self.bias, range(len(batch)))
         return _activated(self.activation, _normalised(self.norm, z))
 
@@ -146,7 +179,7 @@ class Conv(eqx.Module):
         patches = jnp.concatenate(
             [x[..., row, column, :] for row in rows for column in columns], axis=-1
         )
-        z = patches @ self.weight.reshape(-1, self.units)
+        z = product(patches, self.weight.reshape(-1, self.units))
         z = z + jnp.expand_dims(self.bias, range(z.ndim - self.bias.ndim))
         return _activated(self.activation, _normalised(self.norm, z))
 

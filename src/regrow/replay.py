@@ -64,4 +64,10 @@ class Replay(eqx.Module):
         return self._rows((oldest + offsets) % self.capacity)
 
     def _rows(self, rows: Int[Array, " count"]) -> Transition:
-        return jax.tree.map(lambda buffer: buffer[rows], self.storage)
+        def drawn(buffer: Array) -> Array:
+            # Rows of one axis, which XLA copies as vectors; with more axes it goes by element
+            # (13 → 4 µs for 32 observations of MinAtar).
+            flat = buffer.reshape(self.capacity, -1)
+            return flat[rows].reshape(*rows.shape, *buffer.shape[1:])
+
+        return jax.tree.map(drawn, self.storage)

@@ -134,12 +134,13 @@ class DoubleDQN(Agent):
 
     def loss(self, network: Network, target: Network, batch: Transition) -> Scalar:
         """The mean Huber loss of the error over a batch."""
-        values_t = jax.vmap(target)(batch.obs_t)
+        # The whole batch at once: a vmap would hide it from `layers.product`.
+        values_t = target(batch.obs_t)
         selector = jax.lax.stop_gradient(network)
-        chosen = jnp.argmax(jax.vmap(selector)(batch.obs_t) if self.double else values_t, axis=-1)
+        chosen = jnp.argmax(selector(batch.obs_t) if self.double else values_t, axis=-1)
         value_t = _picked(values_t, chosen)
         goal = batch.reward + self.discount * batch.discount * value_t
-        error = goal - _picked(jax.vmap(network)(batch.obs_tm1), batch.action)
+        error = goal - _picked(network(batch.obs_tm1), batch.action)
         return jnp.mean(optax.losses.huber_loss(error, delta=self.error_clip))
 
     def inputs(self, batch: Transition) -> dict[str, Array]:

@@ -3,6 +3,7 @@
 Every call takes any number of leading batch axes, none included.
 """
 
+import abc
 import math
 from typing import Literal
 
@@ -23,26 +24,42 @@ def _lecun_uniform(key: Key, shape: tuple[int, ...], fan_in: int) -> Float[Array
     return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
-def _normalised(norm: eqx.nn.LayerNorm | None, z: Float[Array, "..."]) -> Float[Array, "..."]:
-    if norm is None:
-        return z
-    for _ in range(z.ndim - len(norm.shape)):
-        norm = jax.vmap(norm)
-    return norm(z)
+class Affine(eqx.Module):
+    """What dense and convolutional layers have in common: x ↦ activation(norm(x·W + b)).
 
+    The last axis of every array is the units.
+    """
 
-def _activated(activation: Activation, z: Float[Array, "..."]) -> Float[Array, "..."]:
-    return jax.nn.relu(z) if activation == "relu" else z
-
-
-class Dense(eqx.Module):
-    """x ↦ activation(norm(x·W + b)); an image is flattened first, its last axis fastest."""
-
-    weight: Float[Array, "inputs units"]
+    weight: Float[Array, "*reads units"]
     bias: Float[Array, " units"]
     norm: eqx.nn.LayerNorm | None
-    shape: tuple[int, ...] = eqx.field(static=True)  # of one input
     activation: Activation = eqx.field(static=True)
+
+    @property
+    def units(self) -> int:
+        """How many units (of a convolution: at every position)."""
+        return self.weight.shape[-1]
+
+    @property
+    @abc.abstractmethod
+    def below(self) -> int:
+        """How many channels it reads at every position."""
+
+    def _finished(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
+        """What becomes of the products x·W of inputs and weights."""
+        z = z + jnp.expand_dims(self.bias, range(z.ndim - self.bias.ndim))
+        if self.norm is not None:
+            norm = self.norm
+            for _ in range(z.ndim - len(norm.shape)):
+                norm = jax.vmap(norm)
+            z = norm(z)
+        return jax.nn.relu(z) if self.activation == "relu" else z
+
+
+class Dense(Affine):
+    """A dense layer; an image is flattened first, its last axis fastest."""
+
+    shape: tuple[int, ...] = eqx.field(static=True)  # of one input
 
     def __init__(
         self,
@@ -61,11 +78,6 @@ class Dense(eqx.Module):
         self.activation = activation
 
     @property
-    def units(self) -> int:
-        """How many units (of a convolution: at every position)."""
-        return self.weight.shape[-1]
-
-    @property
     def below(self) -> int:
         """How many channels it reads at every position."""
         return self.shape[-1]
@@ -73,9 +85,7 @@ class Dense(eqx.Module):
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "*batch units"]:
         """The units for inputs of shape (*batch, *shape)."""
         batch = x.shape[: x.ndim - len(self.shape)]
-        z = x.reshape(*batch, -1) @ self.weight
-        z = z + jnp.expand_dims(self.bias, range(len(batch)))
-        return _activated(self.activation, _normalised(self.norm, z))
+        return self._finished(x.reshape(*batch, -1) @ self.weight)
 
     def fresh(self, key: Key, *, below: int | None = None, units: int | None = None) -> "Dense":
         """A layer of this architecture with parameters newly drawn by its own initialiser.
@@ -91,19 +101,15 @@ class Dense(eqx.Module):
         )
 
 
-class Conv(eqx.Module):
+class Conv(Affine):
     """A square convolution without padding, on images of shape (height, width, channels).
 
     It is written as shifted slices and one matrix product, which XLA runs about twice as fast on a
     CPU as its own convolution at these sizes.
     """
 
-    weight: Float[Array, "size size inputs units"]
-    bias: Float[Array, " units"]
-    norm: eqx.nn.LayerNorm | None
     stride: int = eqx.field(static=True)
     image: tuple[int, int] = eqx.field(static=True)  # height and width of the output
-    activation: Activation = eqx.field(static=True)
 
     def __init__(
         self,
@@ -129,11 +135,6 @@ class Conv(eqx.Module):
         self.activation = activation
 
     @property
-    def units(self) -> int:
-        """How many units (of a convolution: at every position)."""
-        return self.weight.shape[-1]
-
-    @property
     def below(self) -> int:
         """How many channels it reads at every position."""
         return self.weight.shape[2]
@@ -146,9 +147,7 @@ class Conv(eqx.Module):
         patches = jnp.concatenate(
             [x[..., row, column, :] for row in rows for column in columns], axis=-1
         )
-        z = patches @ self.weight.reshape(-1, self.units)
-        z = z + jnp.expand_dims(self.bias, range(z.ndim - self.bias.ndim))
-        return _activated(self.activation, _normalised(self.norm, z))
+        return self._finished(patches @ self.weight.reshape(-1, self.units))
 
     def _shifts(self, length: int) -> list[slice]:
         """For every offset within the kernel, where it falls as the kernel slides."""

@@ -189,14 +189,16 @@ def test_bro_in_numpy():
 
 def test_the_network_of_dqn_zoo_in_numpy():
     """Frames of bytes; the last layers read the image with its channels fastest."""
-    network = dqn_zoo((40, 36, 2), 3, key=KEY)
-    frames = RNG.integers(0, 256, size=(2, 40, 36, 2), dtype=np.uint8)
+    network = dqn_zoo((40, 36, 1), 3, key=KEY)
+    frames = RNG.integers(0, 256, size=(2, 40, 36, 1), dtype=np.uint8)
     h = frames / 255.0
     for conv in network.encoder:
         h = relu(convolved(conv, h))
     dense, out = network.head
     expected = affine(out, relu(affine(dense, h.reshape(2, -1))))
     np.testing.assert_allclose(network(jnp.asarray(frames)), expected, atol=1e-5)
+    after = network.inject(KEY, split=0)
+    assert np.array_equal(network(jnp.asarray(frames)), after(jnp.asarray(frames)))
     assert out.bias.shape == (1,)
     for layer in network.layers:
         bound = (layer.weight.size // layer.units) ** -0.5

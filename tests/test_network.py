@@ -12,7 +12,7 @@ from trees import bit_equal, distance
 from regrow.errors import RegrowError
 from regrow.layers import Conv, Dense
 from regrow.learner import Learner, Optimizer
-from regrow.network import Network, convolutional, dqn_zoo, mlp
+from regrow.network import Network, convolutional, mlp
 
 KEY = jax.random.key(7)
 
@@ -23,9 +23,6 @@ def built(kind: str, layer_norm: bool, seed: int = 0) -> tuple[Network, jax.Arra
     if kind == "mlp":
         network = mlp(5, (16, 12), 3, layer_norm=layer_norm, key=key)
         return network, jax.random.normal(inputs, (16, 5))
-    if kind == "dqn_zoo":
-        frames = jax.random.randint(inputs, (2, 36, 36, 1), 0, 256).astype(jnp.uint8)
-        return dqn_zoo((36, 36, 1), 3, key=key), frames
     options = {"layer_norm": layer_norm, **STYLES.get(kind, {})}
     hidden = (16, 16) if "block" in options else 16
     network = convolutional((6, 7, 2), 4, hidden, 3, **options, key=key)
@@ -155,7 +152,7 @@ def test_frozen_parameters_never_move_and_live_ones_do(kind, optimizer):
         assert distance(old, new) > 1e-4
 
 
-@pytest.mark.parametrize("kind", [*STYLES, "dqn_zoo"])
+@pytest.mark.parametrize("kind", STYLES)
 def test_every_kind_of_network_can_be_injected(kind):
     """The four properties, at the second injection, after training that moved everything."""
     network, x = built(kind, layer_norm=kind == "crelu")

@@ -273,6 +273,23 @@ def test_nobody_hears_a_recycled_unit_that_sends_two_features(activation):
 BLOCKS = convolutional((6, 6, 3), 4, (10, 10), 3, block="simba", key=KEY)
 
 
+def test_the_sensitivity_of_a_stream_is_the_gradient_for_it():
+    """Of the last block, ∂L/∂h = δ · (the action's weights), δ the clipped error."""
+    agent = DoubleDQN(channels=4, hidden=10, block="simba")
+    state = agent.init((6, 6, 3), np.dtype(np.float32), 3, KEY)
+    (scores,) = jax.jit(lambda: sensitivity(state, agent, BATCH, KEY))().values()
+    assert [len(score) for score in scores] == [4, 10, 10]
+    q, action = state.q.network, np.asarray(BATCH.action)
+    best = np.take_along_axis(
+        np.asarray(q(BATCH.obs_t)), np.asarray(q(BATCH.obs_t)).argmax(1)[:, None], 1
+    )
+    goal = np.asarray(BATCH.reward) + 0.99 * best[:, 0]
+    error = np.clip(goal - np.asarray(q(IMAGES))[np.arange(20), action], -1, 1)
+    out = np.asarray(q.layers[-1].weight)[:, action]
+    # The stream meets a layer normalisation before the output; its offset is what is shifted.
+    np.testing.assert_allclose(scores[2], np.abs(error * out).mean(axis=1), rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -38,12 +38,11 @@ def largest_singular_value(matrix: Float[Array, "reads units"]) -> Float[Array, 
     """
     held = jax.lax.stop_gradient(matrix)
     start = np.random.default_rng(0).standard_normal(matrix.shape[1])
-    v = jnp.asarray(start, jnp.float32)
-    u = held @ v
-    for _ in range(10):
-        u = _unit(held @ v)
-        v = _unit(held.T @ u)
-    return u @ matrix @ v
+    # A loop, since ten times its steps for every layer of every head take long to compile.
+    v = jax.lax.fori_loop(
+        0, 10, lambda _, v: _unit(held.T @ _unit(held @ v)), jnp.asarray(start, jnp.float32)
+    )
+    return _unit(held @ v) @ matrix @ v
 
 
 def _unit(v: Float[Array, " n"]) -> Float[Array, " n"]:

@@ -12,6 +12,7 @@ import pytest
 from trees import bit_equal, distance
 
 from regrow.agents import DoubleDQN
+from regrow.blocks import Residual
 from regrow.checkpoint import load, save
 from regrow.environments import ConstantReward
 from regrow.errors import RegrowError
@@ -37,20 +38,26 @@ def network():
     return convolutional((5, 5, 2), 3, 6, 2, layer_norm=True, key=KEY)
 
 
-def learner(text: str = "", **fields: Any) -> Learner:
+def blocks():
+    """A part of it has two weights."""
+    return mlp(4, (6, 6), 2, block="bro", init="torch", key=KEY)
+
+
+def learner(text: str = "", made=network, **fields: Any) -> Learner:
     terms = make_all("gradients", text)
-    return Learner.create(network(), Optimizer("adam", LR, EPSILON, terms=terms, **fields))
+    return Learner.create(made(), Optimizer("adam", LR, EPSILON, terms=terms, **fields))
 
 
 def leaves_of(network) -> Iterator[tuple[Leaf, np.ndarray]]:
     for i, layer in enumerate(network.layers):
         output = i == len(network.layers) - 1
-        fan_in = int(np.prod(layer.weight.shape[:-1]))
-        arrays = {"weight": layer.weight, "bias": layer.bias}
-        if layer.norm is not None:
-            arrays |= {"scale": layer.norm.weight, "offset": layer.norm.bias}
-        for role, array in arrays.items():
-            yield Leaf(role, output, fan_in), np.asarray(array, np.float64)
+        for one in (layer.inner, layer.outer) if isinstance(layer, Residual) else (layer,):
+            fan_in = int(np.prod(one.weight.shape[:-1]))
+            arrays = {"weight": one.weight, "bias": one.bias}
+            if one.norm is not None:
+                arrays |= {"scale": one.norm.weight, "offset": one.norm.bias}
+            for role, array in arrays.items():
+                yield Leaf(role, output, fan_in), np.asarray(array, np.float64)
 
 
 def noise(network, step: int):
@@ -71,11 +78,11 @@ def descended(learner: Learner, steps: int = STEPS) -> Learner:
 Rule = Callable[[np.ndarray, np.ndarray, np.ndarray, Leaf], np.ndarray]
 
 
-def adam_with(on_gradient: Rule, on_update: Rule) -> list[np.ndarray]:
+def adam_with(on_gradient: Rule, on_update: Rule, made=network) -> list[np.ndarray]:
     """The parameters after some steps of Adam with a rule on either side, leaf by leaf."""
     after = []
-    gradients = [list(leaves_of(noise(network(), step))) for step in range(STEPS)]
-    for i, (leaf, first) in enumerate(leaves_of(network())):
+    gradients = [list(leaves_of(noise(made(), step))) for step in range(STEPS)]
+    for i, (leaf, first) in enumerate(leaves_of(made())):
         theta, m, v = first.copy(), np.zeros_like(first), np.zeros_like(first)
         for t in range(1, STEPS + 1):
             g = on_gradient(gradients[t - 1][i][1], theta, first, leaf)
@@ -142,12 +149,13 @@ def test_every_term_has_its_counterpart_in_numpy():
     assert set(IN_NUMPY) == set(members("gradients"))
 
 
+@pytest.mark.parametrize("network", [network, blocks], ids=["conv", "blocks"])
 @pytest.mark.parametrize("name", IN_NUMPY)
-def test_a_term_in_numpy(name):
+def test_a_term_in_numpy(name, network):
     text, on_gradient, on_update = IN_NUMPY[name]
-    made = list(leaves_of(descended(learner(name + text)).network))
-    plain = list(leaves_of(descended(learner()).network))
-    expected = adam_with(on_gradient, on_update)
+    made = list(leaves_of(descended(learner(name + text, network)).network))
+    plain = list(leaves_of(descended(learner("", network)).network))
+    expected = adam_with(on_gradient, on_update, network)
     moved = 0.0
     for (leaf, own), (_, without), wanted in zip(made, plain, expected, strict=True):
         np.testing.assert_allclose(own, wanted, atol=3e-6, err_msg=str(leaf))

@@ -165,6 +165,33 @@ def test_they_can_follow_each_other(trained, first, name):
         assert (leaf.shape, leaf.dtype) == (same.shape, same.dtype)
 
 
+REFUSED = {
+    "crelu": {"deaden"},
+    "simba": {"deaden", "redo", "regrama", "widen"},
+}
+
+
+@pytest.mark.parametrize(
+    ("style", "fields"), [("crelu", {"activation": "crelu"}), ("simba", {"block": "simba"})]
+)
+def test_other_architectures_are_treated_or_refused(trained, style, fields):
+    agent = dataclasses.replace(trained.agent, **fields)
+    refused = set()
+    for name, cls in members("interventions").items():
+        try:
+            state = rehearsed(agent, trained.environment, [cls(**SHORT.get(cls, {}))])
+        except RegrowError:
+            refused.add(name)
+            continue
+        for learner in learners(state.agent).values():
+            stepped = eqx.filter_eval_shape(
+                lambda learner: learner.descend(jax.tree.map(jnp.ones_like, learner.network)),
+                learner,
+            )
+            assert jax.tree.structure(stepped) == jax.tree.structure(learner)
+    assert refused == REFUSED[style]
+
+
 def test_injection_gives_the_target_the_same_fresh_head(trained):
     for learner in learners(trained.intervene(Inject()).state.agent).values():
         assert bit_equal(learner.network.head, learner.target.head)

@@ -23,8 +23,19 @@ def built(kind: str, layer_norm: bool, seed: int = 0) -> tuple[Network, jax.Arra
     if kind == "mlp":
         network = mlp(5, (16, 12), 3, layer_norm=layer_norm, key=key)
         return network, jax.random.normal(inputs, (16, 5))
-    network = convolutional((6, 7, 2), 4, 16, 3, layer_norm=layer_norm, key=key)
+    options = {"layer_norm": layer_norm, **STYLES.get(kind, {})}
+    hidden = (16, 16) if "block" in options else 16
+    network = convolutional((6, 7, 2), 4, hidden, 3, **options, key=key)
     return network, jax.random.bernoulli(inputs, 0.3, (16, 6, 7, 2))
+
+
+STYLES = {
+    "crelu": {"activation": "crelu"},
+    "fourier": {"activation": "fourier"},
+    "simba": {"block": "simba"},
+    "bro": {"block": "bro", "activation": "tanh"},
+    "spectral": {"spectral_norm": True, "init": "orthogonal"},
+}
 
 
 def injected(network: Network, times: int, *, trained: bool = True, **options) -> Network:
@@ -138,6 +149,32 @@ def test_frozen_parameters_never_move_and_live_ones_do(kind, optimizer):
     trained = descended(learner, x, 3)
     assert bit_equal(trained.network.residual, learner.network.residual)
     for old, new in zip(learner.network.parts(), trained.network.parts(), strict=True):
+        assert distance(old, new) > 1e-4
+
+
+@pytest.mark.parametrize("kind", STYLES)
+def test_every_kind_of_network_can_be_injected(kind):
+    """The four properties, at the second injection, after training that moved everything."""
+    network, x = built(kind, layer_norm=kind == "crelu")
+    network = moved(network.inject(KEY), 5, scale=0.1)
+    learner = Learner.create(network, Optimizer("adam", 1e-2))
+    after = network.inject(jax.random.key(1))
+    injected = learner.with_network(after, after, fresh="keep")
+
+    @eqx.filter_jit
+    def seen(learner: Learner):
+        _, gradient = learner.gradient(lambda network: loss(network, x))
+        return outputs(learner.network, x), gradient, learner.descend(gradient)
+
+    (out, gradient, _), (out_after, gradient_after, trained) = seen(learner), seen(injected)
+    assert np.array_equal(out, out_after)
+    assert learning(after) == learning(network)
+    assert jax.tree.structure(injected.statistics) == jax.tree.structure(learner.statistics)
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient.encoder))
+    assert scale > 0
+    assert distance(gradient.encoder, gradient_after.encoder) <= 1e-5 * max(scale, 1.0)
+    assert bit_equal(trained.network.residual, after.residual)
+    for old, new in zip(after.parts(), trained.network.parts(), strict=True):
         assert distance(old, new) > 1e-4
 
 

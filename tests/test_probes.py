@@ -285,6 +285,30 @@ def test_dead_by_firing(case, part):
     assert found == pytest.approx(expected)
 
 
+def test_a_unit_of_two_features_is_dead_where_both_are_zero():
+    network = mlp(3, (8, 8), 2, activation="crelu", key=KEY)  # four units a layer
+    network = eqx.tree_at(
+        lambda n: n.layers[0].weight, network, network.layers[0].weight.at[:, 0].set(0.0)
+    )
+    learner, x = learns(killed(network, 0, [1])), jax.random.normal(KEY, (20, 3))
+    probes = [DeadUnits("encoder"), DeadByFiring("encoder"), DormantUnits("encoder", tau=1.0)]
+    size = np.abs(np.asarray(network.features(x)[1])).reshape(20, 2, 4).sum(axis=1)
+    size[:, 1] = np.abs(np.asarray(x @ network.layers[0].weight[:, 1] - 100.0))
+    share = np.mean(size.mean(axis=0) <= size.mean())
+    assert values(probes, learner, x) == pytest.approx([0.25, 0.25, share])
+    assert 0 < share < 1
+
+
+def test_the_units_of_a_block_are_the_stream_after_it():
+    network = mlp(3, (6, 6, 6), 2, block="bro", key=KEY)
+    learner, x = learns(network), jax.random.normal(KEY, (20, 3))
+    streams = [np.abs(np.asarray(h)) for h in network.features(x)[2:4]]
+    quiet = [h.mean(axis=0) <= 0.9 * h.mean() for h in streams]
+    found = values([DeadUnits(), DormantUnits(tau=0.9), FeatureNorm()], learner, x)
+    norm = np.linalg.norm(streams[1], axis=1).mean()
+    assert found == pytest.approx([0.0, np.mean(quiet), norm], rel=1e-5)
+
+
 def test_a_unit_that_fires_on_one_input_in_a_hundred_is_not_dead():
     network = mlp(1, (4,), 1, key=KEY)
     network = eqx.tree_at(lambda n: n.layers[0].weight, network, jnp.ones((1, 4)))

@@ -1,10 +1,10 @@
-"""`layers.product` is x @ w, its derivatives included."""
+"""`product` is x @ w, its derivatives included."""
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from regrow.layers import product
+from regrow.product import product
 
 # (batch axes, inputs, units); both ways of the gradient with respect to w are among them
 SHAPES = [((), 5, 3), ((7,), 5, 3), ((32,), 1024, 128), ((4, 8, 8), 36, 16), ((2, 3), 40, 1)]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from trees import bit_equal
+from trees import bit_equal, distance
 
 from regrow.adam import adam, renewed
 from regrow.agents import DoubleDQN
@@ -17,7 +17,7 @@ from regrow.interventions import Dash, Deaden, Redo, Regrama, ShrinkPerturb, Wid
 from regrow.learner import Learner, Optimizer, learners
 from regrow.network import Network, convolutional, mlp
 from regrow.types import Transition
-from regrow.units import activity, quiet, recycled, sensitivity
+from regrow.units import activity, quiet, recycled, rows, sensitivity
 from regrow.widen import widened
 
 KEY = jax.random.key(5)
@@ -234,10 +234,84 @@ def test_deadened_units_are_silent_and_the_others_are_as_they_were(state, layer,
         Deaden(2)(state, agent=AGENT, experience=Fixed(), key=KEY)
 
 
+# Units that send two features
+
+PAIRS = convolutional((6, 6, 3), 8, 20, 3, activation="crelu", key=KEY)  # 4 and 10 units
+
+
+def test_a_unit_that_sends_two_features_is_read_along_two_rows():
+    """Every element by its index: position, then feature, then unit."""
+    read = np.asarray(rows(PAIRS.layers[1], MASKS[0]).weight)
+    for row in range(read.shape[0]):
+        position, channel = divmod(row, 8)
+        feature, unit = divmod(channel, 4)
+        assert read[row].all() == read[row].any() == (unit == 1), (position, feature)
+    assert read.sum() == 16 * 2 * 10
+
+
+def test_what_is_measured_of_a_unit_is_over_both_its_features():
+    first, second = PAIRS.features(IMAGES)[1:3]
+    sizes = [np.abs(np.asarray(h)).reshape(-1, 2, h.shape[-1] // 2).sum(1) for h in (first, second)]
+    for found, size in zip(activity(PAIRS, IMAGES), sizes, strict=True):
+        np.testing.assert_allclose(found, size.mean(axis=0), rtol=1e-5)
+    agent = DoubleDQN(channels=8, hidden=20, activation="crelu")
+    state = agent.init((6, 6, 3), np.dtype(np.float32), 3, KEY)
+    scores = jax.eval_shape(lambda: sensitivity(state, agent, BATCH, KEY))["q"]
+    assert [score.shape for score in scores] == [(4,), (10,)]
+
+
+@pytest.mark.parametrize("activation", ["crelu", "fourier"])
+def test_nobody_hears_a_recycled_unit_that_sends_two_features(activation):
+    network = convolutional((6, 6, 3), 8, 20, 3, activation=activation, key=KEY)
+    after = recycled(learner_of_same(network.inject(KEY, split=1)), MASKS, KEY).network
+    louder = eqx.tree_at(lambda n: n.layers[0].bias, after, after.layers[0].bias.at[1].add(9))
+    louder = eqx.tree_at(lambda n: n.layers[1].bias, louder, louder.layers[1].bias.at[7].add(9))
+    np.testing.assert_allclose(louder(IMAGES), after(IMAGES), atol=1e-5)
+    other = eqx.tree_at(lambda n: n.layers[0].bias, after, after.layers[0].bias.at[2].add(9))
+    assert distance(other(IMAGES), after(IMAGES)) > 1e-3
+
+
+BLOCKS = convolutional((6, 6, 3), 4, (10, 10), 3, block="simba", key=KEY)
+
+
+def test_the_sensitivity_of_a_stream_is_the_gradient_for_it():
+    """Of the last block, ∂L/∂h = δ · (the action's weights), δ the clipped error."""
+    agent = DoubleDQN(channels=4, hidden=10, block="simba")
+    state = agent.init((6, 6, 3), np.dtype(np.float32), 3, KEY)
+    (scores,) = jax.jit(lambda: sensitivity(state, agent, BATCH, KEY))().values()
+    assert [len(score) for score in scores] == [4, 10, 10]
+    q, action = state.q.network, np.asarray(BATCH.action)
+    best = np.take_along_axis(
+        np.asarray(q(BATCH.obs_t)), np.asarray(q(BATCH.obs_t)).argmax(1)[:, None], 1
+    )
+    goal = np.asarray(BATCH.reward) + 0.99 * best[:, 0]
+    error = np.clip(goal - np.asarray(q(IMAGES))[np.arange(20), action], -1, 1)
+    out = np.asarray(q.layers[-1].weight)[:, action]
+    # The stream meets a layer normalisation before the output; its offset is what is shifted.
+    np.testing.assert_allclose(scores[2], np.abs(error * out).mean(axis=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda one: recycled(one, [], KEY), "residual blocks, past which every unit is heard"),
+        (lambda one: widened(one, 2.0, KEY), "widen: this network has residual blocks"),
+        (lambda one: Deaden(2).change(one, KEY), "layer 2 is 'residual'; it must be 'relu'"),
+        (lambda one: Deaden(1).change(one, KEY), "layer 1 is 'linear'; it must be 'relu'"),
+    ],
+)
+def test_a_residual_stream_has_no_single_units(change, message):
+    with pytest.raises(RegrowError, match=message):
+        change(learner_of_same(BLOCKS))
+
+
 # Widening
 
 
-@pytest.mark.parametrize("network", [CONV, CONV.inject(KEY), mlp(5, (8, 6), 2, key=KEY)])
+@pytest.mark.parametrize(
+    "network",
+    [CONV, CONV.inject(KEY), mlp(5, (8, 6), 2, key=KEY), PAIRS.inject(KEY, split=2)],
+)
 def test_a_wider_network_computes_what_it_did(network):
     learner = learner_of(network) if not network.residual else learner_of_same(network)
     x = IMAGES if network.layers[0].weight.ndim == 4 else jax.random.normal(KEY, (20, 5))
@@ -259,13 +333,18 @@ def test_a_wider_network_computes_what_it_did(network):
         return jnp.sum((net(x) - 3.0) ** 2)
 
     gradient = jax.grad(loss)(after.network)
-    assert float(jnp.abs(gradient.layers[-1].weight[network.layers[-1].below :]).max()) > 0
+    below, copies = network.layers[-2].units, network.layers[-2].copies
+    heard = gradient.layers[-1].weight.reshape(copies, -1, network.layers[-1].units)[:, below:]
+    assert float(jnp.abs(heard).max()) > 0
 
 
 def test_widening_says_where_it_cannot_be():
     normed = convolutional((6, 6, 3), 4, 10, 3, layer_norm=True, key=KEY)
     with pytest.raises(RegrowError, match="layer normalisation"):
         widened(learner_of_same(normed), 2.0, KEY)
+    divided = mlp(5, (8, 6), 2, spectral_norm=True, key=KEY)
+    with pytest.raises(RegrowError, match="spectral normalisation"):
+        widened(learner_of_same(divided), 2.0, KEY)
     with pytest.raises(RegrowError, match=r"factor is 1\.0; it must be above 1"):
         Widen(1.0)
 

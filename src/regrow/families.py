@@ -108,11 +108,13 @@ def field_types(member: type) -> dict[str, Any]:
 def _fitted(value: Any, expected: Any, what: str) -> Any:
     """`value` if it fits the type (a whole number fits a float); `RegrowError` if not."""
     origin, options = typing.get_origin(expected), typing.get_args(expected)
-    if origin is typing.Literal:
-        choices = ", ".join(str(option) for option in options)
-        require(value in options, f"{what} is {value!r}; it must be one of: {choices}")
-        return value
     kinds = options if origin in (typing.Union, types.UnionType) else (expected,)
+    words = [w for k in kinds if typing.get_origin(k) is typing.Literal for w in typing.get_args(k)]
+    if words:
+        words += [None] if type(None) in kinds else []
+        choices = ", ".join(str(word) for word in words)
+        require(value in words, f"{what} is {value!r}; it must be one of: {choices}")
+        return value
     if float in kinds and type(value) in (int, float):
         require(abs(value) < 1e300, f"{what} is {str(value)[:20]}; it must be a finite number")
         return float(value)

@@ -22,8 +22,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, Shaped
 
+from regrow.activations import Activation
+from regrow.blocks import Layer
 from regrow.errors import require
-from regrow.layers import Conv, Dense, Layer
+from regrow.initialisers import Initialiser
+from regrow.layers import Conv, Dense
+from regrow.style import Kind, Style
 from regrow.types import Key
 
 
@@ -167,33 +171,68 @@ def _checked_split(split: int, layers: int) -> int:
 
 
 def mlp(
-    inputs: int, hidden: Sequence[int], outputs: int, *, layer_norm: bool = False, key: Key
+    inputs: int,
+    hidden: Sequence[int],
+    outputs: int,
+    *,
+    activation: Activation = "relu",
+    layer_norm: bool = False,
+    spectral_norm: bool = False,
+    block: Kind = "dense",
+    init: Initialiser | None = None,
+    key: Key,
 ) -> Network:
-    """Dense layers with ReLU and a linear output; the head is all but the first layer."""
-    sizes = (inputs, *hidden)
-    keys = jax.random.split(key, len(sizes))
-    layers = [
-        Dense(a, b, layer_norm=layer_norm, key=k)
-        for a, b, k in zip(sizes[:-1], sizes[1:], keys[:-1], strict=True)
-    ]
-    layers.append(Dense(sizes[-1], outputs, activation="linear", key=keys[-1]))
-    return Network(layers, split=min(1, len(hidden)))
+    """Dense layers, or residual blocks, and a linear output; the head is all but the first layer.
+
+    The rest as in `Style`. Raises `RegrowError` for sizes that cannot be.
+    """
+    style = Style(activation, layer_norm, spectral_norm, block, init)
+    keys = tuple(jax.random.split(key, len(hidden) + 1))
+    return Network(style.chain((inputs,), hidden, outputs, keys), split=min(1, len(hidden)))
 
 
 def convolutional(
     image: tuple[int, int, int],
     channels: int,
-    hidden: int,
+    hidden: int | Sequence[int],
     outputs: int,
     *,
+    activation: Activation = "relu",
     layer_norm: bool = False,
+    spectral_norm: bool = False,
+    block: Kind = "dense",
+    init: Initialiser | None = None,
     key: Key,
 ) -> Network:
     """The MinAtar network of Young & Tian 2019 (arXiv 1903.03176): 3×3 conv, hidden layer, output.
 
-    The convolution is the encoder, the two dense layers are the head.
+    The convolution is the encoder, the dense layers (or blocks) are the head. The rest as in
+    `Style`. Raises `RegrowError` for sizes that cannot be.
     """
-    keys = jax.random.split(key, 3)
-    conv = Conv(image, channels, layer_norm=layer_norm, key=keys[0])
-    dense = Dense((*conv.image, channels), hidden, layer_norm=layer_norm, key=keys[1])
-    return Network([conv, dense, Dense(hidden, outputs, activation="linear", key=keys[2])], split=1)
+    hidden = (hidden,) if isinstance(hidden, int) else hidden
+    style = Style(activation, layer_norm, spectral_norm, block, init)
+    keys = tuple(jax.random.split(key, len(hidden) + 2))
+    conv = style.conv(image, channels, key=keys[0])
+    shape = (*conv.image, conv.width)
+    return Network([conv, *style.chain(shape, hidden, outputs, keys[1:])], split=1)
+
+
+def dqn_zoo(image: tuple[int, int, int], outputs: int, *, key: Key) -> Network:
+    """The Atari network of DQN Zoo's Double DQN, for frames of bytes, which it divides by 255.
+
+    Convolutions 32 of 8×8 / 4, 64 of 4×4 / 2 and 64 of 3×3 / 1, 512 hidden units, and an output
+    with one bias for all actions; every weight and bias U(±1/√n), n what a unit reads. The
+    convolutions are the encoder. Raises `RegrowError` for an image that is too small.
+    """
+    keys = jax.random.split(key, 5)
+    layers: list[Layer] = []
+    divisor = 255.0
+    for (units, size, stride), one in zip(
+        ((32, 8, 4), (64, 4, 2), (64, 3, 1)), keys[:3], strict=True
+    ):
+        conv = Conv(image, units, size=size, stride=stride, init="torch", divisor=divisor, key=one)
+        layers.append(conv)
+        image, divisor = (*conv.image, units), 1.0
+    layers.append(Dense(image, 512, init="torch", key=keys[3]))
+    out = Dense(512, outputs, activation="linear", init="torch", shared_bias=True, key=keys[4])
+    return Network([*layers, out], split=3)

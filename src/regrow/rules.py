@@ -116,7 +116,7 @@ def check_rules(rules: Sequence[Rule], per_round: int) -> None:
     for name in names:
         require(names.count(name) == 1, f"the rule '{name}' is there twice")
     for rule in rules:
-        first = rule.trigger.next(1)
+        first = rule.trigger.next(0)
         require(
             first is not None and first % per_round == 0,
             f"'{rule}': {first} must be a multiple of {per_round}, the env steps per round",

@@ -3,7 +3,8 @@
 In every array of a layer the last axis is its units, and what follows a layer reads them along one
 axis of its weight (after a convolution: at every position, the channel fastest). All that is done
 to units here is a mask over the elements of a layer: the columns that make a unit, the rows that
-read it.
+read it. A unit that sends two features is read along two rows. The units of a residual block are no
+columns and rows of one weight; they are measured, and not recycled.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from regrow.adam import renewed
-from regrow.layers import Dense, Layer
+from regrow.blocks import Layer, Residual
+from regrow.errors import require
+from regrow.layers import Conv
 from regrow.learner import Learner, map_learners
 from regrow.network import Network, Pair
 from regrow.types import Key, Transition
@@ -36,8 +39,13 @@ class Gradients(Protocol):
 def activity(
     network: Network, inputs: Shaped[Array, "batch *obs"]
 ) -> tuple[Float[Array, " _"], ...]:
-    """E|h_i| for every unit of every hidden layer; over positions too for a convolution."""
-    return tuple(mean_size(features) for features in network.features(inputs)[1:-1])
+    """E|h_i| for every unit of every hidden layer; over positions too for a convolution.
+
+    Of a unit that sends two features it is the sum of both.
+    """
+    features = network.features(inputs)[1:-1]
+    sizes = (layer.sizes(sent) for layer, sent in zip(network.layers, features, strict=False))
+    return tuple(mean_size(size) for size in sizes)
 
 
 def sensitivity(
@@ -77,15 +85,18 @@ def mean_size(values: Float[Array, "... units"]) -> Float[Array, " units"]:
 def shift_of(layer: Any) -> Any:
     """What a layer adds last before its activation: its gradient on a transition is that for z.
 
-    Untyped, since `eqx.tree_at` asks it for the place and not for the array.
+    A block has no activation after its sum, so there it is the gradient for the stream. Untyped,
+    since `eqx.tree_at` asks it for the place and not for the array.
     """
+    if isinstance(layer, Residual):
+        return shift_of(layer.outer) if layer.final is None else layer.final.bias
     return layer.bias if layer.norm is None else layer.norm.bias
 
 
 def with_shift_per_position(layer: Layer) -> Layer:
     """The same layer with a shift of its own for every unit at every position."""
     shift = shift_of(layer)
-    if isinstance(layer, Dense) or shift.ndim == 3:
+    if not isinstance(layer, Conv) or shift.ndim == 3:
         return layer
     wide = jnp.broadcast_to(shift[None, None], (*layer.image, layer.units))
     return eqx.tree_at(shift_of, layer, wide)
@@ -93,14 +104,18 @@ def with_shift_per_position(layer: Layer) -> Layer:
 
 def columns(layer: Layer, units: Bool[Array, " units"]) -> PyTree:
     """Which elements of a layer make some of its units: booleans of the layer's shape."""
-    return jax.tree.map(
-        lambda leaf: jnp.broadcast_to(jnp.expand_dims(units, range(leaf.ndim - 1)), leaf.shape),
-        layer,
-    )
+
+    def marked(leaf: Array) -> Bool[Array, "..."]:
+        # A bias that all units share is made anew with all of them.
+        own = units if leaf.shape[-1] == len(units) else jnp.all(units, keepdims=True)
+        return jnp.broadcast_to(jnp.expand_dims(own, range(leaf.ndim - 1)), leaf.shape)
+
+    return jax.tree.map(marked, layer)
 
 
 def rows(layer: Layer, units: Bool[Array, " units"]) -> PyTree:
-    """Which elements of a layer read some units of the layer below."""
+    """Which elements of a layer read some units of the layer below, all that they send."""
+    assert not isinstance(layer, Residual), "a block passes on what it reads"
     weight = layer.weight
     read = jnp.tile(units, weight.size // weight.shape[-1] // len(units))
     read = jnp.broadcast_to(read.reshape(*weight.shape[:-1], 1), weight.shape)
@@ -108,14 +123,27 @@ def rows(layer: Layer, units: Bool[Array, " units"]) -> PyTree:
     return eqx.tree_at(lambda one: one.weight, nothing, read)
 
 
+def require_recyclable(network: Network) -> None:
+    """Raises `RegrowError` where a unit is heard past the next layer: none can be renewed then."""
+    require(
+        not any(isinstance(layer, Residual) for layer in network.layers),
+        "this network has residual blocks, past which every unit is heard: none can be recycled",
+    )
+
+
 def recycled(learner: Learner, masks: Masks, key: Key) -> Learner:
     """A Learner in which the masked hidden units are drawn anew and nobody listens to them yet.
 
     `masks`: one per hidden layer. What comes in is drawn by the layer's own initialiser; what goes
     out is 0, in frozen heads that read the unit too. The statistics of both start anew, each
-    element's age included. A target follows when it is next copied; memories of habits stay.
+    element's age included. A target follows when it is next copied; memories of habits
+    stay. Where the layer above divides
+    by its spectral norm, that is another one without those weights.
+
+    Raises `RegrowError` for a network with residual blocks.
     """
     network = learner.network
+    require_recyclable(network)
     layers, fresh = list(network.layers), network.fresh(key).layers
     new = [columns(layer, jnp.zeros(layer.units, bool)) for layer in layers]
     for i, mask in enumerate(masks):

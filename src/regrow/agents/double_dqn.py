@@ -19,11 +19,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
+from regrow.activations import Activation, units_for
 from regrow.agents.base import Agent
 from regrow.errors import RegrowError, require
 from regrow.families import make_all
+from regrow.initialisers import Initialiser
 from regrow.learner import Learner, Optimizer
 from regrow.network import Network, convolutional, mlp
+from regrow.style import Kind
 from regrow.types import ActionSpace, Discrete, Key, Scalar, Transition
 
 
@@ -36,11 +39,21 @@ class DoubleDQNState(eqx.Module):
 
 @dataclass(frozen=True)
 class DoubleDQN(Agent):
-    """Double DQN for discrete actions, on images (a convolution first) or on vectors."""
+    """Double DQN for discrete actions, on images (a convolution first) or on vectors.
+
+    `channels` of the convolution and `hidden` are widths, in features that the next layer reads.
+    `depth`: hidden dense layers, or residual blocks after a first dense layer; None is 1 on images
+    and 2 on vectors. `regrow.style.Style` says what the other words do.
+    """
 
     channels: int = 16
     hidden: int = 128
+    depth: int | None = None
+    activation: Activation = "relu"
+    block: Kind = "dense"
     layer_norm: bool = False
+    spectral_norm: bool = False
+    initialiser: Initialiser | None = None
     double: bool = True  # False: DQN, in which the target network also chooses the action
     optimizer: Literal["adam", "rmsprop"] = "adam"
     learning_rate: float = 1e-3
@@ -69,6 +82,11 @@ class DoubleDQN(Agent):
         require(self.channels >= 1, f"channels is {self.channels}; it must be at least 1")
         require(self.hidden >= 1, f"hidden is {self.hidden}; it must be at least 1")
         require(
+            self.depth is None or self.depth >= 1, f"depth is {self.depth}; it must be at least 1"
+        )
+        for name in ("channels", "hidden"):
+            units_for(getattr(self, name), self.activation, name)
+        require(
             self.target_period >= 1, f"target_period is {self.target_period}; it must be at least 1"
         )
         require(self.error_clip > 0, f"error_clip is {self.error_clip}; it must be > 0")
@@ -96,20 +114,22 @@ class DoubleDQN(Agent):
         return DoubleDQNState(Learner.create(network, self._optimizer()), jnp.array(0))
 
     def _network(self, shape: tuple[int, ...], num_actions: int, key: Key) -> Network:
+        style: dict[str, Any] = {
+            "activation": self.activation,
+            "layer_norm": self.layer_norm,
+            "spectral_norm": self.spectral_norm,
+            "block": self.block,
+            "init": self.initialiser,
+        }
+        first = 0 if self.block == "dense" else 1
         match shape:
             case (height, width, depth):
+                hidden = [self.hidden] * (first + (self.depth or 1))
                 image = (height, width, depth)
-                return convolutional(
-                    image,
-                    self.channels,
-                    self.hidden,
-                    num_actions,
-                    layer_norm=self.layer_norm,
-                    key=key,
-                )
+                return convolutional(image, self.channels, hidden, num_actions, key=key, **style)
             case (inputs,):
-                hidden = (self.hidden, self.hidden)
-                return mlp(inputs, hidden, num_actions, layer_norm=self.layer_norm, key=key)
+                hidden = [self.hidden] * (first + (self.depth or 2))
+                return mlp(inputs, hidden, num_actions, key=key, **style)
             case _:
                 raise RegrowError(
                     f"double_dqn takes vectors or images (height, width, channels), not {shape}"
@@ -134,7 +154,7 @@ class DoubleDQN(Agent):
 
     def loss(self, network: Network, target: Network, batch: Transition) -> Scalar:
         """The mean Huber loss of the error over a batch."""
-        # The whole batch at once: a vmap would hide it from `layers.product`.
+        # The whole batch at once: a vmap would hide it from `product`.
         values_t = target(batch.obs_t)
         selector = jax.lax.stop_gradient(network)
         chosen = jnp.argmax(selector(batch.obs_t) if self.double else values_t, axis=-1)

@@ -2,9 +2,10 @@
 
     g → terms on the gradient → optimizer → u → terms on the update → θ + u
 
-A term is a frozen dataclass. A part is one layer (`Dense`, `Conv`); what it holds itself is its
-weight and its bias, what its `norm` holds are scale and offset. Frozen parameters are in no part,
-so no term can move them. The gradient is clipped by its global norm before the first term.
+A term is a frozen dataclass. A part is one layer of the chain: a `Dense`, a `Conv`, or a residual
+block, which holds two of the first. A weight and a bias are own parameters of a layer; what a
+normalisation holds are scale and offset. Frozen parameters are in no part, so no term can move
+them. The gradient is clipped by its global norm before the first term.
 
 Whatever a term remembers of a part's first parameters goes into an `Anchor`: they stay when the
 statistics start anew, and start anew where a layer is newly drawn and keeps its statistics.
@@ -13,9 +14,12 @@ statistics start anew, and start anew where a layer is newly drawn and keeps its
 import abc
 from typing import ClassVar, Literal
 
+import equinox as eqx
 import jax
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
+
+from regrow.layers import Affine
 
 
 class GradientTerm(abc.ABC):
@@ -32,8 +36,10 @@ class GradientTerm(abc.ABC):
 
 
 def own(part: PyTree) -> PyTree[bool]:
-    """A tree like `part`: True for what the layer holds itself, False for scale and offset."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: len(path) == 1, part)
+    """A tree like `part`: True for weights and biases, False for scale and offset."""
+    return jax.tree.map(
+        lambda node: jax.tree.map(lambda _: not _is_norm(node), node), part, is_leaf=_is_norm
+    )
 
 
 def weights(part: PyTree) -> PyTree[bool]:
@@ -41,17 +47,29 @@ def weights(part: PyTree) -> PyTree[bool]:
     return jax.tree.map(lambda is_own, leaf: is_own and leaf.ndim >= 2, own(part), part)
 
 
-def fan_in(part: PyTree) -> int:
-    """How many numbers a unit of the layer reads; at one position, for a convolution."""
-    (weight,) = _chosen(weights(part), part)
-    return weight.size // weight.shape[-1]
+def fan_in(part: PyTree) -> PyTree[int]:
+    """A tree like `part`: how many numbers a unit reads of the weight or bias, else 0.
+
+    Of a convolution it is the numbers at one position.
+    """
+
+    def one(node: PyTree) -> PyTree[int]:
+        reads = 0
+        if _is_affine(node):
+            reads = node.weight.size // node.weight.shape[-1]
+        return jax.tree.map(lambda _: reads, node)
+
+    return jax.tree.map(one, part, is_leaf=_is_affine)
 
 
-def norms(part: PyTree) -> tuple[Array, ...]:
-    """‖W‖_F of every weight of a part."""
-    return tuple(optax.tree.norm(weight) for weight in _chosen(weights(part), part))
+def affine(part: PyTree) -> list[Affine]:
+    """The dense and convolutional layers that a part is made of."""
+    return [node for node in jax.tree.leaves(part, is_leaf=_is_affine) if _is_affine(node)]
 
 
-def _chosen(mask: PyTree[bool], part: PyTree) -> list[Array]:
-    leaves = zip(jax.tree.leaves(mask), jax.tree.leaves(part), strict=True)
-    return [leaf for chosen, leaf in leaves if chosen]
+def _is_affine(node: PyTree) -> bool:
+    return isinstance(node, Affine)
+
+
+def _is_norm(node: PyTree) -> bool:
+    return isinstance(node, eqx.nn.LayerNorm)

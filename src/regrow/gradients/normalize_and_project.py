@@ -6,7 +6,8 @@ for the weights of hidden layers: those are followed by a normalisation, so that
 effect but on the effective learning rate. The output layer, which is not, is left alone, and so are
 biases, scale and offset (for these the paper weighs several treatments).
 
-The normalisation is the network's own: `layer_norm=True`.
+The normalisation is the network's own: `layer_norm=True`, or blocks of BRO, which have one after
+each weight. Those of SimBa have it before.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from regrow.errors import require
-from regrow.gradients.base import GradientTerm, norms, weights
+from regrow.gradients.base import GradientTerm, affine, weights
 from regrow.learner import Anchor
 
 
@@ -29,27 +30,27 @@ class NormalizeAndProject(GradientTerm):
     acts_on = "update"
 
     def transform(self, *, learning_rate: float, output: bool) -> optax.GradientTransformation:
-        """Its state is ‖W₀‖. Raises `RegrowError` for a hidden layer without normalisation."""
+        """Its state is ‖W₀‖ of each weight. Raises `RegrowError` for one without normalisation."""
         del learning_rate
 
         def init(params: PyTree) -> Anchor:
-            return Anchor(norms(params))
+            return Anchor(tuple(optax.tree.norm(layer.weight) for layer in affine(params)))
 
         def update(updates: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:
             if output:
                 return updates, state
             require(
-                getattr(params, "norm", None) is not None,
+                all(layer.norm is not None for layer in affine(params)),
                 "normalize_and_project needs a network with layer_norm=True; "
                 "a hidden layer has no normalisation",
             )
-            (length,) = state.first
+            lengths = iter(state.first)
 
             def projected(is_weight: bool, u: Array, now: Array) -> Array:
                 if not is_weight:
                     return u
                 moved = now + u
-                return length * moved / jnp.maximum(optax.tree.norm(moved), 1e-12) - now
+                return next(lengths) * moved / jnp.maximum(optax.tree.norm(moved), 1e-12) - now
 
             return jax.tree.map(projected, weights(params), updates, params), state
 

@@ -35,14 +35,13 @@ class WeightClipping(GradientTerm):
         del learning_rate, output
 
         def clipped(update: PyTree, part: PyTree) -> PyTree:
-            bound = self.kappa / fan_in(part) ** 0.5
-
-            def one(is_own: bool, u: Array, now: Array) -> Array:
+            def one(is_own: bool, reads: int, u: Array, now: Array) -> Array:
                 if not is_own:
                     return u
+                bound = self.kappa / reads**0.5
                 moved = now + u
                 return jnp.where(jnp.abs(moved) > bound, jnp.clip(moved, -bound, bound) - now, u)
 
-            return jax.tree.map(one, own(part), update, part)
+            return jax.tree.map(one, own(part), fan_in(part), update, part)
 
         return optax.stateless(clipped)

@@ -18,7 +18,7 @@ from regrow.errors import require
 from regrow.families import name_of
 from regrow.learner import Learner, map_named
 from regrow.types import Key, Transition
-from regrow.units import quiet, recycled
+from regrow.units import quiet, recycled, require_recyclable
 
 State = PyTree[Any]
 Scores = Sequence[Float[Array, " _"]]
@@ -191,7 +191,7 @@ class Habitual(SelectiveIntervention):
     def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
         """The agent's state with the habit installed.
 
-        Raises `RegrowError` where it renews units and the network has no hidden ones.
+        Raises `RegrowError` where it renews units and the network has none that could be.
         """
         del agent, experience
 
@@ -199,6 +199,7 @@ class Habitual(SelectiveIntervention):
             del key
             if self.renews_units:
                 require_hidden_units(self, name, learner)
+                require_recyclable(learner.network)
             return learner.with_habit(self)
 
         return self.mapped(change, state, key)

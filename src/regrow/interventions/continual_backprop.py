@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from regrow.errors import require
 from regrow.interventions.base import Habitual
-from regrow.layers import Dense, Layer
+from regrow.layers import Affine, Dense
 from regrow.learner import Learner
 from regrow.types import Key
 from regrow.units import recycled_where_any
@@ -83,10 +83,11 @@ class ContinualBackprop(Habitual):
         key: Key,
     ) -> tuple[Learner, tuple[_Record, ...]]:
         """(the Learner with the least useful mature units drawn anew, the memory)."""
-        hidden, above = learner.network.features(inputs)[1:-1], learner.network.layers[1:]
+        hidden = learner.network.features(inputs)[1:-1]
+        layers = [layer for layer in learner.network.layers if isinstance(layer, Affine)]
         judged = [
-            self._judged(record, contribution(features, reader))
-            for record, features, reader in zip(memory, hidden, above, strict=True)
+            self._judged(record, contribution(features, layers[i + 1], layers[i].units))
+            for i, (record, features) in enumerate(zip(memory, hidden, strict=True))
         ]
         masks = [mask for _, mask in judged]
         return recycled_where_any(learner, masks, key), tuple(record for record, _ in judged)
@@ -108,12 +109,17 @@ class ContinualBackprop(Habitual):
 
 
 def contribution(
-    features: Float[Array, "batch *positions units"], reader: Layer
+    features: Float[Array, "batch *positions width"], reader: Affine, units: int
 ) -> Float[Array, " units"]:
-    """E|h_i|·mean_k |w_ik| for every unit of a layer and the layer that reads it."""
-    units = features.shape[-1]
-    sent = jnp.abs(features).mean(axis=0).reshape(-1, units)
-    heard = jnp.abs(reader.weight).mean(axis=-1).reshape(-1, units)
+    """E|h_i|·mean_k |w_ik| for every unit of a layer and the layer that reads it.
+
+    Of a unit that sends two features it is the sum of both.
+    """
+    width = features.shape[-1]
+    sent = jnp.abs(features).mean(axis=0).reshape(-1, width)
+    heard = jnp.abs(reader.weight).mean(axis=-1).reshape(-1, width)
     if isinstance(reader, Dense):
-        return (sent * heard).mean(axis=0)  # it has weights of its own for every position
-    return sent.mean(axis=0) * heard.mean(axis=0)
+        each = (sent * heard).mean(axis=0)  # it has weights of its own for every position
+    else:
+        each = sent.mean(axis=0) * heard.mean(axis=0)
+    return each.reshape(-1, units).sum(axis=0)

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from regrow.blocks import Layer, Residual
 from regrow.errors import require
 from regrow.interventions.base import Experience, SelectiveIntervention, State, Updates
-from regrow.layers import Layer
 from regrow.learner import Learner
 from regrow.network import Network
 from regrow.types import Key
@@ -80,6 +80,11 @@ class Dash(SelectiveIntervention):
         return Network(layers, split=network.split, residual=network.residual)
 
     def _layer(self, layer: Layer, pull: Layer) -> Layer:
+        if isinstance(layer, Residual):
+            assert isinstance(pull, Residual), "a gradient has the layers of its network"
+            both = self._layer(layer.inner, pull.inner), self._layer(layer.outer, pull.outer)
+            return eqx.tree_at(lambda one: (one.inner, one.outer), layer, both)
+        assert not isinstance(pull, Residual), "a gradient has the layers of its network"
         weight, bias = layer.weight, layer.bias
         # Per unit of a dense layer; per channel and unit of a convolution.
         axes = tuple(range(max(weight.ndim - 2, 1)))

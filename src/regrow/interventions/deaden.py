@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from regrow.errors import require
 from regrow.interventions.base import LearnerIntervention
+from regrow.layers import Affine
 from regrow.learner import Learner
 from regrow.types import Key
 from regrow.units import shift_of
@@ -19,7 +20,8 @@ class Deaden(LearnerIntervention):
 
     `layer`: which, from 0; `share` of its units, drawn at random. A dead unit sends nothing, gets
     no gradient and stays dead: a loss of plasticity of which the place is known, so that `regrow
-    diagnose --where` can be checked. Raises `RegrowError` for a layer that is not hidden.
+    diagnose --where` can be checked. Raises `RegrowError` for a layer that is not hidden, or not of
+    ReLUs.
     """
 
     layer: int = 1
@@ -37,6 +39,11 @@ class Deaden(LearnerIntervention):
             f"deaden: layer is {self.layer}; the hidden layers are 0 to {hidden - 1}",
         )
         layer = learner.network.layers[self.layer]
+        kind = layer.activation if isinstance(layer, Affine) else "residual"
+        require(
+            kind == "relu",
+            f"deaden: layer {self.layer} is {kind!r}; it must be 'relu', silent far below zero",
+        )
         count = max(round(self.share * layer.units), 1)
         dead = jax.random.permutation(key, layer.units) < count
         shift = shift_of(layer)

@@ -24,7 +24,7 @@ class Redo(Recycling):
 
     `tau`: 0.025 as in the paper's default, 0.1 for high replay ratios, 0 for dead units alone.
     `transitions`: how many, from the replay, the activity is measured on. Raises `RegrowError` for
-    a network without hidden units.
+    a network without hidden units or with residual blocks.
     """
 
     tau: float = 0.025

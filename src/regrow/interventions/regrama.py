@@ -22,7 +22,7 @@ class Regrama(Recycling):
 
     `tau`: the share of the layer's mean below which a unit is quiet. `transitions`: how many, from
     the replay, the gradient is measured on. Raises `RegrowError` for a network without hidden
-    units.
+    units or with residual blocks.
     """
 
     tau: float = 0.01

@@ -91,17 +91,16 @@ class SelfNormalizedReset(Habitual):
     ) -> tuple[Learner, tuple[_Record, ...]]:
         """(the Learner with the units drawn anew that were silent for too long, the memory)."""
         hidden = learner.network.features(inputs)[1:-1]
-        judged = [
-            self._judged(record, features) for record, features in zip(memory, hidden, strict=True)
-        ]
+        sizes = (layer.sizes(h) for layer, h in zip(learner.network.layers, hidden, strict=False))
+        judged = [self._judged(record, size) for record, size in zip(memory, sizes, strict=True)]
         masks = [mask for _, mask in judged]
         return recycled_where_any(learner, masks, key), tuple(record for record, _ in judged)
 
     def _judged(
-        self, record: _Record, features: Float[Array, "... units"]
+        self, record: _Record, size: Float[Array, "... units"]
     ) -> tuple[_Record, Bool[Array, " units"]]:
         """(what is known of a layer after an update, which of its units go)."""
-        fired = (features > 0).reshape(-1, features.shape[-1]).any(axis=0)
+        fired = (size > 0).reshape(-1, size.shape[-1]).any(axis=0)
         silence = jnp.where(fired, record.silence, record.silence + 1)
         goes = ~fired & (silence >= record.threshold)
         over = fired | goes

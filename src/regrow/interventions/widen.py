@@ -13,8 +13,8 @@ from regrow.widen import widened
 class Widen(LearnerIntervention):
     """Makes every hidden layer wider, with the output as it was up to rounding.
 
-    `factor` > 1: how many times as many units. Raises `RegrowError` for networks with layer
-    normalisation.
+    `factor` > 1: how many times as many units. Raises `RegrowError` for networks with layer or
+    spectral normalisation or with residual blocks.
     """
 
     factor: float = 2.0

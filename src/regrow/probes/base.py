@@ -2,10 +2,11 @@
 
 A `Probe` looks at a whole network. A `PartProbe` looks at one part of it, "encoder" or "head".
 Parameters and units are those of the live chain: frozen heads are left out, and of units the
-outputs are. A unit of a convolution is a channel, seen at all its positions. Where there is nothing
-of the kind (no encoder at split 0, no hidden layer in the head), where the architecture is no
-longer that of the earlier state it is compared with, or where the network or what it makes of the
-batch is not finite, the value is NaN.
+outputs are. A unit of a convolution is a channel, seen at all its positions; one that sends two
+features is seen through both, and the units of a residual block are the stream after it. Where
+there is nothing of the kind (no encoder at split 0, no hidden layer in the head), where the
+architecture is no longer that of the earlier state it is compared with, or where the network or
+what it makes of the batch is not finite, the value is NaN.
 """
 
 import abc
@@ -18,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
+from regrow.blocks import Layer
 from regrow.errors import require
-from regrow.layers import Layer
 from regrow.learner import Learner, is_learner, learners
 from regrow.network import Network
 from regrow.types import Key, Scalar, Transition
@@ -190,9 +191,13 @@ class PartProbe(Probe):
     def activations(
         self, network: Network, inputs: Shaped[Array, "batch *obs"]
     ) -> list[Float[Array, "samples units"]]:
-        """For every hidden layer of the part, its units on every input (and at every position)."""
-        hidden = network.features(inputs)[1:-1]
-        return [layer.reshape(-1, layer.shape[-1]) for layer in self.chosen(hidden, network)]
+        """For every hidden layer of the part, |h| of its units on every input (and position).
+
+        Of a unit that sends two features it is the sum of both.
+        """
+        features = network.features(inputs)[1:]
+        sizes = [one.sizes(sent) for one, sent in zip(network.layers, features, strict=True)]
+        return [size.reshape(-1, size.shape[-1]) for size in self.chosen(sizes[:-1], network)]
 
     def representation(
         self, network: Network, inputs: Shaped[Array, "batch *obs"]

@@ -13,8 +13,9 @@ from regrow.types import Scalar
 class DeadByFiring(PartProbe):
     """Share of hidden units that fire on less than `tau` of the inputs: 1% by default.
 
-    P(h_i > 0) < τ, as Dohare et al. (arXiv 2306.13812) count dead units; of a convolution, inputs
-    are all images at all positions. With no more than 1/τ inputs it is `dead_units`.
+    P(h_i ≠ 0) < τ, as Dohare et al. (arXiv 2306.13812) count dead units, with ReLU; for other
+    activations see `dead_units`. Of a convolution, inputs are all images at all positions. With no
+    more than 1/τ inputs it is `dead_units`.
     """
 
     tau: float = 0.01

@@ -13,7 +13,10 @@ from regrow.types import Scalar
 class DeadUnits(PartProbe):
     """Share of hidden units that fire on no more than `threshold` of the inputs (0: on none).
 
-    A unit fires where its activation is above 0. `dead_by_firing` has the rule of Dohare et al.
+    A unit fires where anything that it sends is not 0: with ReLU where its activation is above 0,
+    with CReLU where one of its two features is. A tanh, a Fourier pair and the stream of a residual
+    block are next to never 0, so they do not die in this sense; `gradient_dormancy` sees those that
+    are saturated. `dead_by_firing` has the rule of Dohare et al.
     """
 
     threshold: float = 0.0

@@ -1,0 +1,42 @@
+"""Initialisers: how a layer's weight and bias are drawn, by name."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from regrow.types import Key
+
+Initialiser = Literal["lecun_uniform", "he_normal", "orthogonal", "orthonormal", "torch"]
+
+
+def drawn(
+    name: Initialiser, key: Key, shape: tuple[int, ...]
+) -> tuple[Float[Array, "..."], Float[Array, " units"]]:
+    """(a weight of `shape`, its last axis the units; a bias for each unit).
+
+    With n numbers read by a unit: "lecun_uniform" U(±√(3/n)), unit variance in, unit variance out
+    (LeCun et al. 1998); "he_normal" of variance 2/n, cut off at two deviations (arXiv 1502.01852);
+    "orthogonal" with gain √2 and "orthonormal" with gain 1 (arXiv 1312.6120), a kernel flattened to
+    a row per number read. Their biases are 0. "torch" is U(±1/√n) for weights and biases alike, as
+    PyTorch and DQN have it.
+    """
+    units = shape[-1]
+    reads = 1
+    for side in shape[:-1]:
+        reads *= side
+    if name == "torch":
+        ours, theirs = jax.random.split(key)
+        return _uniform(ours, shape, reads**-0.5), _uniform(theirs, (units,), reads**-0.5)
+    if name == "lecun_uniform":
+        return _uniform(key, shape, (3.0 / reads) ** 0.5), jnp.zeros(units)
+    if name == "he_normal":
+        draw = jax.nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+    else:
+        draw = jax.nn.initializers.orthogonal(2**0.5 if name == "orthogonal" else 1.0)
+    return draw(key, (reads, units)).reshape(shape), jnp.zeros(units)
+
+
+def _uniform(key: Key, shape: tuple[int, ...], bound: float) -> Float[Array, "..."]:
+    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)

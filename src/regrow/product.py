@@ -1,0 +1,38 @@
+"""A matrix product whose gradient is as fast as the product itself."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+@jax.custom_vjp
+def product(x: Float[Array, "*batch inputs"], w: Float[Array, "inputs units"]) -> Array:
+    """x·w, with the two products of its gradient in the order that XLA's CPU backend is fast at.
+
+    Any number of batch axes; give it the whole batch rather than a `vmap` of it. As with every
+    `custom_vjp` there is no forward mode on it; forward over reverse (`jvp` of `grad`) works.
+    """
+    return x @ w
+
+
+def _product_forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
+    return x @ w, (x, w)
+
+
+def _product_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    # XLA's fast path takes row-major a·b only: a transposed operand costs up to twice the time, and
+    # a transposition left in sight is folded into the product. `hold` hides it. Measured with 1024
+    # inputs, 128 units and 32 rows: dx 200 → 85 µs, dw 142 → 91 µs; dw of the convolution 103 → 54.
+    x, w = saved
+    rows, columns = x.reshape(-1, w.shape[0]), g.reshape(-1, w.shape[1])
+    hold = jax.lax.optimization_barrier
+    dx = hold(w @ hold(columns.T)).T.reshape(x.shape)
+    if rows.size > columns.size + w.size:  # what each way has to transpose
+        return dx, hold(hold(columns.T) @ rows).T
+    # Alone, the transposition would be fused with the activation before it and read memory in
+    # strides of 4 kB (65 µs); a concatenation is never fused (4 + 10 µs).
+    wide = hold(jnp.concatenate([rows, rows[:, :16]], axis=-1))
+    return dx, hold(wide[:, : w.shape[0]].T) @ columns
+
+
+product.defvjp(_product_forward, _product_backward)

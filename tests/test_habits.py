@@ -178,7 +178,9 @@ def test_a_convolution_that_a_convolution_reads_counts_by_channel():
     reader = Conv((4, 4, 5), 7, key=KEY)
     features = jax.random.normal(KEY, (6, 4, 4, 5))
     expected = np.abs(features).mean(axis=(0, 1, 2)) * np.abs(reader.weight).mean(axis=(0, 1, 3))
-    np.testing.assert_allclose(contribution(features, reader, features.shape[-1]), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        contribution(features, reader, features.shape[-1]), expected, rtol=1e-5
+    )
 
 
 def test_the_target_keeps_its_units_until_it_is_copied():

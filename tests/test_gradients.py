@@ -17,7 +17,7 @@ from regrow.checkpoint import load, save
 from regrow.environments import ConstantReward
 from regrow.errors import RegrowError
 from regrow.families import describe, field_types, make, make_all, members
-from regrow.interventions import Inject, Reset
+from regrow.interventions import Inject, Reset, ShrinkPerturb
 from regrow.learner import Anchor, Learner, Optimizer
 from regrow.network import convolutional, mlp
 from regrow.run import Run
@@ -256,6 +256,15 @@ def test_a_new_layer_is_pulled_to_its_own_draw(optimizer):
     counts = [int(state[1][0].count) for state in injected.statistics]
     assert counts == ([STEPS] * 3 if optimizer == "keep" else [STEPS, 0, 0])
     assert bit_equal(anchors(descended(injected)), anchors(injected))
+
+
+@pytest.mark.parametrize("optimizer", ["keep", "reset"])
+def test_layers_that_are_moved_are_pulled_to_where_they_began(optimizer):
+    made = learner("l2_init")
+    moved = ShrinkPerturb(where="head", optimizer=optimizer).change(descended(made), KEY)
+    assert bit_equal(anchors(moved), anchors(made))
+    counts = [int(state[1][0].count) for state in moved.statistics]
+    assert counts == ([STEPS] * 3 if optimizer == "keep" else [STEPS, 0, 0])
 
 
 def test_anchors_outlive_a_reset_of_the_statistics():

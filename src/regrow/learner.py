@@ -236,6 +236,23 @@ class Learner(eqx.Module):
         changed = replace(self, network=network, target=target, statistics=statistics)
         return changed.with_memories_anew()
 
+    def with_moved_layers(
+        self, network: Network, target: Network | None, *, moments: Statistics
+    ) -> "Learner":
+        """This learner with live layers that were moved and not drawn: their anchors stay.
+
+        `moments`: whether the other statistics of a layer that was moved are kept or start anew.
+        """
+        pairs = zip(self.network.parts(), network.parts(), self.statistics, strict=True)
+        statistics = tuple(
+            state
+            if moments == "keep" or part is before
+            else _anchored(self._first_state(part), state)
+            for before, part, state in pairs
+        )
+        changed = replace(self, network=network, target=target, statistics=statistics)
+        return changed.with_memories_anew()
+
     def with_fresh_statistics(self, start: int = 0) -> "Learner":
         """The optimizer state of the live layers from `start` on drawn anew; parameters stay."""
         parts = self.network.parts()

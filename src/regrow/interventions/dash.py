@@ -65,7 +65,7 @@ class Dash(SelectiveIntervention):
             del key
             network = self._shrunk(learner.network, direction[name])
             target = None if learner.target is None else network
-            return learner.with_network(network, target, fresh="keep")
+            return learner.with_moved_layers(network, target, moments="keep")
 
         return self.mapped(change, state, key)
 

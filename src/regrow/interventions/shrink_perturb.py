@@ -52,7 +52,7 @@ class ShrinkPerturb(LearnerIntervention):
         network, target = self._moved(learner.network, own), learner.target
         if target is not None:
             target = network if self.target == "copy" else self._moved(target, other)
-        return learner.with_network(network, target, fresh=self.optimizer)
+        return learner.with_moved_layers(network, target, moments=self.optimizer)
 
     def _moved(self, network: Network, key: Key) -> Network:
         fresh = network.fresh(key).layers

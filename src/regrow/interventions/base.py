@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Array, PyTree
 
-from regrow.learner import Learner, map_named
+from regrow.learner import Knob, Learner, map_knobs, map_named
 from regrow.types import Key, Transition
 
 State = PyTree[Any]
@@ -80,7 +80,8 @@ class Intervention(abc.ABC):
 class LearnerIntervention(Intervention):
     """An intervention that treats every Learner alike.
 
-    `only`: the Learners to treat, by name, e.g. "critic" or "actor critic"; empty means all.
+    `only`: the Learners to treat, by name, e.g. "critic" or "actor critic"; empty means all, and
+    the learned numbers beside them.
     """
 
     only: str = field(default="", kw_only=True)
@@ -88,6 +89,10 @@ class LearnerIntervention(Intervention):
     def change(self, learner: Learner, key: Key) -> Learner:
         """One Learner afterwards; for those that need nothing but the Learner."""
         raise NotImplementedError(f"{type(self).__name__} treats Learners in its own __call__")
+
+    def turn(self, knob: Knob) -> Knob:
+        """A learned number afterwards: as it was, unless an intervention says otherwise."""
+        return knob
 
     def mapped(
         self, change: Callable[[str, Learner, Key], Learner], state: State, key: Key
@@ -98,4 +103,5 @@ class LearnerIntervention(Intervention):
     def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
         """The agent's state with the chosen Learners changed, each with its own key."""
         del agent, experience
-        return self.mapped(lambda _, learner, key: self.change(learner, key), state, key)
+        state = self.mapped(lambda _, learner, key: self.change(learner, key), state, key)
+        return state if self.only else map_knobs(self.turn, state)

@@ -17,10 +17,11 @@ from regrow.checkpoint import load, save
 from regrow.environments import Reach
 from regrow.environments.base import Step
 from regrow.errors import RegrowError
-from regrow.families import describe
+from regrow.families import describe, members
 from regrow.interventions import Inject, Redo, Reset, ResetOptimizer, ShrinkPerturb
 from regrow.learner import learners
 from regrow.network import Network, mlp
+from regrow.probes import DeadOverlap, PolicyChurn
 from regrow.run import Run, random_policy
 from regrow.types import Continuous, Discrete, Transition
 
@@ -336,3 +337,16 @@ def test_actions_and_observations_it_cannot_take_are_refused():
 def test_hyperparameters_that_cannot_be_are_refused(fields, message):
     with pytest.raises(RegrowError, match=message):
         SAC(**fields)
+
+
+@pytest.mark.parametrize("costly", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_every_probe_measures_every_learner(trained, costly):
+    probes = [cls() for cls in members("probes").values() if cls.costly == costly]
+    found = trained.probe(probes, count=32)
+    for probe, values in zip(probes, found, strict=True):
+        assert list(values) == ["actor", *CRITICS]
+        if isinstance(probe, DeadOverlap):
+            continue  # NaN where nothing is dead
+        # One output has no largest.
+        without = {*CRITICS} if isinstance(probe, PolicyChurn) else set()
+        assert {name for name, value in values.items() if math.isnan(value)} == without, probe

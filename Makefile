@@ -48,6 +48,7 @@ types: $(VENV)/test
 bench: $(VENV)/bench
 	$(BIN)/python bench/training_loop.py
 	$(BIN)/python bench/interventions.py
+	$(BIN)/python bench/sac.py
 
 clean:
 	rm -rf $(VENV) .jax_cache .pytest_cache .ruff_cache .hypothesis

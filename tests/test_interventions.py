@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from trees import bit_equal, distance
 
+from regrow.agents import DoubleDQN
 from regrow.checkpoint import load, save
-from regrow.environments import Breakout
+from regrow.environments import Breakout, Reach
 from regrow.errors import RegrowError
 from regrow.families import describe, field_types, make, members
 from regrow.interventions import (
@@ -44,7 +45,12 @@ SHORT = {
     ContinualBackprop: {"rate": 0.5, "maturity": 1},
     SelfNormalizedReset: {"limit": 2, "period": 2},
 }
-AGENTS = {"double_dqn": {"hidden": 16, "channels": 4, "learn_start": 40, "replay_capacity": 300}}
+BRIEF = {"learn_start": 40, "replay_capacity": 300, "replay_ratio": 0.25}
+# Every agent small, and where it acts.
+AGENTS = {
+    "double_dqn": ({"hidden": 16, "channels": 4, **BRIEF}, Breakout()),
+    "sac": ({"hidden": 16, "batch_size": 16, **BRIEF}, Reach()),
+}
 
 VARIANTS = [
     *(cls(**SHORT.get(cls, {})) for cls in members("interventions").values()),
@@ -60,7 +66,6 @@ VARIANTS = [
     ResetOptimizer("head"),
     ShrinkPerturb(noise="normal", perturb=0.01, target="copy"),
     ShrinkPerturb(**ShrinkPerturb.sr_spr, optimizer="reset"),
-    Redo(tau=0.9, only="q"),
     FitNoise(**SHORT[FitNoise], redraw=False),
 ]
 
@@ -68,8 +73,9 @@ VARIANTS = [
 @pytest.fixture(scope="module", params=sorted(members("agents")))
 def trained(request) -> Run:
     assert request.param in AGENTS, f"give the contract test a small {request.param}"
-    agent = members("agents")[request.param](**AGENTS[request.param])
-    return Run.start(agent, Breakout(), seed=0).advance(400)[0]
+    fields, environment = AGENTS[request.param]
+    agent = members("agents")[request.param](**fields)
+    return Run.start(agent, environment, seed=0).advance(400)[0]
 
 
 def trees(run: Run):
@@ -77,9 +83,24 @@ def trees(run: Run):
 
 
 def outputs(run: Run):
-    obs = run.state.replay.first(32).obs_tm1
-    nets = [n for o in learners(run.state.agent).values() for n in (o.network, o.target) if n]
-    return [_outputs(net, obs) for net in nets]
+    inputs = run.agent.inputs(run.state.replay.first(32))
+    return [
+        _outputs(net, inputs[name])
+        for name, learner in learners(run.state.agent).items()
+        for net in (learner.network, learner.target)
+        if net is not None
+    ]
+
+
+def counts(learner):
+    return [int(state[0].count) for state in learner.statistics]
+
+
+def before_and_after(trained, intervention):
+    """Every Learner as it was and as it is after the intervention."""
+    changed = trained.intervene(intervention)
+    pairs = learners(trained.state.agent), learners(changed.state.agent)
+    return zip(*(each.values() for each in pairs), strict=True)
 
 
 @eqx.filter_jit
@@ -110,18 +131,7 @@ class TestContract:
             for a, b in zip(moving.parts(), moved.parts(), strict=True):
                 assert distance(a, b) > 1e-5
 
-    def test_one_key_one_result_two_keys_two(self, trained, intervention):
-        def once(key):
-            state = trained.state
-            return intervention(state.agent, agent=trained.agent, experience=state.replay, key=key)
-
-        once = jax.jit(once)
-        a, b, c = once(KEY), once(KEY), once(jax.random.key(12))
-        assert bit_equal(a, b)
-        # Habits draw when they act; to install them takes no draws.
-        assert bit_equal(a, c) == isinstance(intervention, Nothing | ResetOptimizer | Habitual)
-
-    def test_it_is_traced_once(self, trained, intervention):
+    def test_one_key_one_result_two_keys_two_all_in_one_trace(self, trained, intervention):
         traces = []
 
         @jax.jit
@@ -129,9 +139,11 @@ class TestContract:
             traces.append(1)
             return intervention(state, agent=trained.agent, experience=replay, key=key)
 
-        for i in range(2):
-            once(trained.state.agent, trained.state.replay, jax.random.key(i))
+        state, other = trained.state, jax.random.key(12)
+        a, b, c = (once(state.agent, state.replay, key) for key in (KEY, KEY, other))
         assert len(traces) == 1
+        assert bit_equal(a, b)
+        assert bit_equal(a, c) == isinstance(intervention, Nothing | ResetOptimizer | Habitual)
 
     def test_it_is_saved_with_its_run(self, trained, intervention, tmp_path):
         run = trained.intervene(intervention)
@@ -152,17 +164,26 @@ def test_they_can_follow_each_other(trained, first, name):
     cls = members("interventions")[name]
     both = [first, cls(**SHORT.get(cls, {}))]
     state = rehearsed(trained.agent, trained.environment, both)
-    (learner,) = learners(state.agent).values()
+    inputs = trained.agent.inputs(trained.state.replay.first(4))
+    for name_of_learner, learner in learners(state.agent).items():
 
-    def step(learner):
-        learner = learner.descend(jax.tree.map(jnp.ones_like, learner.network))
-        return learner.tended(trained.state.replay.first(4).obs_tm1, KEY)
+        def step(learner, seen=inputs[name_of_learner]):
+            learner = learner.descend(jax.tree.map(jnp.ones_like, learner.network))
+            return learner.tended(seen, KEY)
 
-    # As it has to be in a compiled loop, habits included.
-    stepped = eqx.filter_eval_shape(step, learner)
-    assert jax.tree.structure(stepped) == jax.tree.structure(learner)
-    for leaf, same in zip(jax.tree.leaves(stepped), jax.tree.leaves(learner), strict=True):
-        assert (leaf.shape, leaf.dtype) == (same.shape, same.dtype)
+        # As it has to be in a compiled loop, habits included.
+        stepped = eqx.filter_eval_shape(step, learner)
+        assert jax.tree.structure(stepped) == jax.tree.structure(learner)
+        for leaf, same in zip(jax.tree.leaves(stepped), jax.tree.leaves(learner), strict=True):
+            assert (leaf.shape, leaf.dtype) == (same.shape, same.dtype)
+
+
+def test_only_the_learner_that_is_named_is_treated(trained):
+    names = list(learners(trained.state.agent))
+    for only in names:
+        pairs = before_and_after(trained, Redo(tau=0.9, only=only))
+        treated = [not bit_equal(old, new) for old, new in pairs]
+        assert treated == [name == only for name in names]
 
 
 REFUSED = {
@@ -174,12 +195,13 @@ REFUSED = {
 @pytest.mark.parametrize(
     ("style", "fields"), [("crelu", {"activation": "crelu"}), ("simba", {"block": "simba"})]
 )
-def test_other_architectures_are_treated_or_refused(trained, style, fields):
-    agent = dataclasses.replace(trained.agent, **fields)
+def test_other_architectures_are_treated_or_refused(style, fields):
+    small, environment = AGENTS["double_dqn"]
+    agent = DoubleDQN(**small, **fields)
     refused = set()
     for name, cls in members("interventions").items():
         try:
-            state = rehearsed(agent, trained.environment, [cls(**SHORT.get(cls, {}))])
+            state = rehearsed(agent, environment, [cls(**SHORT.get(cls, {}))])
         except RegrowError:
             refused.add(name)
             continue
@@ -193,47 +215,47 @@ def test_other_architectures_are_treated_or_refused(trained, style, fields):
 
 
 def test_injection_gives_the_target_the_same_fresh_head(trained):
-    for learner in learners(trained.intervene(Inject()).state.agent).values():
-        assert bit_equal(learner.network.head, learner.target.head)
-        assert bit_equal(learner.network.residual[-1].copy, learner.target.residual[-1].copy)
-        own = learners(trained.state.agent)["q"]
-        assert bit_equal(learner.target.residual[-1].old.layers, own.target.head)
-        assert distance(own.target.head, own.network.head) > 0
+    with_target = 0
+    for own, learner in before_and_after(trained, Inject()):
+        if learner.target is not None:
+            assert bit_equal(learner.network.head, learner.target.head)
+            assert bit_equal(learner.network.residual[-1].copy, learner.target.residual[-1].copy)
+            assert bit_equal(learner.target.residual[-1].old.layers, own.target.head)
+            assert distance(own.target.head, own.network.head) > 0
+            with_target += 1
+    assert with_target > 0
 
 
-@pytest.mark.parametrize(("optimizer", "counts"), [("keep", [90] * 3), ("reset", [90, 0, 0])])
-def test_injection_keeps_or_resets_the_statistics_of_the_head(trained, optimizer, counts):
-    run = trained.intervene(Inject(optimizer=optimizer))
-    (learner,) = learners(run.state.agent).values()
-    assert [int(state[0].count) for state in learner.statistics] == counts
-    assert bit_equal(learner.statistics[0], learners(trained.state.agent)["q"].statistics[0])
+@pytest.mark.parametrize(("optimizer", "expected"), [("keep", [90] * 3), ("reset", [90, 0, 0])])
+def test_injection_keeps_or_resets_the_statistics_of_the_head(trained, optimizer, expected):
+    for old, new in before_and_after(trained, Inject(optimizer=optimizer)):
+        assert counts(new) == expected
+        assert bit_equal(new.statistics[0], old.statistics[0])
 
 
 @pytest.mark.parametrize(
-    ("where", "counts"), [("last", [90, 90, 0]), ("head", [90, 0, 0]), ("everything", [0, 0, 0])]
+    ("where", "expected"), [("last", [90, 90, 0]), ("head", [90, 0, 0]), ("everything", [0, 0, 0])]
 )
-def test_a_reset_draws_what_it_names_and_no_more(trained, where, counts):
-    old = learners(trained.state.agent)["q"]
-    new = learners(trained.intervene(Reset(where)).state.agent)["q"]
-    assert [int(state[0].count) for state in new.statistics] == counts
-    for layer, before, count in zip(new.network.layers, old.network.layers, counts, strict=True):
-        assert bit_equal(layer, before) == (count == 90)
-    assert bit_equal(new.target, new.network)
+def test_a_reset_draws_what_it_names_and_no_more(trained, where, expected):
+    for old, new in before_and_after(trained, Reset(where)):
+        assert counts(new) == expected
+        layers = zip(new.network.layers, old.network.layers, expected, strict=True)
+        for layer, before, count in layers:
+            assert bit_equal(layer, before) == (count == 90)
+        assert new.target is None or bit_equal(new.target, new.network)
 
 
 def test_a_reset_ends_earlier_injections(trained):
     run = trained.intervene(Inject()).intervene(Inject(freeze=False)).intervene(Reset())
-    (learner,) = learners(run.state.agent).values()
-    assert learner.network.residual == ()
+    assert all(one.network.residual == () for one in learners(run.state.agent).values())
     assert trees(run) == trees(trained)
 
 
 def test_resetting_the_optimizer_leaves_the_parameters(trained):
-    old = learners(trained.state.agent)["q"]
-    new = learners(trained.intervene(ResetOptimizer()).state.agent)["q"]
-    assert bit_equal((new.network, new.target), (old.network, old.target))
-    assert [int(state[0].count) for state in new.statistics] == [0, 0, 0]
-    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(new.statistics))
+    for old, new in before_and_after(trained, ResetOptimizer()):
+        assert bit_equal((new.network, new.target), (old.network, old.target))
+        assert counts(new) == [0, 0, 0]
+        assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(new.statistics))
 
 
 class Tape:
@@ -267,7 +289,9 @@ def test_fit_noise_draws_rewards_anew_each_round_or_never(trained, redraw):
     tape = Tape(60)
     fit = FitNoise(rounds=3, updates=20, transitions=10, redraw=redraw)
     replay = trained.state.replay
-    numbered = eqx.tree_at(lambda r: r.storage.action, replay, jnp.arange(replay.capacity))
+    numbered = eqx.tree_at(
+        lambda r: r.storage.action, replay, jnp.arange(replay.capacity, dtype=jnp.int32)
+    )
     count, rewards, discounts, actions = fit(tape.empty(), agent=tape, experience=numbered, key=KEY)
     assert int(count) == 60
     assert not np.asarray(discounts).any()  # every one of them terminal
@@ -282,7 +306,9 @@ def test_fit_noise_draws_rewards_anew_each_round_or_never(trained, redraw):
 def test_prime_uses_the_oldest_transitions(trained):
     tape = Tape(40)
     replay = trained.state.replay
-    numbered = eqx.tree_at(lambda r: r.storage.action, replay, jnp.arange(replay.capacity))
+    numbered = eqx.tree_at(
+        lambda r: r.storage.action, replay, jnp.arange(replay.capacity, dtype=jnp.int32)
+    )
     prime = Prime(updates=40, transitions=15)
     _, rewards, _, actions = prime(tape.empty(), agent=tape, experience=numbered, key=KEY)
     oldest = numbered.first(15)

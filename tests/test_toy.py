@@ -13,9 +13,11 @@ from regrow.environments.toy.constant_reward import ConstantReward
 from regrow.environments.toy.delayed_reward import DelayedReward
 from regrow.environments.toy.matching_reward import MatchingReward
 from regrow.environments.toy.observation_reward import ObservationReward
+from regrow.environments.toy.reach import Reach
 from regrow.environments.toy.time_limit_reward import TimeLimitReward
 from regrow.errors import RegrowError
-from regrow.families import members
+from regrow.families import make, members
+from regrow.types import Continuous, Discrete
 
 TOYS = [cls() for cls in members("environments").values() if ".toy." in cls.__module__]
 
@@ -34,8 +36,10 @@ def episode(env: Environment, actions: list[int], key: int = 0) -> tuple[list[An
 @pytest.mark.parametrize("env", TOYS, ids=lambda env: type(env).__name__)
 def test_what_is_declared_is_what_is_given(env: Environment) -> None:
     state, observation = env.reset(jax.random.key(0))
-    after, step = env.step(state, jnp.int32(0), jax.random.key(1))
-    assert env.num_actions == 2
+    vector = isinstance(env.action_space, Continuous)
+    action = jnp.zeros(env.action_space.size) if vector else jnp.int32(0)
+    after, step = env.step(state, action, jax.random.key(1))
+    assert env.action_space == (Continuous(2) if vector else Discrete(2))
     for seen in (observation, step.observation):
         assert seen.shape == env.observation_shape
         assert seen.dtype == env.observation_dtype == np.float32
@@ -44,7 +48,7 @@ def test_what_is_declared_is_what_is_given(env: Environment) -> None:
     assert jax.tree.structure(state) == jax.tree.structure(after)
     keys = jax.random.split(jax.random.key(0), 4)
     states, _ = jax.vmap(env.reset)(keys)
-    jax.vmap(env.step)(states, jnp.zeros(4, jnp.int32), keys)
+    jax.vmap(env.step)(states, jnp.broadcast_to(action, (4, *action.shape)), keys)
 
 
 def test_constant_reward() -> None:
@@ -84,3 +88,23 @@ def test_time_limit_reward() -> None:
     assert all(seen == observations[0] for seen in observations)
     with pytest.raises(RegrowError, match="received 0"):
         TimeLimitReward(time_limit=0)
+
+
+def test_reach() -> None:
+    env = Reach(size=3)
+    state, shown = env.reset(jax.random.key(1))
+    for off in (0.0, 0.1, -0.4):
+        _, step = env.step(state, -shown / 2 + off, jax.random.key(2))
+        assert float(step.reward) == pytest.approx(-3 * off**2, abs=1e-6)
+        assert (bool(step.terminated), bool(step.truncated)) == (True, False)
+    with pytest.raises(RegrowError, match="size is 0"):
+        Reach(size=0)
+
+
+def test_what_numbers_actions_refuses_vectors() -> None:
+    with pytest.raises(RegrowError, match="Reach has no numbered actions"):
+        make("environments", "shifting/relabelled_actions(game='toy/reach')")
+    permuted = make("environments", "shifting/permuted_observations(game='toy/reach')")
+    assert permuted.action_space == Continuous(2)
+    state, _ = permuted.reset(jax.random.key(0))
+    permuted.step(state, jnp.zeros(2), jax.random.key(1))

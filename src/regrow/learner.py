@@ -167,6 +167,15 @@ class Learner(eqx.Module):
         live, frozen = eqx.partition(self.network, self.network.trainable())
         return jax.value_and_grad(lambda live: loss(eqx.combine(live, frozen)))(live)
 
+    def gradient_with(
+        self, loss: Callable[[Network], tuple[Scalar, Scalar]]
+    ) -> tuple[Scalar, PyTree, Scalar]:
+        """(loss, its gradient, what comes with it) of a function that returns (loss, the other)."""
+        live, frozen = eqx.partition(self.network, self.network.trainable())
+        whole = jax.value_and_grad(lambda live: loss(eqx.combine(live, frozen)), has_aux=True)
+        (value, other), gradient = whole(live)
+        return value, gradient, other
+
     def descend(self, gradient: PyTree) -> "Learner":
         """One optimizer step along a gradient from `gradient`."""
         gradient = self._clipped(gradient)
@@ -304,6 +313,41 @@ class Learner(eqx.Module):
         return replace(learner, habits=tuple(kept))
 
 
+class Knob(eqx.Module):
+    """A learned number beside the networks, like a temperature, with its optimizer state."""
+
+    value: Scalar
+    statistics: optax.OptState
+    initial: float = eqx.field(static=True)
+    optimizer: Optimizer = eqx.field(static=True)
+
+    @staticmethod
+    def create(initial: float, optimizer: Optimizer) -> "Knob":
+        """A number at its first step."""
+        value = jnp.array(initial, jnp.float32)
+        return Knob(value, optimizer.init(value), initial, optimizer)
+
+    def descend(self, gradient: Scalar) -> "Knob":
+        """One optimizer step along a gradient."""
+        transform = self.optimizer.transform_of(output=False)
+        update, statistics = transform.update(gradient, self.statistics, self.value)
+        value = optax.apply_updates(self.value, update)
+        return Knob(jnp.asarray(value), statistics, self.initial, self.optimizer)
+
+    def fresh(self) -> "Knob":
+        """The number and its statistics as at the first step."""
+        return Knob.create(self.initial, self.optimizer)
+
+    def with_fresh_statistics(self) -> "Knob":
+        """The optimizer state drawn anew; the number stays."""
+        statistics = self.fresh().statistics
+        return Knob(self.value, statistics, self.initial, self.optimizer)
+
+    def with_initial_value(self) -> "Knob":
+        """The number as at the first step; the optimizer state stays."""
+        return Knob(self.fresh().value, self.statistics, self.initial, self.optimizer)
+
+
 def _are_outputs(network: Network) -> tuple[bool, ...]:
     """For every part, whether it is the last layer of the network or of an unfrozen old head."""
     last = len(network.layers) - 1
@@ -375,4 +419,15 @@ def tended(state: PyTree, inputs: Mapping[str, Array], key: Key) -> PyTree:
         lambda name, learner, key: learner.tended(inputs[name], key) if learner.habits else learner,
         state,
         key,
+    )
+
+
+def map_knobs(change: Callable[[Knob], Knob], state: PyTree) -> PyTree:
+    """An agent's state with `change(knob)` for every Knob in it."""
+
+    def is_knob(node: Any) -> bool:
+        return isinstance(node, Knob)
+
+    return jax.tree.map(
+        lambda node: change(node) if is_knob(node) else node, state, is_leaf=is_knob
     )

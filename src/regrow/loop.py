@@ -20,7 +20,7 @@ from regrow.environments.base import Environment
 from regrow.learner import learners, tended
 from regrow.replay import Replay
 from regrow.streams import key_at, keys_from, stream
-from regrow.types import Key, Keys, Log, Transition
+from regrow.types import ActionSpace, Continuous, Key, Keys, Log, Transition
 
 ROUNDS_PER_CHUNK = 500
 
@@ -142,7 +142,7 @@ def random_policy(environment: Environment, env_steps: int, root: Key) -> Log:
     def played(root: Key) -> Log:
         def step(carry: Any, keys: dict[str, Key]) -> tuple[Any, Log]:
             state, total = carry
-            action = jax.random.randint(keys["act"], (), 0, environment.num_actions)
+            action = _at_random(environment.action_space, keys["act"])
             state, step = environment.step(state, action, keys["step"])
             total, ended = total + step.reward, step.terminated | step.truncated
             state = either(ended, environment.restart(state, keys["reset"])[0], state)
@@ -154,6 +154,12 @@ def random_policy(environment: Environment, env_steps: int, root: Key) -> Log:
         return jax.lax.scan(step, (start, jnp.array(0.0)), keys)[1]
 
     return jax.tree.map(np.asarray, played(root))
+
+
+def _at_random(space: ActionSpace, key: Key) -> Shaped[Array, "*action"]:
+    if isinstance(space, Continuous):
+        return jax.random.uniform(key, (space.size,), minval=-1.0, maxval=1.0)
+    return jax.random.randint(key, (), 0, space.number)
 
 
 def either(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:

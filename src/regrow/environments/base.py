@@ -22,9 +22,10 @@ import abc
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, PyTree, Shaped
 from numpy.typing import NDArray
 
+from regrow.errors import RegrowError
 from regrow.types import ActionSpace, Discrete, Key
 
 State = PyTree[Any]
@@ -62,13 +63,16 @@ class Environment(Spaces):
     """An environment that runs on the device, one episode at a time; vmap it for more."""
 
     @property
-    @abc.abstractmethod
     def num_actions(self) -> int:
-        """How many discrete actions there are; they are numbered from 0."""
+        """How many discrete actions there are; they are numbered from 0.
+
+        Raises `RegrowError` where actions are vectors.
+        """
+        raise RegrowError(f"{type(self).__name__} has no numbered actions")
 
     @property
     def action_space(self) -> ActionSpace:
-        """The numbered actions."""
+        """The numbered actions; an environment whose actions are vectors has a space of its own."""
         return Discrete(self.num_actions)
 
     @abc.abstractmethod
@@ -85,7 +89,7 @@ class Environment(Spaces):
         return self.reset(key)
 
     @abc.abstractmethod
-    def step(self, state: State, action: Int[Array, ""], key: Key) -> tuple[State, Step]:
+    def step(self, state: State, action: Shaped[Array, "*action"], key: Key) -> tuple[State, Step]:
         """One env step: (next state, what follows the action)."""
 
 

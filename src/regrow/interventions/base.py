@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PyTree, Shaped
 
 from regrow.errors import require
 from regrow.families import name_of
-from regrow.learner import Learner, map_named
+from regrow.learner import Knob, Learner, map_knobs, map_named
 from regrow.types import Key, Transition
 from regrow.units import quiet, recycled, require_recyclable
 
@@ -86,7 +86,8 @@ class Intervention(abc.ABC):
 class SelectiveIntervention(Intervention):
     """An intervention that treats the Learners that it is told to, each by itself.
 
-    `only`: the Learners to treat, by name, e.g. "critic" or "actor critic"; empty means all.
+    `only`: the Learners to treat, by name, e.g. "critic" or "actor critic"; empty means all, and
+    the learned numbers beside them.
     """
 
     only: str = field(default="", kw_only=True)
@@ -106,10 +107,15 @@ class LearnerIntervention(SelectiveIntervention):
     def change(self, learner: Learner, key: Key) -> Learner:
         """One Learner afterwards."""
 
+    def turn(self, knob: Knob) -> Knob:
+        """A learned number afterwards: as it was, unless an intervention says otherwise."""
+        return knob
+
     def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
         """The agent's state with the chosen Learners changed, each with its own key."""
         del agent, experience
-        return self.mapped(lambda _, learner, key: self.change(learner, key), state, key)
+        state = self.mapped(lambda _, learner, key: self.change(learner, key), state, key)
+        return state if self.only else map_knobs(self.turn, state)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from regrow.interventions.base import LearnerIntervention
-from regrow.learner import Learner
+from regrow.learner import Knob, Learner
 from regrow.types import Key
 
 
@@ -14,7 +14,8 @@ class Reset(LearnerIntervention):
 
     `optimizer`: "reset" starts the statistics of those layers anew, step count included, as
     published; "keep" leaves them. Earlier injections end: what they froze would keep the old
-    predictions alive.
+    predictions alive. With the head or everything a learned number (a temperature) begins anew too,
+    as in the published SAC (everything) and DrQ (heads).
     """
 
     where: Literal["head", "last", "everything"] = "head"
@@ -27,3 +28,9 @@ class Reset(LearnerIntervention):
         network = learner.network.reset(start, key)
         target = None if learner.target is None else network
         return learner.with_network(network, target, fresh=self.optimizer)
+
+    def turn(self, knob: Knob) -> Knob:
+        """The number as at the start, unless only last layers are drawn anew."""
+        if self.where == "last":
+            return knob
+        return knob.fresh() if self.optimizer == "reset" else knob.with_initial_value()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from regrow.interventions.base import LearnerIntervention
-from regrow.learner import Learner
+from regrow.learner import Knob, Learner
 from regrow.types import Key
 
 
@@ -12,7 +12,7 @@ from regrow.types import Key
 class ResetOptimizer(LearnerIntervention):
     """Starts the optimizer's statistics anew, step count included; parameters stay.
 
-    `where`: the layers of the "head", or "everything".
+    `where`: the layers of the "head", or "everything", learned numbers (a temperature) included.
     """
 
     where: Literal["head", "everything"] = "everything"
@@ -27,3 +27,7 @@ class ResetOptimizer(LearnerIntervention):
         del key
         start = learner.network.split if self.where == "head" else 0
         return learner.with_fresh_statistics(start)
+
+    def turn(self, knob: Knob) -> Knob:
+        """The number with fresh statistics, where everything gets them."""
+        return knob.with_fresh_statistics() if self.where == "everything" else knob

@@ -28,7 +28,7 @@ from regrow.environments.base import Environment, Step
 from regrow.errors import require
 from regrow.families import make
 from regrow.streams import key_at
-from regrow.types import Key
+from regrow.types import ActionSpace, Key
 
 MAX_PERIOD = 2**31 - 1  # env steps are counted in int32
 
@@ -95,7 +95,9 @@ class Reordered(Environment):
         """What the entries are, for messages."""
 
     @abc.abstractmethod
-    def meant(self, action: Int[Array, ""], order: Int[Array, " count"]) -> Int[Array, ""]:
+    def meant(
+        self, action: Shaped[Array, "*action"], order: Int[Array, " count"]
+    ) -> Shaped[Array, "*action"]:
         """The game's action that an action stands for."""
 
     @abc.abstractmethod
@@ -118,6 +120,11 @@ class Reordered(Environment):
     def num_actions(self) -> int:
         """The game's."""
         return self.inner.num_actions
+
+    @property
+    def action_space(self) -> ActionSpace:
+        """The game's."""
+        return self.inner.action_space
 
     def next_order(
         self, order: Int[Array, " count"], phase: Int[Array, ""]
@@ -143,7 +150,7 @@ class Reordered(Environment):
         return state._replace(game=game), self.shown(observation, state.order)
 
     def step(
-        self, state: ReorderedState, action: Int[Array, ""], key: Key
+        self, state: ReorderedState, action: Shaped[Array, "*action"], key: Key
     ) -> tuple[ReorderedState, Step]:
         """One env step of the game; the order changes after every `period` of them."""
         game, step = self.inner.step(state.game, self.meant(action, state.order), key)

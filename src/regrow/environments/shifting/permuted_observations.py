@@ -46,7 +46,9 @@ class PermutedObservations(Reordered):
         """Places."""
         return "places in an observation"
 
-    def meant(self, action: Int[Array, ""], order: Int[Array, " count"]) -> Int[Array, ""]:
+    def meant(
+        self, action: Shaped[Array, "*action"], order: Int[Array, " count"]
+    ) -> Shaped[Array, "*action"]:
         """The action itself."""
         del order
         return action

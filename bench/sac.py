@@ -1,0 +1,175 @@
+"""Milliseconds per update of SAC, with sampling, beside Stable-Baselines3's; one core.
+
+Both have the same sizes and settings, as many transitions of the same size, and one core and one
+thread; turns alternate. Ours is called once per update, as where a simulation on the host steps
+meanwhile; `in_a_loop` is the same compiled over many updates, as on the device.
+
+    python bench/sac.py [--turns 9] [--seen 24] [--actions 6]
+"""
+
+import argparse
+import functools
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+from regrow.execution.local import one_core
+
+one_core()
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import stable_baselines3
+import torch
+from stable_baselines3.common.logger import configure
+
+from regrow.agents import SAC
+from regrow.hosted import _learn
+from regrow.loop import learnt
+from regrow.replay import Replay
+from regrow.types import Continuous, Transition
+
+AGENT = SAC(replay_capacity=100_000)
+UPDATES = 50  # per turn
+KEY = jax.random.key(0)
+
+
+class Noise(gymnasium.Env):
+    """Something to fill a buffer with."""
+
+    def __init__(self, seen: int, actions: int):
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (seen,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1, 1, (actions,), np.float32)
+        self.draw = np.random.default_rng(0)
+
+    def _observation(self) -> np.ndarray:
+        return self.draw.normal(size=self.observation_space.shape).astype(np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._observation(), {}
+
+    def step(self, action):
+        return self._observation(), float(self.draw.normal()), False, False, {}
+
+
+def stable_baselines(seen: int, actions: int) -> stable_baselines3.SAC:
+    """With a full enough buffer, its networks and settings ours."""
+    theirs = stable_baselines3.SAC(
+        "MlpPolicy",
+        Noise(seen, actions),
+        learning_rate=AGENT.learning_rate,
+        buffer_size=AGENT.replay_capacity,
+        learning_starts=5_000,
+        batch_size=AGENT.batch_size,
+        tau=AGENT.target_rate,
+        gamma=AGENT.discount,
+        ent_coef=f"auto_{AGENT.initial_temperature}",
+        target_entropy=AGENT.target_entropy * actions,
+        policy_kwargs={"net_arch": [AGENT.hidden, AGENT.hidden]},
+        device="cpu",
+        seed=0,
+    )
+    theirs.set_logger(configure(None, []))
+    theirs.learn(5_001)
+    return theirs
+
+
+def filled(seen: int, actions: int) -> Replay:
+    """A replay of the same kind of noise."""
+    replay = Replay.empty(AGENT.replay_capacity, (seen,), np.dtype(np.float32), Continuous(actions))
+    keys = jax.random.split(KEY, len(replay.storage))
+    drawn = [jax.random.normal(k, x.shape) for k, x in zip(keys, replay.storage, strict=True)]
+    storage = Transition(drawn[0], jnp.tanh(drawn[1]), drawn[2], jnp.ones_like(drawn[3]), drawn[4])
+    return Replay(storage, jnp.array(0), jnp.array(5_000))
+
+
+def milliseconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    jax.block_until_ready(work())
+    return (time.perf_counter() - began) / UPDATES * 1e3
+
+
+@functools.partial(jax.jit, donate_argnames="state")
+def in_a_loop(state, replay, key):
+    keys = jax.random.split(key, UPDATES)
+    return jax.lax.scan(lambda s, k: (learnt(s, replay, k, AGENT), None), state, keys)[0]
+
+
+class Ours:
+    """Our agent, called update by update or in a compiled loop."""
+
+    def __init__(self, seen: int, actions: int):
+        start = AGENT.init((seen,), np.dtype(np.float32), Continuous(actions), KEY)
+        self.states = [jax.tree.map(lambda x: jnp.array(x, copy=True), start) for _ in range(2)]
+        self.replay, self.updates = filled(seen, actions), 0
+
+    def one_by_one(self):
+        for _ in range(UPDATES):
+            self.states[0] = _learn(self.states[0], self.replay, np.int32(self.updates), KEY, AGENT)
+            self.updates += 1
+        return self.states[0]
+
+    def looped(self):
+        self.states[1] = in_a_loop(self.states[1], self.replay, KEY)
+        return self.states[1]
+
+
+def turns(seen: int, actions: int, count: int) -> dict[str, list[float]]:
+    """Milliseconds per update of each, turn by turn, after all have compiled."""
+    torch.set_num_threads(1)
+    ours, theirs = Ours(seen, actions), stable_baselines(seen, actions)
+    work = {
+        "regrow": ours.one_by_one,
+        "stable_baselines3": lambda: theirs.train(UPDATES, AGENT.batch_size),
+        "in_a_loop": ours.looped,
+    }
+    for each in work.values():
+        milliseconds(each)
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(count):
+        for name, each in work.items():
+            times[name].append(milliseconds(each))
+        print("  " + "   ".join(f"{name} {each[-1]:6.2f}" for name, each in times.items()))
+    return times
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--seen", type=int, default=24)
+    parser.add_argument("--actions", type=int, default=6)
+    options = parser.parse_args()
+    print(f"{AGENT}, {options.seen} numbers seen, {options.actions} per action")
+    print("ms per update, one core:")
+    times = turns(options.seen, options.actions, options.turns)
+
+    def ratio(name: str) -> float:
+        pairs = zip(times["stable_baselines3"], times[name], strict=True)
+        return round(statistics.median(theirs / ours for theirs, ours in pairs), 2)
+
+    result = {
+        "milliseconds_per_update": {
+            name: round(statistics.median(each), 2) for name, each in times.items()
+        },
+        "ratio": ratio("regrow"),
+        "ratio_in_a_loop": ratio("in_a_loop"),
+        "machine": f"{platform.machine()}, one core of {os.cpu_count()}",
+        "versions": {
+            "jax": jax.__version__,
+            "torch": torch.__version__,
+            "stable_baselines3": stable_baselines3.__version__,
+        },
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Reach: one-step episodes in which an action is to be near a goal that the observation tells.
+
+    r = −|a − a*(x)|²,    a*(x) = −x / 2
+
+The value of an action is its reward, the best one is 0 at a*, and none is better (a policy that
+stays away from it: the action does not reach the values, or the values do not reach the actor).
+Actions drawn uniformly are worth −5/12 for every number of the action on average.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from regrow.environments.base import Environment, Step
+from regrow.errors import require
+from regrow.types import ActionSpace, Continuous, Key
+
+
+class ReachState(NamedTuple):
+    """What is shown."""
+
+    shown: Float[Array, " size"]
+
+
+@dataclass(frozen=True)
+class Reach(Environment):
+    """One-step episodes of minus the squared distance between the action and its goal.
+
+    `size`: the numbers of an observation, and of an action.
+    """
+
+    size: int = 2
+
+    def __post_init__(self) -> None:
+        require(self.size >= 1, f"size is {self.size}; it must be at least 1")
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """A vector, drawn uniformly from [−1, 1]."""
+        return (self.size,)
+
+    @property
+    def observation_dtype(self) -> np.dtype[Any]:
+        """Float32."""
+        return np.dtype(np.float32)
+
+    @property
+    def action_space(self) -> ActionSpace:
+        """A vector as long as the observation."""
+        return Continuous(self.size)
+
+    @staticmethod
+    def best(observation: Float[Array, "*batch size"]) -> Float[Array, "*batch size"]:
+        """a*, the action of reward 0."""
+        return -observation / 2
+
+    def reset(self, key: Key) -> tuple[ReachState, Float[Array, " size"]]:
+        """A random vector and its observation."""
+        shown = jax.random.uniform(key, (self.size,), minval=-1.0, maxval=1.0)
+        return ReachState(shown), shown
+
+    def step(
+        self, state: ReachState, action: Float[Array, " size"], key: Key
+    ) -> tuple[ReachState, Step]:
+        """The episode ends with minus the squared distance to a*."""
+        del key
+        reward = -jnp.sum((action - self.best(state.shown)) ** 2)
+        return state, Step(state.shown, reward, jnp.bool_(True), jnp.bool_(False))

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import importlib
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -190,7 +191,8 @@ class _Suite(Simulator):
 def _loaded(task: str) -> Any:
     """The suite's environment of that name."""
     try:
-        from dm_control import suite
+        with _silence():
+            from dm_control import suite
     except ImportError as error:
         raise RegrowError(
             f"control/{task} needs dm_control: pip install 'regrow[control]' ({error})"
@@ -198,18 +200,20 @@ def _loaded(task: str) -> Any:
     domain, _, name = task.partition("-")
     if (domain, name) not in suite.ALL_TASKS:
         raise unknown("task of control", task, ("-".join(pair) for pair in suite.ALL_TASKS))
-    with _no_word_of_old_models():
+    with _silence():
         return suite.load(domain, name, task_kwargs={"random": 0})
 
 
 @contextlib.contextmanager
-def _no_word_of_old_models() -> Iterator[None]:
-    """MuJoCo warns of attributes in the suite's own files; nobody here can change those."""
+def _silence() -> Iterator[None]:
+    """Against two warnings that nobody here can heed: of no display, of the suite's own models."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.setLevel(level)
 

@@ -39,6 +39,13 @@ WRONG = [
         ["diagnose", "minatar/brekout"],
         "no environment 'minatar/brekout'; did you mean 'minatar/breakout'?",
     ),
+    (["train", "control/walkr-walk"], "no task of control 'walkr-walk'; did you mean 'walker-"),
+    (["diagnose", "atari/pongg"], "no game of atari 'pongg'; did you mean 'pong'?"),
+    (["train", "gymnasium/FrozenLake-v1"], "gymnasium/FrozenLake-v1 observes Discrete(16)"),
+    (
+        ["train", "minatar/breakout", "--agent", "double_dqn(replay_capacity=999_999_999)"],
+        "replay_capacity can be at most ",
+    ),
     (["train", "minatar/breakout", "--agent", "doubledqn"], "did you mean 'double_dqn'?"),
     (["diagnose", "minatar/breakout", "--arms", "nothing", "injct"], "did you mean 'inject'?"),
     (["diagnose", "minatar/breakout", "--before", "fit_nois"], "did you mean 'fit_noise'?"),
@@ -95,6 +102,13 @@ def test_list_names_what_there_is(capsys):
     assert main(["list", "interventions"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("inject ") and "fresh pair" in line for line in lines)
+
+
+def test_list_shows_what_the_names_of_many_look_like(capsys):
+    assert main(["list", "environments"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for start in ("control/<task> ", "atari/<game> ", "gymnasium/<env_id> ", "minatar/breakout "):
+        assert any(line.startswith(start) for line in lines), start
 
 
 def test_help_is_there(capsys):

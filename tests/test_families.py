@@ -27,7 +27,10 @@ def test_every_member_is_made_by_its_name_and_has_a_line_about_it(family):
         member = make(family, name)
         assert type(member) is cls
         assert name_of(member) == name
-        assert describe(member) == name
+        named_by = getattr(cls, "named_by", None)
+        text = name + (f"/{getattr(member, named_by)}" if named_by else "")
+        assert describe(member) == text
+        assert make(family, text) == member
         assert summary(cls).endswith(".")
         assert getattr(getattr(regrow, family), cls.__name__) is cls
         assert hash(member) == hash(make(family, name))
@@ -46,7 +49,7 @@ def test_fields_are_read_and_printed_back():
     ("text", "message"),
     [
         ("minatar/brekout", "no environment 'minatar/brekout'; did you mean 'minatar/breakout'?"),
-        ("zzz", "no environment 'zzz'; there are: minatar/asterix, "),
+        ("zzz", "no environment 'zzz'; there are: atari, control, "),
         ("", "'' is not a name with fields"),
         ("minatar/breakout(", "is not a name with fields"),
         ("minatar/breakout(0.1)", "give fields by name"),
@@ -76,11 +79,14 @@ def test_a_name_that_no_family_exports_is_an_attribute_error():
 
 def test_the_library_imports_without_what_the_command_line_needs():
     blocked = ("rich", "pyarrow", "matplotlib", "pandas", "duckdb", "torch", "gymnasium", "minatar")
+    blocked += ("dm_control", "mujoco", "ale_py", "PIL")
     program = (
         "import sys\n"
         f"for name in {blocked!r}: sys.modules[name] = None\n"
         "import regrow\n"
         "regrow.Diagnosis(regrow.agents.DoubleDQN(), regrow.environments.Breakout())\n"
+        "for name in ('control/walker-run', 'atari/pong', 'gymnasium/CartPole-v1'):\n"
+        "    regrow.families.make('environments', name)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ from regrow.families import members
 ROOT = Path(regrow.__file__).parent
 FLOORS = [
     {"errors", "types", "families", "streams", "statistics"},
-    {"adam", "initialisers", "activations", "layers", "blocks", "style", "network"},
+    {"adam", "product", "initialisers", "activations", "layers", "blocks", "style", "network"},
     {"learner", "units", "widen"},
     {"replay", "environments", "agents", "gradients", "interventions", "probes", "triggers"},
     {"loop", "hosted", "run", "checkpoint"},
@@ -27,7 +27,7 @@ SEQUENCES = [
     ("errors", "types", "streams"),
     ("errors", "families"),
     ("errors", "statistics"),
-    ("initialisers", "activations", "layers", "blocks", "style", "network"),
+    ("product", "initialisers", "activations", "layers", "blocks", "style", "network"),
     ("learner", "units", "widen"),
     ("loop", "hosted", "run", "checkpoint"),
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regrow import replay as module
 from regrow.errors import RegrowError
 from regrow.replay import Replay
-from regrow.types import Transition
+from regrow.types import Continuous, Discrete, Transition
 
 FLOAT = np.dtype(np.float32)
+TWO = Discrete(2)
 
 
 def numbered(i: int | jax.Array) -> Transition:
@@ -23,7 +25,7 @@ def numbered(i: int | jax.Array) -> Transition:
 
 
 def filled(capacity: int, count: int) -> Replay:
-    replay = Replay.empty(capacity, (1,), FLOAT)
+    replay = Replay.empty(capacity, (1,), FLOAT, TWO)
     return jax.lax.fori_loop(0, count, lambda i, r: r.add(numbered(i)), replay)
 
 
@@ -68,7 +70,7 @@ def test_adding_takes_as_long_in_a_large_buffer_as_in_a_small_one():
         return Transition(image, i.astype(jnp.int32), jnp.ones(()), jnp.ones(()), image)
 
     def seconds(capacity: int) -> float:
-        replay = add_many(Replay.empty(capacity, (10, 10, 4), np.dtype(bool)))
+        replay = add_many(Replay.empty(capacity, (10, 10, 4), np.dtype(bool), TWO))
         times = []
         for _ in range(3):
             began = time.perf_counter()
@@ -88,4 +90,29 @@ def test_a_donated_buffer_stays_where_it_is():
 
 def test_no_room_is_refused():
     with pytest.raises(RegrowError, match="replay_capacity is 0; it must be at least 1"):
-        Replay.empty(0, (1,), FLOAT)
+        Replay.empty(0, (1,), FLOAT, TWO)
+
+
+def test_what_does_not_fit_is_refused_with_its_size_before_it_is_tried(monkeypatch):
+    each = 2 * 84 * 84 * 4 + 12
+    monkeypatch.setattr(module, "_free_memory", lambda: 3 * 2**30)
+    message = (
+        r"a replay of 1,000,000 transitions takes 52\.6 GiB and 3\.0 GiB are free; "
+        rf"replay_capacity can be at most {3 * 2**30 // each:,}"
+    )
+    with pytest.raises(RegrowError, match=message):
+        Replay.empty(1_000_000, (84, 84, 4), np.dtype(np.uint8), TWO)
+    for actions, bytes_each in ((TWO, 4 * 2 + 12), (Continuous(5), 4 * 2 + 4 * 7)):
+        monkeypatch.setattr(module, "_free_memory", lambda b=bytes_each: 10 * b)
+        replay = Replay.empty(10, (1,), FLOAT, actions)
+        assert sum(leaf.nbytes for leaf in jax.tree.leaves(replay.storage)) == 10 * bytes_each
+        with pytest.raises(RegrowError, match="replay_capacity can be at most 10"):
+            Replay.empty(11, (1,), FLOAT, actions)
+    monkeypatch.setattr(module, "_free_memory", lambda: None)
+    assert Replay.empty(11, (1,), FLOAT, TWO).capacity == 11
+
+
+def test_the_memory_that_is_free_is_known_here():
+    free = module._free_memory()
+    assert free is not None
+    assert 2**20 < free < 2**50

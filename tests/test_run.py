@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from trees import bit_equal
 
-from regrow import run as run_module
+from regrow import loop
 from regrow.agents import DoubleDQN
 from regrow.checkpoint import load, save
 from regrow.environments import Breakout, DelayedReward, TimeLimitReward
@@ -110,13 +110,13 @@ def test_returns_are_summed_over_episodes():
 
 def test_one_trace_serves_all_advances(monkeypatch):
     traces = []
-    inner = run_module._env_step
+    inner = loop._env_step
 
     def counted(*arguments):
         traces.append(1)
         return inner(*arguments)
 
-    monkeypatch.setattr(run_module, "_env_step", counted)
+    monkeypatch.setattr(loop, "_env_step", counted)
     agent = DoubleDQN(hidden=17, channels=4, learn_start=40, replay_capacity=300)
     run = Run.start(agent, Breakout(), seed=0)
     run = advanced(run, 40)

@@ -94,6 +94,14 @@ def test_values_that_no_return_supports_have_diverged():
         assert ("values_diverged" in found) == diverged
 
 
+def test_episodes_that_were_restarted_at_the_fork_are_mentioned_and_change_nothing():
+    arms = NOTHING, AGAIN, arm("inject", 13.0, noise=NOISE[[1, 0, 2, 4, 3]]), RESET
+    result = verdict(*arms, restarted=True)
+    assert codes(result) == {"episodes_restarted"}
+    assert "every arm began a new episode at the fork, alike" in result.findings[-1].text
+    assert (result.claim, result.reason) == (verdict(*arms).claim, verdict(*arms).reason)
+
+
 def test_a_reset_that_is_not_clearly_better_than_injection_says_nothing_about_it():
     """Injection helps more on average, but not surely: no ground to speak of wrong beliefs."""
     inject = arm("inject", 30.0, noise=[-20.0, 30.0, -10.0, -25.0, 40.0])

@@ -354,7 +354,11 @@ def _list(options: argparse.Namespace) -> None:
 
     if options.family not in FAMILIES:
         raise unknown("family", options.family, FAMILIES)
-    found = members(options.family)
+    found = {
+        # A class that stands for many is shown as what its names look like: control/<task>.
+        f"{name}/<{member.named_by}>" if hasattr(member, "named_by") else name: member
+        for name, member in members(options.family).items()
+    }
     width = max(len(name) for name in found)
     for name, member in found.items():
         print(f"{name:<{width}}  {summary(member)}")

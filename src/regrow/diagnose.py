@@ -94,4 +94,5 @@ def verdict_of(plan: Diagnosis, folder: Path) -> Verdict:
         random_return=mean_return(random_policy(plan.environment, RANDOM_STEPS, seed=0)),
         smallest_effect=plan.smallest_effect,
         confidence=plan.confidence,
+        restarted=plan.restarts(),
     )

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_MANY = 40  # names that fit in a line
+
 
 class RegrowError(ValueError):
     """A mistake in what the caller asked for; its text is one line fit for a terminal."""
@@ -12,7 +14,8 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> RegrowError:
     """The error for a name that no member of a family has, with the nearest one that exists."""
     choices = sorted(choices)
     near = get_close_matches(name, choices, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(choices)}"
+    some = ", ".join(choices) if len(choices) <= _MANY else f"{', '.join(choices[:_MANY])}, …"
+    hint = f"did you mean '{near[0]}'?" if near else f"there are: {some}"
     return RegrowError(f"no {kind} '{name}'; {hint}")
 
 

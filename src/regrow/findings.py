@@ -32,6 +32,7 @@ def findings_of(
     random_return: float,
     smallest: float,
     confidence: float,
+    restarted: bool,
 ) -> list[Finding]:
     """What else was seen, the gravest first."""
     found = [
@@ -47,6 +48,14 @@ def findings_of(
             Finding(
                 "no_reset_arm",
                 "no arm was reset, so wrong beliefs cannot be told from lost plasticity",
+            )
+        )
+    if restarted:
+        found.append(
+            Finding(
+                "episodes_restarted",
+                "the environment cannot be copied: every arm began a new episode at the fork, "
+                "alike",
             )
         )
     return [finding for finding in found if finding is not None]

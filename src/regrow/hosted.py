@@ -34,8 +34,7 @@ def first(environment: HostEnvironment, root: Key) -> tuple[Array, Array]:
     simulator = environment.simulator()
     observation = simulator.reset(_seed(key_at(root, "reset", 0)))
     mark = jnp.array(simulator.snapshot())
-    if not environment.snapshot_size:
-        _live[environment] = (mark, simulator)
+    _live[environment] = (mark, simulator)
     return mark, jnp.array(observation)
 
 
@@ -135,8 +134,9 @@ def _seeds(root: Key, start: int, count: int) -> NDArray[np.uint32]:
 
 
 def _transition(observation: NDArray[Any], action: NDArray[Any], step: HostStep) -> Transition:
-    discount = np.float32(not step.terminated)
-    reward = np.float32(step.reward)
+    """What the agent learns from; the log has the rewards and ends of the environment itself."""
+    discount = np.float32(not (step.terminated or step.life_lost))
+    reward = np.float32(step.reward if step.learned_reward is None else step.learned_reward)
     return Transition(observation, action, reward, discount, step.observation)  # pyright: ignore
 
 

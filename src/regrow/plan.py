@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from regrow.agents.base import Agent
-from regrow.environments.base import World
+from regrow.environments.base import HostEnvironment, World
 from regrow.errors import require
 from regrow.families import describe, make
 from regrow.interventions.base import Intervention
@@ -187,6 +187,11 @@ class Diagnosis:
             and arm.intervention.split is not None
             and arm.intervention == Inject(split=arm.intervention.split)
         }
+
+    def restarts(self) -> bool:
+        """Whether the arms begin new episodes at the fork, for want of a copy of the simulation."""
+        environment = self.environment
+        return isinstance(environment, HostEnvironment) and environment.snapshot_size == 0
 
     def resets(self) -> list[str]:
         """The arms that are resets."""

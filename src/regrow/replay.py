@@ -5,6 +5,10 @@ not grow with the capacity. Both observations of a transition are stored, so the
 an episode is there, and nothing has to be stitched together at a reset.
 """
 
+import math
+import os
+from pathlib import Path
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -26,8 +30,12 @@ class Replay(eqx.Module):
     def empty(
         capacity: int, shape: tuple[int, ...], dtype: np.dtype, actions: ActionSpace
     ) -> "Replay":
-        """Room for `capacity` transitions with observations of one shape and dtype."""
+        """Room for `capacity` transitions with observations of one shape and dtype.
+
+        Raises `RegrowError` where there is no memory for so many.
+        """
         require(capacity > 0, f"replay_capacity is {capacity}; it must be at least 1")
+        _require_memory(capacity, shape, dtype, actions)
         observations = jnp.zeros((capacity, *shape), dtype)
         storage = Transition(
             obs_tm1=observations,
@@ -71,3 +79,36 @@ class Replay(eqx.Module):
             return flat[rows].reshape(*rows.shape, *buffer.shape[1:])
 
         return jax.tree.map(drawn, self.storage)
+
+
+def _require_memory(
+    capacity: int, shape: tuple[int, ...], dtype: np.dtype, actions: ActionSpace
+) -> None:
+    """`RegrowError` unless `capacity` transitions fit into what is free."""
+    numbers = 2 + (actions.size if isinstance(actions, Continuous) else 1)
+    each = 2 * math.prod(shape) * dtype.itemsize + 4 * numbers
+    free = _free_memory()
+    require(
+        free is None or capacity * each <= free,
+        f"a replay of {capacity:,} transitions takes {capacity * each / 2**30:.1f} GiB and "
+        f"{(free or 0) / 2**30:.1f} GiB are free; replay_capacity can be at most "
+        f"{(free or 0) // each:,}",
+    )
+
+
+def _free_memory() -> int | None:
+    """Bytes that can still be had where arrays are kept; None where nobody says."""
+    statistics = jax.local_devices()[0].memory_stats()  # None on a CPU
+    if statistics and "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics["bytes_in_use"]
+    try:
+        # What Linux could free. `sysconf` knows what is unused now, and full caches are used.
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+        return int(kilobytes) * 1024
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None

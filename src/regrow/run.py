@@ -50,7 +50,13 @@ class Run(eqx.Module):
             first = hosted.first(environment, root)
         else:
             first = loop.first(environment, root)
-        return Run(_unshared(_begun(agent, environment, root, *first)), agent, environment)
+        state = _begun(agent, environment, root, *first)
+        # The replay shares nothing, and there may be no room for a second one.
+        rest = _unshared(eqx.tree_at(lambda s: s.replay, state, None))
+        state = eqx.tree_at(
+            lambda s: s.replay, rest, state.replay, is_leaf=lambda leaf: leaf is None
+        )
+        return Run(state, agent, environment)
 
     @property
     def env_steps(self) -> int:

@@ -80,13 +80,15 @@ def conclude(
     random_return: float = math.nan,
     smallest_effect: float = 0.05,
     confidence: float = 0.95,
+    restarted: bool = False,
 ) -> Verdict:
     """The verdict on a set of outcomes: every arm with the same seeds, among them `nothing`.
 
     `inject` and `resets` name the arms that stand for those; `again`, if present, is the noise
     floor. `splits`: for injections of one kind, from which layer on each renews the network.
-    `smallest_effect`: as a share of the control arm's mean return. Raises `RegrowError` where the
-    arms do not pair up or fewer than two seeds were run.
+    `smallest_effect`: as a share of the control arm's mean return. `restarted`: the arms began new
+    episodes at the fork. Raises `RegrowError` where the arms do not pair up or fewer than two seeds
+    were run.
     """
     arms = by_arm(outcomes)
     require(
@@ -106,7 +108,16 @@ def conclude(
     relative = {arm: _scaled(interval, scale) for arm, interval in differences.items()}
     effect, floor = relative[inject], relative.get("again")
     findings = tuple(
-        findings_of(arms, relative, inject, resets, random_return, smallest_effect, confidence)
+        findings_of(
+            arms,
+            relative,
+            inject,
+            resets,
+            random_return,
+            smallest_effect,
+            confidence,
+            restarted,
+        )
     )
     if len(splits) > 1:
         findings = (*findings, lost_in(relative, splits, smallest_effect))

@@ -94,12 +94,18 @@ class Environment(Spaces):
 
 
 class HostStep(NamedTuple):
-    """What follows an action on the host."""
+    """What follows an action on the host.
+
+    `learned_reward`: what the agent is given, where that is not the reward that is logged.
+    `life_lost`: for the agent nothing follows (no bootstrap), though the episode goes on.
+    """
 
     observation: NDArray[Any]
     reward: float
     terminated: bool
     truncated: bool
+    learned_reward: float | None = None
+    life_lost: bool = False
 
 
 class Simulator(abc.ABC):

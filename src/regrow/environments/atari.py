@@ -1,0 +1,236 @@
+"""Atari games in the Arcade Learning Environment (Bellemare et al. 2013, arXiv 1207.4708).
+
+Seen as DQN Zoo sees them (Quan & Ostrovski 2020, `processors.py`): an action is repeated for four
+frames, the last two are joined by their maximum, turned grey, resized to 84×84 by Pillow's bilinear
+filter (whose support grows with the factor, so it averages over areas), and the last four of those
+are one observation; after a reset the places that are not filled yet are zero and come last. An
+episode begins with 1 to 30 no-ops and is cut short after 108,000 frames. The agent learns from
+rewards clipped to ±1, and to it the loss of a life is an end; what is logged is the game's own
+score and its own end.
+
+The emulator's own sticky actions remember an action that its saved state leaves out. So they are
+drawn here, frame by frame, and a copy of a simulation goes on as the original does.
+"""
+
+import functools
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regrow.environments.base import HostEnvironment, HostStep, Simulator
+from regrow.errors import RegrowError, require, unknown
+from regrow.types import Discrete
+
+REPEAT, POOLED, STACKED, SIDE = 4, 2, 4, 84
+NO_OPS = 30
+FRAMES_PER_EPISODE = 108_000
+
+_STATE_ROOM = 16_384  # bytes; the longest of any game that was seen has 14,978
+_COUNTER = np.dtype(np.int64)
+
+
+@dataclass(frozen=True)
+class Atari(HostEnvironment):
+    """An Atari game, as in atari/pong; needs ale-py, which brings the games.
+
+    `sticky_actions`: probability, at every frame, that the last action is done once more instead of
+    the one that was chosen. `clip_rewards`: learn from rewards between −1 and 1. `lives_are_ends`:
+    learn as if nothing followed the loss of a life, though the episode goes on.
+    """
+
+    named_by: ClassVar[str] = "game"
+
+    game: str = "pong"
+    sticky_actions: float = 0.0
+    clip_rewards: bool = True
+    lives_are_ends: bool = True
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.sticky_actions < 1,
+            f"sticky_actions is {self.sticky_actions}; it must be in [0, 1)",
+        )
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """The last four frames, oldest first."""
+        return (SIDE, SIDE, STACKED)
+
+    @property
+    def observation_dtype(self) -> np.dtype[Any]:
+        """Bytes."""
+        return np.dtype(np.uint8)
+
+    @property
+    def action_space(self) -> Discrete:
+        """Those that do something in this game; 0 is the no-op."""
+        return Discrete(_number_of_actions(self.game))
+
+    @property
+    def snapshot_size(self) -> int:
+        """The emulator's state, the frames that are seen, and some counters."""
+        return _STATE_ROOM + SIDE * SIDE * STACKED + len(_Counters._fields) * _COUNTER.itemsize
+
+    def simulator(self) -> Simulator:
+        """A new simulation; `RegrowError` without ale-py, or where there is no such game."""
+        return _Emulator(self)
+
+
+class _Counters(NamedTuple):
+    """What a snapshot holds beside the emulator's state and the frames."""
+
+    state_bytes: int = 0
+    frames_seen: int = 0
+    env_steps: int = 0
+    last_action: int = 0
+    seed: int = 0
+    draws: int = 0
+
+
+class _Emulator(Simulator):
+    """One emulator with one game."""
+
+    def __init__(self, game: Atari):
+        self._game = game
+        self._ale = _loaded(game.game)
+        self._actions = self._ale.getMinimalActionSet()
+        self._fresh = self._ale.cloneSystemState()
+        height, width = self._ale.getScreenDims()
+        self._screens = [np.zeros((height, width, 3), np.uint8) for _ in range(POOLED)]
+        self._frames: deque[NDArray[np.uint8]] = deque(maxlen=STACKED)
+        self._counters = _Counters()
+        self._random = np.random.Generator(np.random.PCG64(0))
+
+    def reset(self, seed: int) -> NDArray[Any]:
+        """What is seen after the no-ops; their number is drawn from `seed`."""
+        # Some games begin otherwise after another episode; none may know that there was one.
+        self._ale.restoreSystemState(self._fresh)
+        self._ale.reset_game()
+        self._random = np.random.Generator(np.random.PCG64(seed))
+        self._counters = _Counters(seed=seed)
+        for _ in range(1 + int(self._draw() * NO_OPS)):
+            self._ale.act(self._actions[0])
+            if self._ale.game_over():
+                self._ale.reset_game()
+        self._frames.clear()
+        self._ale.getScreenRGB(self._screens[0])
+        return self._seen(self._screens[:1])
+
+    def step(self, action: NDArray[Any]) -> HostStep:
+        """Four frames, fewer where the game ends."""
+        ale, score, lost, shown = self._ale, 0, False, 0
+        for frame in range(REPEAT):
+            lives = ale.lives()
+            score += ale.act(self._actions[self._done(int(action))])
+            lost = lost or ale.lives() < lives
+            over = ale.game_over()
+            if frame >= REPEAT - POOLED or over:
+                ale.getScreenRGB(self._screens[shown])
+                shown += 1
+            if over:
+                break
+        steps = self._counters.env_steps + 1
+        self._counters = self._counters._replace(env_steps=steps)
+        over = ale.game_over()
+        reward = float(score)
+        return HostStep(
+            self._seen(self._screens[:shown]),
+            reward,
+            terminated=over,
+            truncated=not over and steps * REPEAT >= FRAMES_PER_EPISODE,
+            learned_reward=max(-1.0, min(1.0, reward)) if self._game.clip_rewards else reward,
+            life_lost=lost and self._game.lives_are_ends,
+        )
+
+    def snapshot(self) -> NDArray[np.uint8]:
+        """The emulator's state, padded; the frames, padded; the counters."""
+        state = np.frombuffer(self._ale.cloneSystemState().serialize(), np.uint8)
+        require(
+            state.size <= _STATE_ROOM,
+            f"the state of atari/{self._game.game} is {state.size} bytes; there is room for "
+            f"{_STATE_ROOM}",
+        )
+        counters = self._counters._replace(
+            state_bytes=int(state.size), frames_seen=len(self._frames)
+        )
+        parts = np.array(counters, _COUNTER).view(np.uint8), self._stack().reshape(-1)
+        return np.concatenate([np.pad(state, (0, _STATE_ROOM - state.size)), *parts])
+
+    def restore(self, snapshot: NDArray[np.uint8]) -> None:
+        """Goes on where the snapshot was taken."""
+        import ale_py
+
+        end = len(_Counters._fields) * _COUNTER.itemsize + _STATE_ROOM
+        counters = _Counters(*(int(n) for n in snapshot[_STATE_ROOM:end].view(_COUNTER)))
+        state = ale_py.ALEState(snapshot[: counters.state_bytes].tobytes())
+        self._ale.restoreSystemState(state)
+        stack = snapshot[end:].reshape(SIDE, SIDE, STACKED)
+        self._frames.clear()
+        self._frames.extend(stack[..., i] for i in range(counters.frames_seen))
+        self._counters = counters
+        self._random = np.random.Generator(np.random.PCG64(counters.seed).advance(counters.draws))
+
+    def _done(self, chosen: int) -> int:
+        """The action that a frame is given: the chosen one, or the last one again."""
+        sticky = self._game.sticky_actions
+        if not (sticky and self._draw() < sticky):
+            self._counters = self._counters._replace(last_action=chosen)
+        return self._counters.last_action
+
+    def _draw(self) -> float:
+        """The next number in [0, 1); which one it is, is counted, so it can be found again."""
+        self._counters = self._counters._replace(draws=self._counters.draws + 1)
+        return float(self._random.random())
+
+    def _seen(self, screens: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """The stack of frames after one more, made of the screens given."""
+        self._frames.append(resized(grey(functools.reduce(np.maximum, screens))))
+        return self._stack()
+
+    def _stack(self) -> NDArray[np.uint8]:
+        blank = [np.zeros((SIDE, SIDE), np.uint8)] * (STACKED - len(self._frames))
+        return np.stack([*self._frames, *blank], axis=-1)
+
+
+def grey(screen: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The luminance of a screen, rounded down; shape (height, width)."""
+    weights = [0.299, 0.587, 1 - (0.299 + 0.587)]
+    return np.tensordot(screen, weights, (-1, 0)).astype(np.uint8)
+
+
+def resized(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """84×84, by Pillow's bilinear filter."""
+    from PIL import Image
+
+    small = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    return np.array(small, np.uint8)
+
+
+@functools.cache
+def _number_of_actions(game: str) -> int:
+    return len(_loaded(game).getMinimalActionSet())
+
+
+def _loaded(game: str) -> Any:
+    """An emulator with a game in it."""
+    try:
+        import ale_py
+        from ale_py import roms
+    except ImportError as error:
+        raise RegrowError(
+            f"atari/{game} needs ale-py: pip install 'regrow[atari]' ({error})"
+        ) from error
+    # The emulator ends the process where it is given a game that it does not know.
+    known = ale_py.ALEInterface.isSupportedROM
+    games = {name for name in roms.get_all_rom_ids() if known(str(roms.get_rom_path(name)))}
+    if game not in games:
+        raise unknown("game of atari", game, games)
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    ale = ale_py.ALEInterface()
+    ale.setFloat("repeat_action_probability", 0.0)
+    ale.setInt("random_seed", 0)
+    ale.loadROM(str(roms.get_rom_path(game)))
+    return ale

@@ -36,7 +36,9 @@ QUICK = {**SMALL, "learning_rate": 3e-3, "target_rate": 0.02}
 def started(agent: SAC = AGENT):
     """A state whose targets are not its critics."""
     state = agent.init((SEEN,), np.dtype(np.float32), Continuous(SIZE), KEY)
-    others = [mlp(SEEN + SIZE, (8, 8), 1, key=k) for k in jax.random.split(KEY, 2)]
+    others = [
+        mlp(SEEN + SIZE, (8, 8), 1, init="orthogonal", key=k) for k in jax.random.split(KEY, 2)
+    ]
     return eqx.tree_at(lambda s: (s.critic.target, s.critic_2.target), state, tuple(others))
 
 
@@ -149,7 +151,7 @@ def test_the_gradient_of_the_temperature():
 
 
 def with_output(mean: float, raw: float) -> Network:
-    network = mlp(1, (4,), 2, key=KEY)
+    network = mlp(1, (4,), 2, init="orthogonal", key=KEY)
     last = network.layers[-1]
     still = (jnp.zeros_like(last.weight), jnp.array([mean, raw], jnp.float32))
     return eqx.tree_at(lambda n: (n.layers[-1].weight, n.layers[-1].bias), network, still)

@@ -16,7 +16,7 @@ from regrow.environments import (
 from regrow.errors import RegrowError
 from regrow.network import mlp
 from regrow.run import Run
-from regrow.types import Transition
+from regrow.types import Discrete, Transition
 
 KEY = jax.random.key(5)
 SMALL = {"hidden": 32, "learn_start": 100, "replay_capacity": 2_000, "exploration_steps": 500}
@@ -66,7 +66,7 @@ def test_the_error_and_its_clipped_gradient_in_numpy():
 
 def test_epsilon_falls_linearly():
     agent = DoubleDQN(exploration_start=1.0, exploration_end=0.1, exploration_steps=1_000)
-    state = agent.init((4,), np.dtype(np.float32), 3, KEY)
+    state = agent.init((4,), np.dtype(np.float32), Discrete(3), KEY)
     obs = jnp.ones(4)
     greedy = int(jnp.argmax(state.q.network(obs)))
     keys = jax.random.split(KEY, 4_000)
@@ -81,7 +81,7 @@ def test_epsilon_falls_linearly():
 
 def test_the_target_is_copied_every_period_and_only_then():
     agent = DoubleDQN(target_period=3)
-    state = agent.init((4,), np.dtype(np.float32), 3, KEY)
+    state = agent.init((4,), np.dtype(np.float32), Discrete(3), KEY)
     update = jax.jit(agent.update)
     same = []
     for _ in range(7):
@@ -163,7 +163,7 @@ def test_hyperparameters_that_cannot_be_are_refused(fields, message):
 
 def test_observations_it_cannot_take_are_refused():
     with pytest.raises(RegrowError, match=r"vectors or images .* not \(3, 4\)"):
-        DoubleDQN().init((3, 4), np.dtype(np.float32), 2, KEY)
+        DoubleDQN().init((3, 4), np.dtype(np.float32), Discrete(2), KEY)
 
 
 def test_the_published_settings_are_a_valid_agent():
@@ -171,3 +171,31 @@ def test_the_published_settings_are_a_valid_agent():
     assert (agent.env_steps_per_round, agent.updates_per_round) == (1, 1)
     assert DoubleDQN(replay_ratio=8.0).updates_per_round == 8
     assert DoubleDQN(replay_ratio=0.25).env_steps_per_round == 4
+
+
+class TestFrames:
+    """What it makes of images of bytes."""
+
+    SHAPE, DTYPE = (84, 84, 4), np.dtype(np.uint8)
+
+    def made(self, agent: DoubleDQN):
+        return jax.eval_shape(lambda: agent.init(self.SHAPE, self.DTYPE, Discrete(6), KEY)).q
+
+    def test_their_network_is_that_of_dqn_zoo(self):
+        layers = self.made(DoubleDQN(**DoubleDQN.atari_paper)).network.layers
+        assert [layer.units for layer in layers] == [32, 64, 64, 512, 6]
+        assert layers[0].divisor == 255
+        assert layers[-1].bias.shape == (1,)
+
+    def test_its_words_are_refused_there(self):
+        with pytest.raises(RegrowError, match="depth is 2; on images of bytes double_dqn has"):
+            self.made(DoubleDQN(depth=2))
+
+
+def test_exploration_begins_where_it_is_told_to():
+    agent = DoubleDQN(**SMALL, exploration_begin=1_000)
+    state = agent.init((4,), np.dtype(np.float32), Discrete(3), KEY)
+    act = jax.jit(jax.vmap(lambda key, t: agent.act(state, jnp.ones(4), t, key)[0], (0, None)))
+    keys = jax.random.split(KEY, 2_000)
+    early, late = (np.bincount(act(keys, jnp.array(t)), minlength=3).max() for t in (1_000, 1_500))
+    assert early < 800 < 1_700 < late  # of 2,000: at random, then with ε at 0.05

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import regrow
+from regrow.agents import DoubleDQN
 from regrow.environments import Breakout
 from regrow.errors import RegrowError
 from regrow.families import describe, make, members, name_of, summary
@@ -68,6 +69,15 @@ def test_what_cannot_be_read_is_refused_in_a_line(text, message):
         make("environments", text)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_settings_that_a_class_holds_by_name_come_after_a_colon():
+    published = make("agents", "double_dqn:young_tian_2019(learning_rate=1e-3)")
+    expected = {**DoubleDQN.young_tian_2019, "learning_rate": 1e-3}
+    assert published == DoubleDQN(**expected)
+    assert make("agents", describe(published)) == published
+    with pytest.raises(RegrowError, match="no preset of double_dqn 'young'; did you mean 'young_"):
+        make("agents", "double_dqn:young")
 
 
 def test_a_name_that_no_family_exports_is_an_attribute_error():

@@ -13,6 +13,7 @@ from regrow.families import describe, make
 from regrow.initialisers import drawn
 from regrow.layers import Conv, Dense, largest_singular_value
 from regrow.network import convolutional, dqn_zoo, mlp
+from regrow.types import Discrete
 
 KEY = jax.random.key(3)
 RNG = np.random.default_rng(0)
@@ -241,7 +242,7 @@ def test_spectral_norm_of_a_network_is_that_of_its_last_hidden_layer():
 def test_an_agent_is_told_its_architecture(text, layers):
     agent = make("agents", text)
     assert describe(agent) == text
-    state = jax.eval_shape(lambda: agent.init((10, 10, 4), np.dtype(bool), 3, KEY))
+    state = jax.eval_shape(lambda: agent.init((10, 10, 4), np.dtype(bool), Discrete(3), KEY))
     assert len(state.q.network.layers) == layers
     obs = jax.ShapeDtypeStruct((10, 10, 4), bool)
     values = jax.eval_shape(lambda network, obs: network(obs), state.q.network, obs)
@@ -250,7 +251,9 @@ def test_an_agent_is_told_its_architecture(text, layers):
 
 def test_the_default_is_what_it_was():
     for shape, first in (((10, 10, 4), Conv), ((7,), Dense)):
-        made = jax.eval_shape(lambda shape=shape: DoubleDQN().init(shape, np.dtype(bool), 3, KEY))
+        made = jax.eval_shape(
+            lambda shape=shape: DoubleDQN().init(shape, np.dtype(bool), Discrete(3), KEY)
+        )
         one, two, three = made.q.network.layers
         assert (type(one), type(two), type(three)) == (first, Dense, Dense)
         assert [x.activation for x in (one, two, three)] == ["relu", "relu", "linear"]

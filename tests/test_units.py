@@ -16,7 +16,7 @@ from regrow.errors import RegrowError
 from regrow.interventions import Dash, Deaden, Redo, Regrama, ShrinkPerturb, Widen
 from regrow.learner import Learner, Optimizer, learners
 from regrow.network import Network, convolutional, mlp
-from regrow.types import Transition
+from regrow.types import Discrete, Transition
 from regrow.units import activity, quiet, recycled, rows, sensitivity
 from regrow.widen import widened
 
@@ -171,7 +171,7 @@ class Fixed:
 
 @pytest.fixture(scope="module")
 def state():
-    return AGENT.init((6, 6, 3), np.dtype(np.float32), 3, KEY)
+    return AGENT.init((6, 6, 3), np.dtype(np.float32), Discrete(3), KEY)
 
 
 def test_sensitivity_is_the_gradient_for_every_unit_before_its_activation(state):
@@ -255,7 +255,7 @@ def test_what_is_measured_of_a_unit_is_over_both_its_features():
     for found, size in zip(activity(PAIRS, IMAGES), sizes, strict=True):
         np.testing.assert_allclose(found, size.mean(axis=0), rtol=1e-5)
     agent = DoubleDQN(channels=8, hidden=20, activation="crelu")
-    state = agent.init((6, 6, 3), np.dtype(np.float32), 3, KEY)
+    state = agent.init((6, 6, 3), np.dtype(np.float32), Discrete(3), KEY)
     scores = jax.eval_shape(lambda: sensitivity(state, agent, BATCH, KEY))["q"]
     assert [score.shape for score in scores] == [(4,), (10,)]
 
@@ -277,7 +277,7 @@ BLOCKS = convolutional((6, 6, 3), 4, (10, 10), 3, block="simba", key=KEY)
 def test_the_sensitivity_of_a_stream_is_the_gradient_for_it():
     """Of the last block, ∂L/∂h = δ · (the action's weights), δ the clipped error."""
     agent = DoubleDQN(channels=4, hidden=10, block="simba")
-    state = agent.init((6, 6, 3), np.dtype(np.float32), 3, KEY)
+    state = agent.init((6, 6, 3), np.dtype(np.float32), Discrete(3), KEY)
     (scores,) = jax.jit(lambda: sensitivity(state, agent, BATCH, KEY))().values()
     assert [len(score) for score in scores] == [4, 10, 10]
     q, action = state.q.network, np.asarray(BATCH.action)
@@ -408,7 +408,7 @@ def test_what_cannot_be_is_refused(make, message):
 
 
 def test_recycling_needs_hidden_units(state):
-    flat = AGENT.init((6, 6, 3), np.dtype(np.float32), 3, KEY)
+    flat = AGENT.init((6, 6, 3), np.dtype(np.float32), Discrete(3), KEY)
     one = Network([flat.q.network.layers[-1]])
     flat = eqx.tree_at(lambda state: state.q, flat, learner_of_same(one))
     (name,) = learners(flat)

@@ -4,7 +4,7 @@ A member is the one public class of a file: `double_dqn.py` holds `DoubleDQN` an
 `double_dqn`; `environments/minatar/breakout.py` holds `Breakout` and is called `minatar/breakout`.
 Anywhere a name is accepted, fields may be given as in Python: `fit_noise(redraw=False)`. A class
 may stand for many: `Control` is `named_by = "task"`, and `control/walker-walk` is its task of that
-name.
+name. Settings that a class holds by name come after a colon: `double_dqn:young_tian_2019`.
 """
 
 import ast
@@ -20,7 +20,7 @@ from typing import Any
 
 from regrow.errors import RegrowError, require, unknown
 
-_SPEC = re.compile(r"\s*([A-Za-z_][\w/.-]*)\s*(\(.*\))?\s*", re.DOTALL)
+_SPEC = re.compile(r"\s*([A-Za-z_][\w/.-]*)(?::(\w+))?\s*(\(.*\))?\s*", re.DOTALL)
 
 
 def members(family: str) -> Mapping[str, type]:
@@ -49,9 +49,9 @@ def make(family: str, text: str) -> Any:
     match = _SPEC.fullmatch(text)
     if match is None:
         raise RegrowError(f"'{text}' is not a name with fields; write e.g. fit_noise(redraw=False)")
-    name, arguments = match[1], match[2] or "()"
+    name, preset = match[1], match[2]
     family_members = members(family)
-    fields = _parsed(text, arguments)
+    fields = _parsed(text, match[3] or "()")
     if name not in family_members:
         name, _, rest = name.partition("/")
         named_by = getattr(family_members.get(name), "named_by", None)
@@ -60,6 +60,11 @@ def make(family: str, text: str) -> Any:
         fields[named_by] = rest
     member = family_members[name]
     known = field_types(member)
+    if preset is not None:
+        ready = presets(member)
+        if preset not in ready:
+            raise unknown(f"preset of {name}", preset, ready)
+        fields = {**ready[preset], **fields}
     for field, value in fields.items():
         if field not in known:
             raise unknown(f"field of {name}", field, known)
@@ -97,6 +102,15 @@ def _parsed(text: str, arguments: str) -> dict[str, Any]:
         raise RegrowError(
             f"'{text}': a field takes a number, a word in quotes, True or False"
         ) from error
+
+
+def presets(member: type) -> dict[str, dict[str, Any]]:
+    """The settings that a member's class holds by name, as `young_tian_2019` of `DoubleDQN`."""
+    return {name: held for name, held in vars(member).items() if _is_preset(name, held)}
+
+
+def _is_preset(name: str, held: Any) -> bool:
+    return isinstance(held, dict) and not name.startswith("_")
 
 
 def field_types(member: type) -> dict[str, Any]:

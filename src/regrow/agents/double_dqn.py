@@ -9,7 +9,7 @@ makes a laptop experiment short: Adam, one update every 4 env steps, and explora
 early. `young_tian_2019` has the published values.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 import equinox as eqx
@@ -25,7 +25,7 @@ from regrow.errors import RegrowError, require
 from regrow.families import make_all
 from regrow.initialisers import Initialiser
 from regrow.learner import Learner, Optimizer
-from regrow.network import Network, convolutional, mlp
+from regrow.network import Network, convolutional, dqn_zoo, mlp
 from regrow.style import Kind
 from regrow.types import ActionSpace, Discrete, Key, Scalar, Transition
 
@@ -43,7 +43,9 @@ class DoubleDQN(Agent):
 
     `channels` of the convolution and `hidden` are widths, in features that the next layer reads.
     `depth`: hidden dense layers, or residual blocks after a first dense layer; None is 1 on images
-    and 2 on vectors. `regrow.style.Style` says what the other words do.
+    and 2 on vectors. `regrow.style.Style` says what the other words do. On images of bytes the
+    network is that of DQN Zoo for Atari, which has no such words. Presets: `young_tian_2019` for
+    MinAtar, `atari_paper` (DQN Zoo's settings, 200M frames) and `atari_laptop`.
     """
 
     channels: int = 16
@@ -63,6 +65,7 @@ class DoubleDQN(Agent):
     error_clip: float = 1.0
     exploration_start: float = 1.0
     exploration_end: float = 0.05
+    exploration_begin: int = 0  # env steps
     exploration_steps: int = 5_000  # env steps from start to end
 
     young_tian_2019: ClassVar[dict[str, Any]] = {
@@ -75,6 +78,28 @@ class DoubleDQN(Agent):
         "target_period": 1_000,
         "exploration_end": 0.1,
         "exploration_steps": 100_000,
+    }
+    # Its error is clipped to ±1/32 after a mean over 32: to ±1 before it, as here.
+    atari_paper: ClassVar[dict[str, Any]] = {
+        "replay_capacity": 1_000_000,
+        "learn_start": 50_000,
+        "optimizer": "rmsprop",
+        "learning_rate": 2.5e-4,
+        "epsilon": 0.01 / 32**2,
+        "target_period": 7_500,
+        "exploration_end": 0.01,
+        "exploration_begin": 50_000,
+        "exploration_steps": 1_000_000,
+    }
+    # Sizes that a laptop holds, and a schedule that ends within the first 100,000 env steps: ours.
+    atari_laptop: ClassVar[dict[str, Any]] = {
+        "replay_capacity": 50_000,
+        "learn_start": 5_000,
+        "learning_rate": 1e-4,
+        "target_period": 500,
+        "exploration_end": 0.02,
+        "exploration_begin": 5_000,
+        "exploration_steps": 50_000,
     }
 
     def __post_init__(self) -> None:
@@ -94,6 +119,10 @@ class DoubleDQN(Agent):
             self.exploration_steps >= 1,
             f"exploration_steps is {self.exploration_steps}; it must be at least 1",
         )
+        require(
+            self.exploration_begin >= 0,
+            f"exploration_begin is {self.exploration_begin}; it must be 0 or more",
+        )
         self._optimizer()
 
     def _optimizer(self) -> Optimizer:
@@ -107,10 +136,12 @@ class DoubleDQN(Agent):
 
         Raises `RegrowError` unless `shape` has 1 or 3 axes and the actions are discrete.
         """
-        del dtype
         if not isinstance(actions, Discrete):
             raise RegrowError(f"double_dqn takes discrete actions, not {actions}; try sac")
-        network = self._network(shape, actions.number, key)
+        if dtype == np.uint8 and len(shape) == 3:
+            network = self._network_for_frames(shape, actions.number, key)
+        else:
+            network = self._network(shape, actions.number, key)
         return DoubleDQNState(Learner.create(network, self._optimizer()), jnp.array(0))
 
     def _network(self, shape: tuple[int, ...], num_actions: int, key: Key) -> Network:
@@ -135,6 +166,16 @@ class DoubleDQN(Agent):
                     f"double_dqn takes vectors or images (height, width, channels), not {shape}"
                 )
 
+    def _network_for_frames(self, shape: tuple[int, ...], num_actions: int, key: Key) -> Network:
+        for field in fields(self):
+            require(
+                field.name not in _WORDS or getattr(self, field.name) == field.default,
+                f"{field.name} is {getattr(self, field.name)!r}; on images of bytes double_dqn "
+                "has the network of DQN Zoo, which has no such word",
+            )
+        height, width, depth = shape
+        return dqn_zoo((height, width, depth), num_actions, key=key)
+
     def act(
         self,
         state: DoubleDQNState,
@@ -144,7 +185,7 @@ class DoubleDQN(Agent):
     ) -> tuple[Int[Array, ""], Float[Array, ""]]:
         """ε-greedy, ε falling linearly with env steps."""
         values = state.q.network(obs)
-        done = jnp.minimum(env_steps / self.exploration_steps, 1.0)
+        done = jnp.clip((env_steps - self.exploration_begin) / self.exploration_steps, 0.0, 1.0)
         epsilon = self.exploration_start + (self.exploration_end - self.exploration_start) * done
         coin, choice = jax.random.split(key)
         explores = jax.random.uniform(coin) < epsilon
@@ -179,6 +220,13 @@ class DoubleDQN(Agent):
         q = state.q.descend(self.gradients(state, batch, key)["q"])
         updates = state.updates + 1
         return DoubleDQNState(q.sync(updates % self.target_period == 0), updates)
+
+
+# What `style.Style` and widths say of a network.
+_WORDS = (
+    *("channels", "hidden", "depth", "activation"),
+    *("block", "layer_norm", "spectral_norm", "initialiser"),
+)
 
 
 def _picked(values: Float[Array, "batch actions"], actions: Int[Array, " batch"]) -> Array:

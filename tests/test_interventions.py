@@ -199,7 +199,10 @@ def test_only_the_learner_that_is_named_is_treated(trained):
 
 REFUSED = {
     "crelu": {"deaden"},
-    "simba": {"deaden", "redo", "regrama", "widen"},
+    "simba": {
+        *("continual_backprop", "deaden", "redo"),
+        *("regrama", "self_normalized_reset", "widen"),
+    },
 }
 
 

@@ -145,6 +145,17 @@ def test_noise_as_large_as_the_effect_is_no_loss_of_plasticity():
     assert "other draws alone" in result.reason
 
 
+def test_an_effect_within_reach_of_other_draws_is_no_loss_of_plasticity():
+    """As it came out once in the middle of learning: +8% [+6%, +10%] beside +4% [+0%, +7%]."""
+    again = arm("again", 10.4, noise=NOISE + np.array([0.3, -0.3, 0.25, -0.25, 0.0]))
+    inject = arm("inject", 10.8, noise=NOISE + np.array([0.1, -0.1, 0.1, -0.1, 0.0]))
+    result = verdict(NOTHING, again, inject, RESET)
+    assert result.effect.low > result.smallest_effect
+    assert result.noise_floor.estimate < result.effect.low < result.noise_floor.high
+    assert result.claim == "inconclusive"
+    assert "other draws alone" in result.reason
+
+
 def test_the_same_difference_for_every_seed_says_nothing():
     result = verdict(NOTHING, AGAIN, arm("inject", 20.0), RESET)
     assert result.claim == "inconclusive"

@@ -4,9 +4,11 @@ The effect is the paired difference, injection − nothing, of the mean return a
 units of the control arm's. Its Student-t interval (arms share the state they were forked from, seed
 by seed) is held against the smallest effect that matters:
 
-    wholly above it   plasticity loss
+    wholly above it   plasticity loss, if it is wholly above the noise floor's interval too
     wholly below it   no plasticity loss
-    across it         inconclusive, and how many seeds would settle it
+    else              inconclusive, and how many seeds would settle it
+
+The noise floor is what other draws alone change (the arm `again`).
 """
 
 import math
@@ -162,7 +164,8 @@ def _claim(effect: Interval, floor: Interval | None, smallest: float, codes: set
         return INCONCLUSIVE
     if effect.high < smallest:
         return NO_LOSS
-    drowned = floor is not None and abs(floor.estimate) >= abs(effect.estimate)
+    # Both differences are to the same arm: one that did badly by chance lifts the two of them.
+    drowned = floor is not None and effect.low <= floor.high
     return LOSS if effect.low > smallest and not drowned else INCONCLUSIVE
 
 

@@ -32,7 +32,7 @@ class Continuous(NamedTuple):
     size: int
 
     def __str__(self) -> str:
-        return f"continuous actions of {self.size} numbers"
+        return f"continuous actions (vectors of {self.size})"
 
 
 ActionSpace = Discrete | Continuous

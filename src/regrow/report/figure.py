@@ -58,8 +58,10 @@ def draw_training(
     """Writes the returns of one run to `path`: episodes, their running mean, and every event."""
     with _returns_over("env steps", path, title, subtitle) as axes:
         axes.plot(*episodes[:2], ".", color=NEUTRAL, alpha=0.15, markersize=2, rasterized=True)
-        mean = running_mean(episodes.returns, RECENT)
-        axes.plot(episodes.env_steps, mean, color=COLOURS[0], label=f"mean of {RECENT} episodes")
+        if episodes.returns.size:
+            mean = running_mean(episodes.returns, RECENT)
+            label = f"mean of {RECENT} episodes"
+            axes.plot(episodes.env_steps, mean, color=COLOURS[0], label=label)
         names = list(dict.fromkeys(event.intervention for event in events))
         for name, colour in zip(names, COLOURS[1:] * (1 + len(names)), strict=False):
             at = [event.env_steps for event in events if event.intervention == name]
@@ -82,7 +84,8 @@ def _returns_over(over: str, path: Path, title: str, subtitle: str) -> Generator
         axes.margins(x=0)
         axes.set_title(subtitle, loc="left", fontsize=9, color=NEUTRAL)
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
         picture = io.BytesIO()
         figure.savefig(picture, format=path.suffix.lstrip(".") or "png", dpi=150)
     write_atomically(path, lambda file: file.write(picture.getvalue()))

@@ -1,8 +1,10 @@
 """Pictures for papers: learning curves with the fork marked. Draws, never computes."""
 
 import io
+import textwrap
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from regrow.train import Episodes
 # Okabe & Ito 2008: eight colours that colour-blind people can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 NEUTRAL = "#555555"
+PANELS = 5  # in a row
 
 Curves = Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
 
@@ -39,8 +42,12 @@ def draw_curves(
 
     `curves`: for every arm (env steps (bins,), returns (seeds, bins)), the way up to the fork under
     "fork". Bands are t intervals of the mean over seeds. `events`: for an arm, the env steps at
-    which it acted in any seed, drawn as ticks at the bottom.
+    which it acted in any seed, drawn as ticks at the bottom. More arms than colours get a panel
+    each, beside `nothing`.
     """
+    if len(curves) > len(COLOURS) + 1:
+        _draw_panels(path, curves, fork_at, title, subtitle)
+        return
     over = "env steps (bands: 95% t intervals over seeds)"
     with _returns_over(over, path, title, subtitle) as axes:
         _draw_arms(axes, curves, events or {})
@@ -86,9 +93,40 @@ def _returns_over(over: str, path: Path, title: str, subtitle: str) -> Generator
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
-        picture = io.BytesIO()
-        figure.savefig(picture, format=path.suffix.lstrip(".") or "png", dpi=150)
+        _write(figure, path)
+
+
+def _write(figure: Figure, path: Path) -> None:
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix.lstrip(".") or "png", dpi=150)
     write_atomically(path, lambda file: file.write(picture.getvalue()))
+
+
+def _draw_panels(path: Path, curves: Curves, fork_at: int, title: str, subtitle: str) -> None:
+    """A panel for every arm, the curve of `nothing` in grey in each."""
+    arms = [arm for arm in curves if arm not in (UP_TO_FORK, "nothing")]
+    rows = -(-len(arms) // PANELS)
+    with mpl.rc_context({"font.size": 7, "svg.hashsalt": "regrow"}):
+        figure = Figure(figsize=(8, 0.7 + 1.25 * rows), layout="constrained")
+        panels = figure.subplots(rows, PANELS, sharex=True, sharey=True, squeeze=False).flat
+        for arm, axes in zip_longest(arms, panels):
+            axes.set_visible(arm is not None)
+            if arm is None:
+                continue
+            for name, colour in (("nothing", NEUTRAL), (arm, COLOURS[0])):
+                env_steps, returns = curves[name]
+                mean, low, high = mean_band(returns)
+                axes.plot(env_steps, mean, color=colour, linewidth=1.2)
+                axes.fill_between(env_steps, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.set_title(textwrap.fill(arm, 32), loc="left", fontsize=6.5)
+            axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.supxlabel(
+            f"env steps, from the fork at {fork_at:,} on; grey: nothing; bands: 95% t intervals",
+            fontsize=7,
+        )
+        figure.suptitle(f"{title} · {subtitle}", x=0.01, ha="left", fontsize=8)
+        _write(figure, path)
 
 
 def _draw_arms(axes: Axes, curves: Curves, events: Mapping[str, Sequence[int]]) -> None:

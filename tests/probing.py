@@ -208,3 +208,8 @@ def broken(kind: str):
 
 def of_units(hidden) -> np.ndarray:
     return hidden.reshape(-1, hidden.shape[-1])
+
+
+def weights(layers) -> np.ndarray:
+    leaves = [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(layers)]
+    return np.concatenate(leaves)

@@ -16,6 +16,7 @@ from probing import (
     small,
     transitions,
     values,
+    weights,
 )
 
 from regrow.cells import every_probe

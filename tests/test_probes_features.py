@@ -5,15 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probing import (
-    KEY,
-    PARTS,
-    broken,
-    learns,
-    small,
-    value,
-    values,
-)
+from probing import KEY, PARTS, broken, learns, small, value, values, weights
 
 from regrow.network import mlp
 from regrow.probes import (
@@ -94,11 +86,6 @@ def test_a_network_that_collapsed_has_rank_one():
 
 
 # Parameters.
-
-
-def weights(layers) -> np.ndarray:
-    leaves = [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(layers)]
-    return np.concatenate(leaves)
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -19,6 +19,7 @@ from probing import (
     small,
     value,
     values,
+    weights,
 )
 
 from regrow.environments import Breakout

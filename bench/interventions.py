@@ -38,7 +38,7 @@ WHAT = {
         name: [name]
         for name in (
             *("reset", "shrink_perturb", "redo(tau=0.1)", "regrama", "dash", "widen"),
-            *("continual_backprop", "self_normalized_reset"),
+            *("continual_backprop", "self_normalized_reset", "hare_tortoise"),
         )
     },
 }

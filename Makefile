@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests share the cores; timings are never asserted.
+# Tests share the cores, a file to a worker: within a file they share what was compiled.
 WORKERS ?= 2
 
 .PHONY: help diagnose test test-all lint types bench clean
@@ -33,10 +33,10 @@ diagnose: $(VENV)/run
 	$(BIN)/regrow diagnose minatar/breakout --out runs/diagnose
 
 test: lint types
-	$(BIN)/pytest -n $(WORKERS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 test-all: lint types
-	$(BIN)/pytest -n $(WORKERS) --slow
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --slow
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

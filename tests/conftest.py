@@ -26,6 +26,13 @@ settings.register_profile(
 settings.load_profile("regrow")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_go_with_their_file():
+    """Thousands of them in one process end in an abort within XLA."""
+    yield
+    jax.clear_caches()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
 

@@ -10,8 +10,9 @@ import pytest
 
 from regrow.agents import DoubleDQN
 from regrow.layers import Conv
-from regrow.learner import Learner, Optimizer
+from regrow.learner import Learner
 from regrow.network import Network, convolutional, mlp
+from regrow.optimizer import Optimizer
 from regrow.probes.base import Past, View
 from regrow.types import Transition
 

@@ -12,7 +12,7 @@ ROOT = Path(regrow.__file__).parent
 FLOORS = [
     {"errors", "types", "families", "streams", "statistics"},
     {"adam", "product", "initialisers", "activations", "layers", "blocks", "style", "network"},
-    {"learner", "units", "widen"},
+    {"optimizer", "learner", "units", "widen"},
     {"replay", "environments", "agents", "gradients", "interventions", "probes", "triggers"},
     {"loop", "hosted", "run", "checkpoint"},
     {"subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"},
@@ -28,7 +28,7 @@ SEQUENCES = [
     ("errors", "families"),
     ("errors", "statistics"),
     ("product", "initialisers", "activations", "layers", "blocks", "style", "network"),
-    ("learner", "units", "widen"),
+    ("optimizer", "learner", "units", "widen"),
     ("loop", "hosted", "run", "checkpoint"),
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
     ("results", "train"),

@@ -18,8 +18,9 @@ from regrow.environments import ConstantReward
 from regrow.errors import RegrowError
 from regrow.families import describe, field_types, make, make_all, members
 from regrow.interventions import Inject, Reset, ShrinkPerturb
-from regrow.learner import Anchor, Learner, Optimizer
+from regrow.learner import Learner
 from regrow.network import convolutional, mlp
+from regrow.optimizer import Anchor, Optimizer
 from regrow.run import Run
 
 KEY = jax.random.key(21)

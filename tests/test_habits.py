@@ -26,8 +26,9 @@ from regrow.interventions import (
 from regrow.interventions.base import Habitual
 from regrow.interventions.continual_backprop import contribution
 from regrow.layers import Conv
-from regrow.learner import Learner, Optimizer
+from regrow.learner import Learner
 from regrow.network import Network, convolutional, mlp
+from regrow.optimizer import Optimizer
 from regrow.rules import Rule
 from regrow.run import Run
 from regrow.units import recycled

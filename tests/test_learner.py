@@ -9,8 +9,9 @@ import pytest
 from trees import bit_equal, distance
 
 from regrow.errors import RegrowError
-from regrow.learner import Learner, Optimizer, learners, map_learners
+from regrow.learner import Learner, learners, map_learners
 from regrow.network import mlp
+from regrow.optimizer import Optimizer
 
 KEY = jax.random.key(3)
 

@@ -11,8 +11,9 @@ from trees import bit_equal, distance
 
 from regrow.errors import RegrowError
 from regrow.layers import Conv, Dense
-from regrow.learner import Learner, Optimizer
+from regrow.learner import Learner
 from regrow.network import Network, convolutional, mlp
+from regrow.optimizer import Optimizer
 
 KEY = jax.random.key(7)
 

@@ -25,8 +25,9 @@ from regrow.environments import Breakout, ObservationReward
 from regrow.errors import RegrowError
 from regrow.families import make, members
 from regrow.interventions import Inject, Reset
-from regrow.learner import Learner, Optimizer
+from regrow.learner import Learner
 from regrow.network import Network, mlp
+from regrow.optimizer import Optimizer
 from regrow.probes import (
     DeadUnits,
     DistanceFromInit,

@@ -14,8 +14,9 @@ from regrow.adam import adam, renewed
 from regrow.agents import DoubleDQN
 from regrow.errors import RegrowError
 from regrow.interventions import Dash, Deaden, Redo, Regrama, ShrinkPerturb, Widen
-from regrow.learner import Learner, Optimizer, learners
+from regrow.learner import Learner, learners
 from regrow.network import Network, convolutional, mlp
+from regrow.optimizer import Optimizer
 from regrow.types import Discrete, Transition
 from regrow.units import activity, quiet, recycled, rows, sensitivity
 from regrow.widen import widened

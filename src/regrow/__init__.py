@@ -9,8 +9,8 @@ from regrow.diagnose import diagnose as diagnose
 from regrow.errors import RegrowError as RegrowError
 from regrow.families import make as make
 from regrow.learner import Learner as Learner
-from regrow.learner import Optimizer as Optimizer
 from regrow.network import Network as Network
+from regrow.optimizer import Optimizer as Optimizer
 from regrow.plan import Arm as Arm
 from regrow.plan import Diagnosis as Diagnosis
 from regrow.run import Run as Run

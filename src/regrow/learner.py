@@ -1,16 +1,12 @@
 """A network with its target and its optimizer: what an intervention changes.
 
-The optimizer keeps one state per part of the network (every layer is a part), each with its own
-step count. A part can then be reset, kept or handed over whole. Fresh moments under an old count
-would make Adam step up to 6.5 times too far, an old moment under a fresh count several times too
-short; with a state per part neither can be written. Clipping by the global norm comes before, over
-all parts.
+The optimizer keeps one state per part of the network (see `optimizer`); clipping by the global norm
+comes before, over all parts.
 """
 
-import functools
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -18,96 +14,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, PyTree, Shaped
 
-from regrow.adam import adam, aged
-from regrow.errors import require, unknown
+from regrow.adam import aged
+from regrow.errors import unknown
 from regrow.network import Network
+from regrow.optimizer import Optimizer, anchored
 from regrow.types import Key, Scalar
 
 Statistics = Literal["keep", "reset"]
-
-
-class Anchor(NamedTuple):
-    """What a term remembers, in its state, of the parameters that a part began with.
-
-    It goes with the parameters: it stays where statistics start anew, and starts anew where a newly
-    drawn layer keeps the statistics of the one before.
-    """
-
-    first: PyTree
-
-
-@runtime_checkable
-class Term(Protocol):
-    """What may stand beside the optimizer, on the way of one part's gradient.
-
-    `regrow.gradients` holds the members of this family.
-    """
-
-    @property
-    def acts_on(self) -> Literal["gradient", "update"]:
-        """Whether it comes before the optimizer or after it."""
-        ...
-
-    def transform(self, *, learning_rate: float, output: bool) -> optax.GradientTransformation:
-        """For one part; its state may not depend on whether the part is an output layer."""
-        ...
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """How a learner steps; printable and hashable, unlike the Optax transformation it builds.
-
-    `kind`: "adam", or "rmsprop" (centred, as Double DQN has it). `decay` is RMSProp's and `epsilon`
-    stands outside the square root for both. `max_gradient_norm`: clip the gradient of all parts by
-    their global norm; None leaves it alone. `terms`: in the order given, those on the gradient (as
-    clipped) before the optimizer, those on the update after it.
-    """
-
-    kind: Literal["adam", "rmsprop"] = "adam"
-    learning_rate: float = 1e-3
-    epsilon: float = 1e-5
-    b1: float = 0.9
-    b2: float = 0.999
-    decay: float = 0.95
-    max_gradient_norm: float | None = None
-    terms: tuple[Term, ...] = ()
-
-    def __post_init__(self) -> None:
-        require(
-            self.kind in ("adam", "rmsprop"),
-            f"no optimizer '{self.kind}'; there are: adam, rmsprop",
-        )
-        require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be > 0")
-
-    @functools.cached_property
-    def transform(self) -> optax.GradientTransformation:
-        """The Optax transformation of one part, without the terms."""
-        if self.kind == "adam":
-            return adam(self.learning_rate, b1=self.b1, b2=self.b2, eps=self.epsilon)
-        return optax.rmsprop(
-            self.learning_rate,
-            decay=self.decay,
-            eps=self.epsilon,
-            eps_in_sqrt=False,
-            centered=True,
-        )
-
-    def transform_of(self, *, output: bool) -> optax.GradientTransformation:
-        """The Optax transformation of one part, terms included; an output layer may have its own.
-
-        The state is the same for both.
-        """
-        if not self.terms:
-            return self.transform
-        on: dict[str, list[optax.GradientTransformation]] = {"gradient": [], "update": []}
-        for term in self.terms:
-            made = term.transform(learning_rate=self.learning_rate, output=output)
-            on[term.acts_on].append(made)
-        return optax.chain(*on["gradient"], self.transform, *on["update"])
-
-    def init(self, part: PyTree) -> optax.OptState:
-        """A fresh state for one part."""
-        return self.transform_of(output=False).init(eqx.filter(part, eqx.is_inexact_array))
 
 
 @runtime_checkable
@@ -230,7 +143,7 @@ class Learner(eqx.Module):
         """
         own = {id(part): s for part, s in zip(self.network.parts(), self.statistics, strict=True)}
         replaced = {
-            id(new): _anchored(s, self._first_state(new))
+            id(new): anchored(s, self._first_state(new))
             for new, s in zip(network.layers, self.statistics, strict=False)
             if fresh == "keep"
         }
@@ -256,7 +169,7 @@ class Learner(eqx.Module):
         statistics = tuple(
             state
             if moments == "keep" or part is before
-            else _anchored(self._first_state(part), state)
+            else anchored(self._first_state(part), state)
             for before, part, state in pairs
         )
         changed = replace(self, network=network, target=target, statistics=statistics)
@@ -267,7 +180,7 @@ class Learner(eqx.Module):
         parts = self.network.parts()
         live = range(start, len(self.network.layers))
         statistics = tuple(
-            _anchored(self._first_state(part), state)
+            anchored(self._first_state(part), state)
             if i in live or i >= len(self.network.layers)
             else state
             for i, (part, state) in enumerate(zip(parts, self.statistics, strict=True))
@@ -353,21 +266,6 @@ def _are_outputs(network: Network) -> tuple[bool, ...]:
     last = len(network.layers) - 1
     thawed = [_are_outputs(pair.old) for pair in network.residual if not pair.frozen]
     return (*(i == last for i in range(last + 1)), *(o for outputs in thawed for o in outputs))
-
-
-def _anchored(state: optax.OptState, source: optax.OptState) -> optax.OptState:
-    """An optimizer state with the anchors of another."""
-
-    def is_whole(node: Any) -> bool:
-        # Adam's state may count by element here and at once there.
-        return isinstance(node, Anchor | optax.ScaleByAdamState)
-
-    return jax.tree.map(
-        lambda own, other: other if isinstance(own, Anchor) else own,
-        state,
-        source,
-        is_leaf=is_whole,
-    )
 
 
 def is_learner(node: Any) -> bool:

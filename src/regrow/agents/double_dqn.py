@@ -24,8 +24,9 @@ from regrow.agents.base import Agent
 from regrow.errors import RegrowError, require
 from regrow.families import make_all
 from regrow.initialisers import Initialiser
-from regrow.learner import Learner, Optimizer
+from regrow.learner import Learner
 from regrow.network import Network, convolutional, dqn_zoo, mlp
+from regrow.optimizer import Optimizer
 from regrow.style import Kind
 from regrow.types import ActionSpace, Discrete, Key, Scalar, Transition
 

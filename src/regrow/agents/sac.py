@@ -24,8 +24,9 @@ from jaxtyping import Array, Float, Int, PyTree, Shaped
 from regrow.agents.base import Agent
 from regrow.errors import RegrowError, require
 from regrow.families import make_all
-from regrow.learner import Knob, Learner, Optimizer
+from regrow.learner import Knob, Learner
 from regrow.network import Network, mlp
+from regrow.optimizer import Optimizer
 from regrow.types import ActionSpace, Continuous, Key, Scalar, Transition
 
 LOG_STD_MIN, LOG_STD_MAX = -10.0, 2.0

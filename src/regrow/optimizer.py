@@ -1,0 +1,118 @@
+"""How a network steps: one Optax state for each of its parts, with terms beside the optimizer.
+
+Every layer is a part, with moments and a step count of its own, so that one can be reset, kept or
+handed over whole. Fresh moments under an old count would make Adam step up to 6.5 times too far, an
+old moment under a fresh count several times too short; with a state per part neither can be
+written.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import equinox as eqx
+import jax
+import optax
+from jaxtyping import PyTree
+
+from regrow.adam import adam
+from regrow.errors import require
+
+
+class Anchor(NamedTuple):
+    """What a term remembers, in its state, of the parameters that a part began with.
+
+    It goes with the parameters: it stays where statistics start anew, and starts anew where a newly
+    drawn layer keeps the statistics of the one before.
+    """
+
+    first: PyTree
+
+
+@runtime_checkable
+class Term(Protocol):
+    """What may stand beside the optimizer, on the way of one part's gradient.
+
+    `regrow.gradients` holds the members of this family.
+    """
+
+    @property
+    def acts_on(self) -> Literal["gradient", "update"]:
+        """Whether it comes before the optimizer or after it."""
+        ...
+
+    def transform(self, *, learning_rate: float, output: bool) -> optax.GradientTransformation:
+        """For one part; its state may not depend on whether the part is an output layer."""
+        ...
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How a learner steps; printable and hashable, unlike the Optax transformation it builds.
+
+    `kind`: "adam", or "rmsprop" (centred, as Double DQN has it). `decay` is RMSProp's and `epsilon`
+    stands outside the square root for both. `max_gradient_norm`: clip the gradient of all parts by
+    their global norm; None leaves it alone. `terms`: in the order given, those on the gradient (as
+    clipped) before the optimizer, those on the update after it.
+    """
+
+    kind: Literal["adam", "rmsprop"] = "adam"
+    learning_rate: float = 1e-3
+    epsilon: float = 1e-5
+    b1: float = 0.9
+    b2: float = 0.999
+    decay: float = 0.95
+    max_gradient_norm: float | None = None
+    terms: tuple[Term, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(
+            self.kind in ("adam", "rmsprop"),
+            f"no optimizer '{self.kind}'; there are: adam, rmsprop",
+        )
+        require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be > 0")
+
+    @functools.cached_property
+    def transform(self) -> optax.GradientTransformation:
+        """The Optax transformation of one part, without the terms."""
+        if self.kind == "adam":
+            return adam(self.learning_rate, b1=self.b1, b2=self.b2, eps=self.epsilon)
+        return optax.rmsprop(
+            self.learning_rate,
+            decay=self.decay,
+            eps=self.epsilon,
+            eps_in_sqrt=False,
+            centered=True,
+        )
+
+    def transform_of(self, *, output: bool) -> optax.GradientTransformation:
+        """The Optax transformation of one part, terms included; an output layer may have its own.
+
+        The state is the same for both.
+        """
+        if not self.terms:
+            return self.transform
+        on: dict[str, list[optax.GradientTransformation]] = {"gradient": [], "update": []}
+        for term in self.terms:
+            made = term.transform(learning_rate=self.learning_rate, output=output)
+            on[term.acts_on].append(made)
+        return optax.chain(*on["gradient"], self.transform, *on["update"])
+
+    def init(self, part: PyTree) -> optax.OptState:
+        """A fresh state for one part."""
+        return self.transform_of(output=False).init(eqx.filter(part, eqx.is_inexact_array))
+
+
+def anchored(state: optax.OptState, source: optax.OptState) -> optax.OptState:
+    """An optimizer state with the anchors of another."""
+
+    def is_whole(node: Any) -> bool:
+        # Adam's state may count by element here and at once there.
+        return isinstance(node, Anchor | optax.ScaleByAdamState)
+
+    return jax.tree.map(
+        lambda own, other: other if isinstance(own, Anchor) else own,
+        state,
+        source,
+        is_leaf=is_whole,
+    )

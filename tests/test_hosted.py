@@ -23,9 +23,8 @@ from regrow.plan import Diagnosis
 from regrow.run import Run, random_policy
 from regrow.types import Continuous, Discrete
 
-AGENT = DoubleDQN(
-    hidden=16, channels=1, batch_size=8, learn_start=40, replay_capacity=300, target_period=5
-)
+BRIEF = {"batch_size": 8, "learn_start": 40, "replay_capacity": 300, "target_period": 5}
+AGENT = DoubleDQN(hidden=16, **BRIEF)
 POLE = Gymnasium("CartPole-v1")
 GAME = Atari("breakout", sticky_actions=0.25)
 
@@ -78,7 +77,8 @@ every_copied = pytest.mark.parametrize("environment", COPIED, ids=NAMES)
 
 
 def started(environment: HostEnvironment, seed: int = 0) -> Run:
-    return Run.start(AGENT, environment, seed=seed)
+    agent = DoubleDQN(**BRIEF) if isinstance(environment, Atari) else AGENT
+    return Run.start(agent, environment, seed=seed)
 
 
 def advanced(run: Run, env_steps: int) -> Run:

@@ -219,6 +219,19 @@ def test_the_random_policy_is_measured():
     assert np.isfinite(random_policy(Control("cheetah-run"), 50, seed=0).reward).all()
 
 
+def test_an_intervention_does_not_cut_the_episode_of_what_cannot_be_copied():
+    plain = changed = started(POLE)
+    returns = []
+    for _ in range(4):
+        plain, log = plain.advance(4)
+        returns.append(log.episode_return)
+    changed = started(POLE)
+    for expected in returns:
+        changed, log = changed.advance(4)
+        assert bit_equal(log.episode_return, expected)
+        changed = changed.intervene(Nothing())
+
+
 def test_a_diagnosis_says_that_the_episodes_were_restarted(monkeypatch):
     module = importlib.import_module("regrow.diagnose")  # `regrow.diagnose` is the function
     monkeypatch.setattr(module, "RANDOM_STEPS", 200)

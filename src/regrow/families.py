@@ -132,6 +132,8 @@ def _fitted(value: Any, expected: Any, what: str) -> Any:
     if float in kinds and type(value) in (int, float):
         require(abs(value) < 1e300, f"{what} is {str(value)[:20]}; it must be a finite number")
         return float(value)
+    if int in kinds and type(value) is int:
+        require(abs(value) < 2**31, f"{what} is {str(value)[:20]}; it must be below 2^31")
     names = " or ".join(
         "None" if k is type(None) else getattr(k, "__name__", str(k)) for k in kinds
     )

@@ -50,8 +50,8 @@ class Term(Protocol):
 class Optimizer:
     """How a learner steps; printable and hashable, unlike the Optax transformation it builds.
 
-    `kind`: "adam", or "rmsprop" (centred, as Double DQN has it). `decay` is RMSProp's and `epsilon`
-    stands outside the square root for both. `max_gradient_norm`: clip the gradient of all parts by
+    `kind`: "adam", or "rmsprop" (centred, as Double DQN has it). `decay` is RMSProp's; `epsilon`
+    stands outside the square root, for RMSProp within it with `epsilon_in_root`. `max_gradient_norm`: clip the gradient of all parts by
     their global norm; None leaves it alone. `terms`: in the order given, those on the gradient (as
     clipped) before the optimizer, those on the update after it.
     """
@@ -62,6 +62,7 @@ class Optimizer:
     b1: float = 0.9
     b2: float = 0.999
     decay: float = 0.95
+    epsilon_in_root: bool = False
     max_gradient_norm: float | None = None
     terms: tuple[Term, ...] = ()
 
@@ -81,7 +82,7 @@ class Optimizer:
             self.learning_rate,
             decay=self.decay,
             eps=self.epsilon,
-            eps_in_sqrt=False,
+            eps_in_sqrt=self.epsilon_in_root,
             centered=True,
         )
 

@@ -1,7 +1,8 @@
 """A training run: one pytree, started, advanced, forked, intervened in, probed.
 
 Nothing that matters is kept elsewhere: a Run that was saved and loaded goes on bit for bit as if it
-had never stopped, and so does a fork with nothing done to it. `loop.py` and `hosted.py` advance it.
+had never stopped, and so does a fork with nothing done to it, wherever the environment can be
+copied. `loop.py` and `hosted.py` advance it.
 """
 
 import functools
@@ -103,7 +104,11 @@ class Run(eqx.Module):
         )
         key = key_at(state.root, "intervene", len(self.history))
         changed = _intervened(state.agent, state.replay, key, intervention, self.agent)
+        mark = state.environment
         state = _unshared(eqx.tree_at(lambda s: s.agent, state, changed))
+        if isinstance(self.environment, HostEnvironment):
+            # A simulation that cannot be copied is known by this very array: the episode goes on.
+            state = eqx.tree_at(lambda s: s.environment, state, mark)
         event = Event(self.env_steps, describe(intervention))
         return Run(state, self.agent, self.environment, (*self.history, event))
 

@@ -61,6 +61,7 @@ class DoubleDQN(Agent):
     optimizer: Literal["adam", "rmsprop"] = "adam"
     learning_rate: float = 1e-3
     epsilon: float = 1e-5
+    epsilon_in_root: bool = False  # of RMSProp: g / √(variance + ε), as DQN Zoo has it
     gradient: str = ""  # terms beside the optimizer, e.g. "l2_init + weight_clipping(kappa=2)"
     target_period: int = 250  # updates
     error_clip: float = 1.0
@@ -87,6 +88,7 @@ class DoubleDQN(Agent):
         "optimizer": "rmsprop",
         "learning_rate": 2.5e-4,
         "epsilon": 0.01 / 32**2,
+        "epsilon_in_root": True,
         "target_period": 7_500,
         "exploration_end": 0.01,
         "exploration_begin": 50_000,
@@ -128,7 +130,13 @@ class DoubleDQN(Agent):
 
     def _optimizer(self) -> Optimizer:
         terms = make_all("gradients", self.gradient)
-        return Optimizer(self.optimizer, self.learning_rate, self.epsilon, terms=terms)
+        return Optimizer(
+            self.optimizer,
+            self.learning_rate,
+            self.epsilon,
+            epsilon_in_root=self.epsilon_in_root,
+            terms=terms,
+        )
 
     def init(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], actions: ActionSpace, key: Key

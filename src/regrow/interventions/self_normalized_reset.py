@@ -69,6 +69,12 @@ class SelfNormalizedReset(Habitual):
                 f"self_normalized_reset: {name} is {value}; it must be at least {least}",
             )
 
+        require(
+            self.expansion * self.limit < 2**31 and self.limit <= 1_000_000,
+            f"self_normalized_reset: limit is {self.limit}, expansion {self.expansion}; limit must be "
+            "at most 1,000,000, and the product of both below 2^31",
+        )
+
     def begin(self, learner: Learner) -> tuple[_Record, ...]:
         """No silence yet, and the longest threshold for every unit."""
 

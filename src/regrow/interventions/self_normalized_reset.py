@@ -71,8 +71,8 @@ class SelfNormalizedReset(Habitual):
 
         require(
             self.expansion * self.limit < 2**31 and self.limit <= 1_000_000,
-            f"self_normalized_reset: limit is {self.limit}, expansion {self.expansion}; limit must be "
-            "at most 1,000,000, and the product of both below 2^31",
+            f"self_normalized_reset: limit is {self.limit}, expansion {self.expansion}; limit must "
+            "be at most 1,000,000, and the product of both below 2^31",
         )
 
     def begin(self, learner: Learner) -> tuple[_Record, ...]:

@@ -16,12 +16,12 @@ FLOORS = [
     {"replay", "environments", "agents", "gradients", "interventions", "probes", "triggers"},
     {"loop", "hosted", "run", "checkpoint"},
     {"subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"},
-    {"results", "train", "studies"},
+    {"rows", "results", "train", "studies", "conclusions", "study"},
     {"report"},
     {"execution", "adapters"},
     {"cli"},
 ]
-FAMILIES = {"environments", "agents", "gradients", "interventions", "probes"}
+FAMILIES = {"environments", "agents", "gradients", "interventions", "probes", "studies"}
 # Within a floor, files that are one chapter each may build on the one before.
 SEQUENCES = [
     ("errors", "types", "streams"),
@@ -31,7 +31,8 @@ SEQUENCES = [
     ("optimizer", "learner", "units", "widen"),
     ("loop", "hosted", "run", "checkpoint"),
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
-    ("results", "train"),
+    ("rows", "results", "train"),
+    ("rows", "conclusions", "studies", "study"),
 ]
 
 

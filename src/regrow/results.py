@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from regrow.cells import forks_of, outcomes_of
-from regrow.checkpoint import write_atomically, write_json
+from regrow.checkpoint import write_json
 from regrow.families import describe
 from regrow.plan import BINS, Diagnosis
+from regrow.rows import write_table
 from regrow.verdict import Verdict
 
 UP_TO_FORK = "fork"
@@ -158,8 +158,3 @@ def curves(plan: Diagnosis, folder: Path) -> dict[str, tuple[NDArray[Any], NDArr
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Writes rows as a Parquet file."""
     write_table(path, pa.Table.from_pylist(list(rows)))
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Writes a table as a Parquet file."""
-    write_atomically(path, lambda file: pq.write_table(table, file))

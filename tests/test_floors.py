@@ -10,13 +10,13 @@ from regrow.families import members
 
 ROOT = Path(regrow.__file__).parent
 FLOORS = [
-    {"errors", "types", "families", "streams", "statistics"},
+    {"errors", "types", "families", "streams", "statistics", "aggregates"},
     {"adam", "product", "initialisers", "activations", "layers", "blocks", "style", "network"},
     {"optimizer", "learner", "units", "widen"},
     {"replay", "environments", "agents", "gradients", "interventions", "probes", "triggers"},
     {"loop", "hosted", "run", "checkpoint"},
     {"subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"},
-    {"rows", "results", "train", "studies", "conclusions", "study"},
+    {"rows", "results", "train", "studies", "conclusions", "study", "cases", "summary"},
     {"report"},
     {"execution", "adapters"},
     {"cli"},
@@ -26,13 +26,14 @@ FAMILIES = {"environments", "agents", "gradients", "interventions", "probes", "s
 SEQUENCES = [
     ("errors", "types", "streams"),
     ("errors", "families"),
-    ("errors", "statistics"),
+    ("errors", "statistics", "aggregates"),
     ("product", "initialisers", "activations", "layers", "blocks", "style", "network"),
     ("optimizer", "learner", "units", "widen"),
     ("loop", "hosted", "run", "checkpoint"),
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
     ("rows", "results", "train"),
     ("rows", "conclusions", "studies", "study"),
+    ("rows", "studies", "cases", "summary"),
 ]
 
 

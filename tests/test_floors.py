@@ -10,7 +10,7 @@ from regrow.families import members
 
 ROOT = Path(regrow.__file__).parent
 FLOORS = [
-    {"errors", "types", "families", "streams", "statistics"},
+    {"errors", "types", "families", "streams", "statistics", "aggregates"},
     {"adam", "product", "initialisers", "activations", "layers", "blocks", "style", "network"},
     {"optimizer", "learner", "units", "widen"},
     {"replay", "environments", "agents", "gradients", "interventions", "probes", "triggers"},
@@ -19,7 +19,10 @@ FLOORS = [
         *("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
         "compute",
     },
-    {"rows", "results", "train", "studies", "shared", "study", "watch"},
+    {
+        *("rows", "results", "train", "studies", "shared", "study", "watch"),
+        *("cases", "summary"),
+    },
     {"report"},
     {"execution", "adapters"},
     {"cli"},
@@ -29,13 +32,14 @@ FAMILIES = {"environments", "agents", "gradients", "interventions", "probes", "s
 SEQUENCES = [
     ("errors", "types", "streams"),
     ("errors", "families"),
-    ("errors", "statistics"),
+    ("errors", "statistics", "aggregates"),
     ("product", "initialisers", "activations", "layers", "blocks", "style", "network"),
     ("optimizer", "learner", "units", "widen"),
     ("loop", "hosted", "run", "checkpoint"),
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
     ("rows", "results", "train"),
     ("rows", "results", "studies", "shared", "study", "watch"),
+    ("rows", "studies", "cases", "summary"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The command line: `regrow diagnose`, `regrow train`, `regrow probe`, `regrow list`.
+"""The command line: `regrow diagnose`, `train`, `probe`, `report`, `list`.
 
 Whatever is wrong with what the user asked for ends in one line that says what would be right, and
 exit code 2. Nothing is lost: what was done is in the output folder, and the same command
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from regrow.plan import Diagnosis
 
 FAMILIES = ("environments", "agents", "interventions", "gradients", "probes")
-COMMANDS = ("diagnose", "train", "probe", "list")
+COMMANDS = ("diagnose", "train", "probe", "report", "list")
 
 
 def main() -> NoReturn:
@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_diagnose(commands.add_parser("diagnose", help="train, fork into arms, give a verdict"))
     _add_train(commands.add_parser("train", help="train one agent, with checkpoints"))
     _add_probe(commands.add_parser("probe", help="the probes over the life of a trained run"))
+    _add_report(commands.add_parser("report", help="a page, and figures, of what studies left"))
     _add_list(commands.add_parser("list", help="name what there is, a line each"))
     return parser
 
@@ -184,6 +185,21 @@ def _add_probe(parser: argparse.ArgumentParser) -> None:
         help="measure those that take long, too, at the end of the run",
     )
     parser.set_defaults(command=_probe)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Writes report.html into a folder of studies: verdicts, curves, probes, tables, in one\n"
+        "file that needs no network."
+    )
+    parser.allow_abbrev = False
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder", type=Path, help="the --out of `regrow study`")
+    parser.add_argument("--open", action="store_true", help="show the page in a browser")
+    parser.add_argument(
+        "--figures", action="store_true", help="write figures/*.png and *.svg for papers, too"
+    )
+    parser.set_defaults(command=_report)
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
@@ -337,6 +353,39 @@ def _probe(options: argparse.Namespace) -> None:
             )
         }
     terminal.show_probes(Console(), rows, costly)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from regrow.report.sections import write_page
+    from regrow.summary import summarise
+
+    summary = summarise(options.folder)
+    problems = summary.problems
+    more = f"; and {len(problems) - 3} more like these" if len(problems) > 3 else ""
+    require(summary.rows > 0, f"nothing to report: {'; '.join(problems[:3])}{more}")
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    page: Path = options.folder / "report.html"
+    write_page(page, summary)
+    print(f"{summary.rows} runs of {len(summary.studies)} studies; written to {_shown(page)}")
+    if options.figures:
+        from regrow.report.paper import write_figures
+
+        figures = options.folder / "figures"
+        print(f"{len(write_figures(summary, figures))} figures in {_shown(figures)}")
+    if options.open and not _opened(page):
+        print(f"there is no display to show it on; open {_shown(page.resolve())} in a browser")
+
+
+def _opened(page: Path) -> bool:
+    """Whether a browser was found that shows the page in a window of its own."""
+    import webbrowser
+
+    # Without a display, Python would look for a browser that takes the terminal.
+    windows = sys.platform in ("win32", "darwin")
+    if not windows and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
+        return False
+    return webbrowser.open(page.resolve().as_uri())
 
 
 def _shown(path: Path) -> str:

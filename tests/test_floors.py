@@ -15,8 +15,11 @@ FLOORS = [
     {"optimizer", "learner", "units", "widen"},
     {"replay", "environments", "agents", "gradients", "interventions", "probes", "triggers"},
     {"loop", "hosted", "run", "checkpoint"},
-    {"subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"},
-    {"rows", "results", "train", "studies", "conclusions", "study", "cases", "summary"},
+    {
+        *("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
+        "compute",
+    },
+    {"rows", "results", "train", "studies", "shared", "study", "watch", "cases", "summary"},
     {"report"},
     {"execution", "adapters"},
     {"cli"},
@@ -32,7 +35,7 @@ SEQUENCES = [
     ("loop", "hosted", "run", "checkpoint"),
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
     ("rows", "results", "train"),
-    ("rows", "conclusions", "studies", "study"),
+    ("rows", "results", "studies", "shared", "study", "watch"),
     ("rows", "cases", "summary"),
 ]
 

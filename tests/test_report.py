@@ -9,7 +9,6 @@ import pytest
 from rows_made_up import rows_of, write, write_study
 
 from regrow import cli
-from regrow.cases import cases
 from regrow.report import charts, html, sections, spark
 from regrow.report.charts import Arms
 from regrow.report.palette import COLOURS, inks
@@ -98,11 +97,13 @@ def test_every_arm_has_one_ink_and_known_arms_their_own():
     assert max(ink.colour for ink in found.values()) < len(COLOURS)
 
 
-def test_numbers_that_are_none_are_null():
-    found, _ = cases(rows_of(random_return=float("nan"), flops=float("inf")))
-    chart = charts.learning_curves(found, Arms(found[0].arms))
+def test_numbers_that_are_none_are_null(tmp_path):
+    folder = write(tmp_path, rows_of(random_return=float("nan"), flops=float("inf")))
+    studies = summarise(folder).studies
+    chart = charts.learning_curves(studies[0].cases, Arms(studies))
     json.dumps(chart, allow_nan=False)
     assert chart["panels"][0]["random"] is None
+    assert [axis["key"] for axis in chart["axes"]] == ["env_steps", "seconds"]
 
 
 def test_a_spark_stays_within_its_frame():

@@ -10,6 +10,7 @@ Everything is written whole or not at all.
 
 import importlib.metadata
 import platform
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,27 @@ def versions() -> dict[str, str]:
     packages = ("regrow", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy")
     found = {name: importlib.metadata.version(name) for name in packages}
     return {"python": platform.python_version(), **found}
+
+
+def source_commit() -> str:
+    """The commit of the source, with a + where it was changed since; "" if it is none."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        commit, changes = (_git(root, *words) for words in (("rev-parse", "HEAD"), _CHANGES))
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f"{commit}+" if changes else commit
+
+
+_CHANGES = ("status", "--porcelain", "--untracked-files=no", "--", "src")
+
+
+def _git(root: Path, *words: str) -> str:
+    command = ["git", "-C", str(root), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
 
 
 def write_diagnosis(plan: Diagnosis, verdict: Verdict, folder: Path) -> None:

@@ -26,6 +26,10 @@ FORMAT = 1
 """Counted up when a column changes its meaning, or the numbers in it would come out otherwise."""
 
 
+Key = tuple[str, str, str, str, int]
+"""What there is one row of: study, scale, condition, arm, seed."""
+
+
 class Measured(NamedTuple):
     """One probe of one part of one Learner; a Learner that is alone has the name ""."""
 
@@ -91,8 +95,8 @@ class Row:
     format: int = FORMAT
 
     @property
-    def key(self) -> tuple[str, str, str, str, int]:
-        """What there is one row of: study, scale, condition, arm, seed."""
+    def key(self) -> Key:
+        """There is one row of each."""
         return self.study, self.scale, self.condition, self.arm, self.seed
 
     @property
@@ -150,7 +154,7 @@ SCHEMA = pa.schema(
 )
 
 
-def file_of(folder: Path, key: tuple[str, str, str, str, int]) -> Path:
+def file_of(folder: Path, key: Key) -> Path:
     """Where the row of (study, scale, condition, arm, seed) is."""
     digest = hashlib.sha256("\n".join(map(str, key)).encode()).hexdigest()[:16]
     return folder / "rows" / f"{key[0]}--{digest}.parquet"
@@ -193,7 +197,7 @@ def read_rows(folder: Path) -> Found:
     """
     folder = Path(folder)
     require(folder.is_dir(), f"there is no folder {folder}; give the --out of a `regrow study`")
-    latest: dict[tuple[str, str, str, str, int], Row] = {}
+    latest: dict[Key, Row] = {}
     problems: list[str] = []
     for path in sorted((folder / "rows").glob("*.parquet")):
         try:
@@ -222,7 +226,7 @@ def read_rows(folder: Path) -> Found:
 def _rows_of(path: Path) -> list[Row]:
     try:
         with path.open("rb") as file:
-            table = pq.read_table(file)
+            table = pq.ParquetFile(file).read(use_threads=False)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _broken(path, str(error)) from error
     if "format" not in table.column_names:

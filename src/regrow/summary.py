@@ -242,10 +242,11 @@ class Aggregate(NamedTuple):
     interquartile_mean: Interval
     optimality_gap: Interval
     improvement: Interval | None  # over `nothing`; None for itself
+    thresholds: Floats
     profile: tuple[Floats, Floats, Floats]
 
 
-THRESHOLDS = np.linspace(0, 3, 31)
+PROFILE = 41  # thresholds
 
 
 def aggregates(cases: Iterable[Case]) -> list[Aggregate]:
@@ -259,7 +260,9 @@ def aggregates(cases: Iterable[Case]) -> list[Aggregate]:
         return []
     shared = [arm for arm in judged[0].arms if all(arm in case.arms for case in judged)]
     scores = {arm: [_scores(case, arm) for case in judged] for arm in shared}
-    return [_aggregate(arm, scores[arm], scores["nothing"]) for arm in shared]
+    pool = np.concatenate([task for tasks in scores.values() for task in tasks])
+    thresholds = np.linspace(pool.min(), pool.max(), PROFILE)
+    return [_aggregate(arm, scores[arm], scores["nothing"], thresholds) for arm in shared]
 
 
 def _scores(case: Case, arm: str) -> Floats:
@@ -267,7 +270,9 @@ def _scores(case: Case, arm: str) -> Floats:
     return 1 + (areas(case.outcomes[arm]) - areas(case.outcomes["nothing"]).mean()) / scale
 
 
-def _aggregate(arm: str, scores: Sequence[Floats], control: Sequence[Floats]) -> Aggregate:
+def _aggregate(
+    arm: str, scores: Sequence[Floats], control: Sequence[Floats], thresholds: Floats
+) -> Aggregate:
     def drawn() -> np.random.Generator:
         return np.random.default_rng(0)
 
@@ -278,7 +283,8 @@ def _aggregate(arm: str, scores: Sequence[Floats], control: Sequence[Floats]) ->
         None
         if arm == "nothing"
         else probability_of_improvement(scores, control, generator=drawn()),
-        performance_profile(scores, THRESHOLDS, generator=drawn()),
+        thresholds,
+        performance_profile(scores, thresholds, generator=drawn()),
     )
 
 

@@ -14,7 +14,6 @@ from regrow.report.palette import inks
 from regrow.statistics import Interval
 from regrow.summary import (
     BEFORE,
-    THRESHOLDS,
     Aggregate,
     Curve,
     Gain,
@@ -36,10 +35,17 @@ AXES = (
 
 
 class Arms:
-    """Every arm of a page, by number, as its scripts speak of them."""
+    """Every arm of a page, by number, as its scripts speak of them.
 
-    def __init__(self, names: Iterable[str]):
-        self.inks = inks(names)
+    Where conditions share a picture, an arm of one of them is a name of its own: `overlaid`.
+    """
+
+    def __init__(self, studies: Sequence[Told]):
+        self.inks = inks(arm for told in studies for case in told.cases for arm in case.arms)
+        shared = [told for told in studies if told.figure == "compute"]
+        self.inks |= inks(
+            overlaid(case, arm) for told in shared for case in told.cases for arm in case.arms
+        )
         self.names = [BEFORE, *self.inks]
         self.numbers = {name: i for i, name in enumerate(self.names)}
 
@@ -55,21 +61,8 @@ class Arms:
         return self.numbers[name]
 
 
-def names(studies: Iterable[Told]) -> list[str]:
-    """Everything that has a line or a dot of its own on a page."""
-    held = list(studies)
-    arms = [arm for told in held for case in told.cases for arm in case.arms]
-    overlaid = [
-        _both(case, arm)
-        for told in held
-        if told.figure == "compute"
-        for case in told.cases
-        for arm in case.arms
-    ]
-    return arms + overlaid
-
-
-def _both(case: Case, arm: str) -> str:
+def overlaid(case: Case, arm: str) -> str:
+    """The name of an arm where conditions share a picture."""
     return f"{case.label}: {arm}"
 
 
@@ -91,7 +84,7 @@ def learning_curves(cases: Sequence[Case], arms: Arms) -> Chart:
 def over_compute(cases: Sequence[Case], arms: Arms) -> Chart:
     """All conditions in one panel, over compute first."""
     lines = [
-        _line(curve, arms[_both(case, curve.arm)])
+        _line(curve, arms[overlaid(case, curve.arm)])
         for case in cases
         for curve in whole(case)
         if curve.arm != "again"
@@ -262,11 +255,10 @@ def aggregate_metrics(found: Sequence[Aggregate], arms: Arms) -> Chart:
 
 def profiles(found: Sequence[Aggregate], arms: Arms) -> Chart:
     """The share of runs above each score, arm by arm."""
-    over = numbers(THRESHOLDS)
     lines = [
         {
             "arm": arms[one.arm],
-            "x": {"score": over},
+            "x": {"score": numbers(one.thresholds)},
             **dict(zip(("mean", "low", "high"), map(numbers, one.profile), strict=True)),
             "seeds": [],
         }

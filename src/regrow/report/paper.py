@@ -23,7 +23,6 @@ from regrow.report.palette import COLOURS, inks
 from regrow.statistics import Interval
 from regrow.summary import (
     BEFORE,
-    THRESHOLDS,
     Aggregate,
     Curve,
     Proxy,
@@ -233,8 +232,8 @@ def aggregate(found: Sequence[Aggregate]) -> Figure:
     for one in found:
         share, low, high = one.profile
         colour, dash = styles[one.arm]
-        axes.plot(THRESHOLDS, share, dash, color=colour, label=plain(one.arm))
-        axes.fill_between(THRESHOLDS, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(one.thresholds, share, dash, color=colour, label=plain(one.arm))
+        axes.fill_between(one.thresholds, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set_xlabel("score τ (nothing is 1)")
     axes.set_ylabel("runs above τ")
     axes.legend()

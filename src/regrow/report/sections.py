@@ -27,7 +27,7 @@ def write_page(path: Path, summary: Summary) -> None:
 
 def page(summary: Summary) -> str:
     """The page as text."""
-    arms = Arms(charts.names(summary.studies))
+    arms = Arms(summary.studies)
     drawn: dict[str, Chart] = {}
     sections = [_section(told, arms, drawn) for told in summary.studies]
     body = [

@@ -16,7 +16,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from regrow.agents.base import Agent
 from regrow.environments.base import World
@@ -35,6 +35,9 @@ condition, sorted. proxies: every probe at the fork against the gain. sweep: the
 compute: learning curves over env steps and over FLOPs. arms: the difference of every arm to
 `nothing`.
 """
+
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,10 @@ class Setting:
         """The setting with some things changed."""
         return dataclasses.replace(self, **changes)
 
+    def on(self, environment: str) -> "Setting":
+        """The setting with another environment."""
+        return self.but(environment=make("environments", environment))
+
     def condition(
         self,
         label: str,
@@ -103,22 +110,78 @@ class Setting:
         level: float | None = None,
     ) -> Condition:
         """A condition of this setting; `agent`: fields that differ, the others take its place."""
-        world = self.environment if environment is None else make("environments", environment)
-        texts = self.before if before is None else before
+        setting = self if environment is None else self.on(environment)
         plan = Diagnosis(
-            agent=dataclasses.replace(self.agent, **agent),
-            environment=world,
+            agent=dataclasses.replace(setting.agent, **agent),
+            environment=setting.environment,
             arms=tuple(Arm.parse(arm) for arm in (self.arms if arms is None else arms)),
             seeds=self.seeds,
             fork_at=self.fork_at,
             horizon=self.horizon,
-            before=tuple(make("interventions", text) for text in texts),
+            before=tuple(
+                make("interventions", text) for text in (self.before if before is None else before)
+            ),
         )
         return Condition(label, plan, axis, level)
 
 
-def of_scale(scale: Scale, settings: Mapping[Scale, Setting]) -> Setting:
-    """The setting for a scale; `RegrowError` for a scale that there is not."""
-    if scale not in SCALES:
+def of_scale(settings: Mapping[Scale, _Value], scale: Scale) -> _Value:
+    """What a study has for a scale; `RegrowError` for a scale that there is not."""
+    if scale not in settings:
         raise unknown("scale", scale, SCALES)
     return settings[scale]
+
+
+# What studies have in common, so that they share what is alike.
+
+DOUBLE_DQN: Mapping[Scale, Setting] = {
+    "smoke": Setting(
+        make("agents", "double_dqn(hidden=16, channels=4, learn_start=40, replay_capacity=400)"),
+        make("environments", "toy/matching_reward"),
+        seeds=2,
+        fork_at=400,
+        horizon=400,
+    ),
+    "laptop": Setting(make("agents", "double_dqn"), make("environments", "minatar/breakout")),
+    # 200 million frames, forked at 50 million, four frames to an env step (arXiv 2305.15555).
+    "paper": Setting(
+        make("agents", "double_dqn:atari_paper"),
+        make("environments", "atari/phoenix"),
+        fork_at=12_500_000,
+        horizon=37_500_000,
+    ),
+}
+SAC: Mapping[Scale, Setting] = {
+    "smoke": Setting(
+        make("agents", "sac(hidden=16, batch_size=16, learn_start=40, replay_capacity=1_000)"),
+        make("environments", "toy/reach"),
+        seeds=2,
+        fork_at=200,
+        horizon=400,
+    ),
+    "laptop": Setting(
+        make(
+            "agents",
+            "sac(hidden=64, batch_size=64, learn_start=1_000, replay_capacity=20_000, "
+            "replay_ratio=8)",
+        ),
+        make("environments", "control/cartpole-swingup(action_repeat=8)"),
+        seeds=3,
+        fork_at=5_000,
+        horizon=15_000,
+    ),
+    # A million env steps, ten seeds, resets every 200,000 (arXiv 2205.07802).
+    "paper": Setting(
+        make("agents", "sac"),
+        make("environments", "control/quadruped-run"),
+        seeds=10,
+        fork_at=10_000,
+        horizon=990_000,
+    ),
+}
+FITTED_NOISE: Mapping[Scale, tuple[str, ...]] = {
+    "smoke": ("fit_noise(rounds=2, updates=100, transitions=100)",),
+    "laptop": ("fit_noise",),
+    "paper": (),
+}
+"""What takes plasticity away ahead of the fork where training alone is too short to."""

@@ -10,7 +10,7 @@ from regrow.families import members
 
 ROOT = Path(regrow.__file__).parent
 FLOORS = [
-    {"errors", "types", "families", "streams", "statistics", "aggregates", "claims"},
+    {"errors", "types", "families", "streams", "statistics", "aggregates"},
     {"adam", "product", "initialisers", "activations", "layers", "blocks", "style", "network"},
     {"optimizer", "learner", "units", "widen"},
     {"replay", "environments", "agents", "gradients", "interventions", "probes", "triggers"},
@@ -19,7 +19,10 @@ FLOORS = [
         *("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
         "compute",
     },
-    {"rows", "results", "train", "studies", "shared", "study", "watch", "cases", "summary"},
+    {
+        *("rows", "results", "train", "studies", "shared", "study", "watch"),
+        *("cases", "summary"),
+    },
     {"report"},
     {"execution", "adapters"},
     {"cli"},

@@ -88,7 +88,7 @@ def trees(run: Run):
 
 
 def outputs(run: Run):
-    inputs = run.agent.inputs(run.state.replay.first(32))
+    inputs = run.agent.inputs(run.state.agent, run.state.replay.first(32))
     return [
         _outputs(net, inputs[name])
         for name, learner in learners(run.state.agent).items()
@@ -175,7 +175,7 @@ def test_they_can_follow_each_other(trained, first, name):
     cls = members("interventions")[name]
     both = [first, cls(**SHORT.get(cls, {}))]
     state = rehearsed(trained.agent, trained.environment, both)
-    inputs = trained.agent.inputs(trained.state.replay.first(4))
+    inputs = trained.agent.inputs(trained.state.agent, trained.state.replay.first(4))
     for name_of_learner, learner in learners(state.agent).items():
 
         def step(learner, seen=inputs[name_of_learner]):
@@ -289,7 +289,7 @@ class Tape:
             actions.at[i].set(batch.action),
         )
 
-    def inputs(self, batch):
+    def inputs(self, state, batch):
         raise AssertionError("not asked for")
 
     gradients = inputs

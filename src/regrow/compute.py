@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jaxtyping import PyTree
 
 from regrow.agents.base import Agent
 from regrow.environments.base import World
 from regrow.families import make
-from regrow.loop import State, first_learning_round
+from regrow.loop import State
 from regrow.run import Event, rehearsed
 
 
@@ -45,7 +46,7 @@ def flops(
 
 
 def _between(agent: Agent, cost: Cost, start: int, end: int) -> float:
-    learning = max(0, end - max(start, first_learning_round(agent)))
+    learning = max(0, end - max(start, agent.first_learning_round))
     updates = learning / agent.env_steps_per_round * agent.updates_per_round
     return cost.act * (end - start) + cost.update * updates
 
@@ -63,22 +64,45 @@ def _after(agent: Agent, state: State, text: str) -> State:
 
 def cost(agent: Agent, state: State) -> Cost:
     """What acting and updating cost with networks of these shapes."""
-    leaves, structure = jax.tree.flatten((state.agent, state.replay, state.observation))
+    leaves, structure = jax.tree.flatten((state.agent, state.replay))
     shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
     return _cost(agent, structure, shapes)
 
 
 @functools.lru_cache(maxsize=256)
 def _cost(agent: Agent, structure: Any, shapes: tuple[jax.ShapeDtypeStruct, ...]) -> Cost:
-    state, replay, observation = jax.tree.unflatten(structure, shapes)
+    state, replay = jax.tree.unflatten(structure, shapes)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    batch = jax.eval_shape(lambda r, k: r.sample(k, agent.batch_size), replay, key)
+    batch = jax.eval_shape(agent.batch, replay, key)
+    seen = jax.eval_shape(lambda batch: batch.obs_t[0], batch)
     now = jax.ShapeDtypeStruct((), jax.numpy.int32)
     return Cost(
-        _counted(agent.act, state, observation, now, key), _counted(agent.update, state, batch, key)
+        _counted(agent.act, state, seen, now, key), _counted(agent.update, state, batch, key)
     )
 
 
 def _counted(function: Any, *arguments: PyTree) -> float:
-    analysis = jax.jit(function).lower(*arguments).cost_analysis()
+    return _flops(jax.make_jaxpr(function)(*arguments))
+
+
+def _flops(program: ClosedJaxpr) -> float:
+    """What the compiler counts, and what it leaves out: a loop's body is in its sum but once."""
+    return _once(program) + _repeats(program)
+
+
+def _once(program: ClosedJaxpr) -> float:
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in program.in_avals]
+    analysis = jax.jit(jaxpr_as_fun(program)).lower(*shapes).cost_analysis()
     return float(analysis["flops"]) if analysis else float("nan")
+
+
+def _repeats(program: ClosedJaxpr) -> float:
+    total = 0.0
+    for equation in program.jaxpr.eqns:
+        parts = [part for part in equation.params.values() if isinstance(part, ClosedJaxpr)]
+        if equation.primitive.name == "scan":
+            (body,) = parts
+            total += equation.params["length"] * _flops(body) - _once(body)
+        else:
+            total += sum(_repeats(part) for part in parts)
+    return total

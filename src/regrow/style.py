@@ -27,7 +27,8 @@ class Style:
     hidden layer outside of blocks. `block`: "dense", or which residual blocks stand in place of the
     hidden dense layers but the first. `spectral_norm`: of the last hidden dense layer, which is
     enough (arXiv 2105.05246), or of the weights of every block. `init`: of every layer; None is
-    "lecun_uniform", and with blocks that of their authors.
+    "lecun_uniform", and with blocks that of their authors. `output_init`: of the last layer, where
+    it differs.
     """
 
     activation: Activation = "relu"
@@ -35,6 +36,7 @@ class Style:
     spectral_norm: bool = False
     block: Kind = "dense"
     init: Initialiser | None = None
+    output_init: Initialiser | None = None
 
     def conv(self, image: tuple[int, int, int], channels: int, *, key: Key) -> Conv:
         """A convolution of 3×3 that sends so many channels."""
@@ -66,8 +68,8 @@ class Style:
             )
             layers.append(layer)
             shape = (layer.width,)
-        init = self.init or "lecun_uniform"
-        return [*layers, Dense(shape, outputs, activation="linear", init=init, key=keys[-1])]
+        last = self.output_init or self.init or "lecun_uniform"
+        return [*layers, Dense(shape, outputs, activation="linear", init=last, key=keys[-1])]
 
     def _blocks(
         self,
@@ -110,4 +112,5 @@ class Style:
             )
             for i, key in enumerate(keys[1:-1])
         ]
-        return [stem, *blocks, Dense(width, outputs, activation="linear", init=init, key=keys[-1])]
+        last = self.output_init or init
+        return [stem, *blocks, Dense(width, outputs, activation="linear", init=last, key=keys[-1])]

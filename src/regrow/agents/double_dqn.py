@@ -20,7 +20,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from regrow.activations import Activation, units_for
-from regrow.agents.base import Agent
+from regrow.agents.base import OffPolicy
 from regrow.errors import RegrowError, require
 from regrow.families import make_all
 from regrow.initialisers import Initialiser
@@ -39,7 +39,7 @@ class DoubleDQNState(eqx.Module):
 
 
 @dataclass(frozen=True)
-class DoubleDQN(Agent):
+class DoubleDQN(OffPolicy):
     """Double DQN for discrete actions, on images (a convolution first) or on vectors.
 
     `channels` of the convolution and `hidden` are widths, in features that the next layer reads.
@@ -213,8 +213,9 @@ class DoubleDQN(Agent):
         error = goal - _picked(network(batch.obs_tm1), batch.action)
         return jnp.mean(optax.losses.huber_loss(error, delta=self.error_clip))
 
-    def inputs(self, batch: Transition) -> dict[str, Array]:
+    def inputs(self, state: DoubleDQNState, batch: Transition) -> dict[str, Array]:
         """`q` sees the observation."""
+        del state
         return {"q": batch.obs_tm1}
 
     def gradients(self, state: DoubleDQNState, batch: Transition, key: Key) -> dict[str, PyTree]:

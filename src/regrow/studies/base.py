@@ -111,8 +111,9 @@ class Setting:
     ) -> Condition:
         """A condition of this setting; `agent`: fields that differ, the others take its place."""
         setting = self if environment is None else self.on(environment)
+        as_it_is: Any = setting.agent  # agents are dataclasses, their contract is none
         plan = Diagnosis(
-            agent=dataclasses.replace(setting.agent, **agent),
+            agent=dataclasses.replace(as_it_is, **agent),
             environment=setting.environment,
             arms=tuple(Arm.parse(arm) for arm in (self.arms if arms is None else arms)),
             seeds=self.seeds,

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from regrow.checkpoint import write_json
 from regrow.families import describe, make
 from regrow.plan import Arm, Diagnosis
-from regrow.rows import Happened, Measured, Row, write_row
+from regrow.rows import Happened, Measured, Row, plan_file, write_row
 
 PROBES = {"weight_norm": 30.0, "srank": 80.0, "dead_units": 0.3, "gradient_norm": 2.0}
 ARMS = ("nothing", "again", "inject", "reset")
@@ -117,3 +118,21 @@ def write(folder: Path, *groups: list[Row]) -> Path:
         for row in rows:
             write_row(folder, row)
     return folder
+
+
+def write_study(folder: Path, *groups: list[Row], **told) -> Path:
+    """Writes the rows of one study and its plan; `told`: question, claims, figure."""
+    rows = [group[0] for group in groups]
+    conditions = [
+        {
+            "label": row.condition,
+            **json.loads(row.config),
+            "environment": row.environment,
+            "agent": row.agent,
+            "arms": [[held.arm] for held in group],
+        }
+        for row, group in zip(rows, groups, strict=True)
+    ]
+    plan = {"study": rows[0].study, "scale": rows[0].scale, "conditions": conditions, **told}
+    write_json(plan_file(folder, rows[0].study, rows[0].scale), plan)
+    return write(folder, *groups)

@@ -10,7 +10,7 @@ from regrow.families import members
 
 ROOT = Path(regrow.__file__).parent
 FLOORS = [
-    {"errors", "types", "families", "streams", "statistics", "aggregates"},
+    {"errors", "types", "families", "streams", "statistics", "aggregates", "claims"},
     {"adam", "product", "initialisers", "activations", "layers", "blocks", "style", "network"},
     {"optimizer", "learner", "units", "widen"},
     {"replay", "environments", "agents", "gradients", "interventions", "probes", "triggers"},
@@ -39,7 +39,7 @@ SEQUENCES = [
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
     ("rows", "results", "train"),
     ("rows", "results", "studies", "shared", "study", "watch"),
-    ("rows", "studies", "cases", "summary"),
+    ("rows", "cases", "summary"),
     ("cli_studies", "cli"),
 ]
 

@@ -6,11 +6,11 @@ another does. Scores are normalised by the caller: `scores[task]` has shape (see
 """
 
 from collections.abc import Sequence
+from typing import Any, overload
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import ArrayLike
-from scipy.stats import rankdata
+from numpy.typing import ArrayLike, NDArray
 
 from regrow.errors import require
 from regrow.statistics import Floats, Interval, stratified_bootstrap
@@ -18,12 +18,18 @@ from regrow.statistics import Floats, Interval, stratified_bootstrap
 Scores = Sequence[ArrayLike]
 
 
-def optimality_gap(scores: ArrayLike, axis: int = -1, *, optimum: float = 1.0) -> Floats:
-    """How far scores fall short of `optimum` on average: mean of max(optimum − score, 0).
+@overload
+def optimality_gap(scores: ArrayLike, axis: None = None) -> float: ...
+@overload
+def optimality_gap(scores: ArrayLike, axis: int) -> Floats: ...
+def optimality_gap(scores: ArrayLike, axis: int | None = None) -> float | Floats:
+    """How far scores fall short of 1 on average: the mean of max(1 − score, 0).
 
-    Reduces `axis`, so it is a statistic for a bootstrap. Scores above count as the optimum.
+    `scores` has any shape; all of it is pooled, or reduced along `axis` where that is given. What
+    lies above 1 counts as 1.
     """
-    return np.maximum(optimum - np.asarray(scores, dtype=np.float64), 0.0).mean(axis=axis)
+    short = np.maximum(1.0 - np.asarray(scores, dtype=np.float64), 0.0)
+    return float(short.mean()) if axis is None else short.mean(axis=axis)
 
 
 def probability_of_improvement(
@@ -45,7 +51,8 @@ def probability_of_improvement(
         f"treated and control must have the same tasks, got {len(treated)} and {len(control)}",
     )
     tasks = [
-        (np.asarray(x, float), np.asarray(y, float)) for x, y in zip(treated, control, strict=True)
+        (np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64))
+        for x, y in zip(treated, control, strict=True)
     ]
     drawn = np.zeros(resamples)
     for x, y in tasks:
@@ -90,7 +97,7 @@ def performance_profile(
 def rank_correlation(
     x: ArrayLike,
     y: ArrayLike,
-    groups: ArrayLike,
+    groups: Sequence[Any] | NDArray[Any],
     *,
     generator: Generator,
     resamples: int = 2000,
@@ -102,29 +109,39 @@ def rank_correlation(
     there are fewer than three groups, points are. A resample without any spread counts as 0. Raises
     `RegrowError` on unequal shapes or fewer than three points.
     """
-    x, y, groups = np.asarray(x, float), np.asarray(y, float), np.asarray(groups)
+    x, y, group = np.asarray(x, np.float64), np.asarray(y, np.float64), np.asarray(groups)
     require(
-        x.shape == y.shape == groups.shape and x.ndim == 1,
-        f"x, y and groups must pair up, got {x.shape}, {y.shape} and {groups.shape}",
+        x.shape == y.shape == group.shape and x.ndim == 1,
+        f"x, y and groups must pair up, got {x.shape}, {y.shape} and {group.shape}",
     )
     require(len(x) >= 3, f"a rank correlation needs at least 3 points, got {len(x)}")
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    if len(members) < 3:
-        members = [np.array([i]) for i in range(len(x))]
-    drawn = np.empty(resamples)
-    for i in range(resamples):
-        picks = generator.integers(0, len(members), len(members))
-        chosen = np.concatenate([members[pick] for pick in picks])
-        drawn[i] = _spearman(x[chosen], y[chosen])
-    return _percentile(_spearman(x, y), drawn, confidence)
+    _, member = np.unique(group, return_inverse=True)
+    if member.max() < 2:
+        member = np.arange(len(x))
+    drawn = generator.integers(0, member.max() + 1, (resamples, member.max() + 1))
+    times = np.stack([(drawn == one).sum(axis=1) for one in range(member.max() + 1)], axis=1)
+    correlations = _spearman(x, y, times[:, member])
+    return _percentile(float(_spearman(x, y, np.ones((1, len(x))))[0]), correlations, confidence)
 
 
-def _spearman(x: Floats, y: Floats) -> float:
-    """Pearson's correlation of the ranks, ties sharing theirs."""
-    a, b = rankdata(x), rankdata(y)
-    a, b = a - a.mean(), b - b.mean()
-    size = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / size) if size > 0 else 0.0
+def _spearman(x: Floats, y: Floats, times: NDArray[Any]) -> Floats:
+    """Pearson's correlation of the ranks of samples that hold each point so many `times`.
+
+    `times` has shape (samples, points), the result (samples,).
+    """
+    a, b = _ranks(x, times), _ranks(y, times)
+    count = times.sum(axis=1, keepdims=True)
+    a, b = (ranks - (times * ranks).sum(axis=1, keepdims=True) / count for ranks in (a, b))
+    size = np.sqrt((times * a**2).sum(axis=1) * (times * b**2).sum(axis=1))
+    return np.divide((times * a * b).sum(axis=1), size, out=np.zeros(len(size)), where=size > 0)
+
+
+def _ranks(values: Floats, times: NDArray[Any]) -> Floats:
+    """The ranks of points in such samples, ties sharing theirs; shape (samples, points)."""
+    _, place = np.unique(values, return_inverse=True)
+    held = np.stack([times[:, place == one].sum(axis=1) for one in range(place.max() + 1)], axis=1)
+    ranks = np.cumsum(held, axis=1) - held + (held + 1) / 2
+    return ranks[:, place]
 
 
 def _percentile(estimate: float, drawn: Floats, confidence: float) -> Interval:

@@ -62,15 +62,15 @@ class Case:
     @cached_property
     def outcomes(self) -> Mapping[str, list[Outcome]]:
         """What the arms did, as verdicts are made from."""
-        return by_arm([outcome_of(row) for rows in self.arms.values() for row in rows])
+        return by_arm([as_outcome(row) for rows in self.arms.values() for row in rows])
 
     @cached_property
     def means(self) -> Mapping[str, Means]:
         """What every arm did on average."""
-        return {arm: _means([outcome_of(row) for row in held]) for arm, held in self.arms.items()}
+        return {arm: _means([as_outcome(row) for row in held]) for arm, held in self.arms.items()}
 
 
-def outcome_of(row: Row) -> Outcome:
+def as_outcome(row: Row) -> Outcome:
     """A row as the outcome that a verdict is made from."""
     return Outcome(
         arm=row.arm,
@@ -129,7 +129,7 @@ def _case(study: str, scale: str, label: str, rows: Sequence[Row]) -> Case:
     injection = "inject" if plan is None else plan.injection()
     verdict, relative = None, {}
     try:
-        outcomes = [outcome_of(row) for row in kept]
+        outcomes = [as_outcome(row) for row in kept]
         verdict = conclude(outcomes, inject=injection, **_options(plan, kept[0], arms))
         relative = _relative(verdict, outcomes)
     except RegrowError as error:

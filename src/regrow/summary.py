@@ -21,9 +21,10 @@ from regrow.aggregates import (
     rank_correlation,
 )
 from regrow.cases import Case, cases
-from regrow.families import members
+from regrow.checkpoint import read_json
+from regrow.errors import RegrowError
 from regrow.outcomes import areas, scale_of
-from regrow.rows import Row, read_rows
+from regrow.rows import Row, plan_file, read_rows
 from regrow.statistics import (
     Floats,
     Interval,
@@ -31,14 +32,16 @@ from regrow.statistics import (
     mean_band,
     stratified_bootstrap,
 )
-from regrow.studies.base import study_name
 
 AXES = ("env_steps", "flops", "seconds")
 BEFORE = "before the fork"
 
 
 class Curve(NamedTuple):
-    """A learning curve: where its bins end, by axis (bins,); returns (seeds, bins); their band."""
+    """A learning curve: where its bins end, by axis (bins,); returns (seeds, bins); their band.
+
+    Over the env steps always, over FLOPs and seconds where these are known.
+    """
 
     arm: str
     over: Mapping[str, Floats]
@@ -62,23 +65,45 @@ def curves(case: Case) -> list[Curve]:
 
 
 def _curve(name: str, rows: Sequence[Row], *, before: bool = False) -> Curve:
-    steps = np.array(rows[0].env_steps_to_fork if before else rows[0].env_steps, dtype=float)
+    first = rows[0]
+    steps = np.array(first.env_steps_to_fork if before else first.env_steps, dtype=np.float64)
     returns = np.array([row.returns_to_fork if before else row.returns for row in rows])
     over = {"env_steps": steps}
-    for axis in AXES[1:]:
-        to_fork = float(np.mean([getattr(row, f"{axis}_to_fork") for row in rows]))
-        after = float(np.mean([getattr(row, axis) for row in rows]))
-        fork_at, horizon = rows[0].fork_at, rows[0].horizon
-        over[axis] = to_fork * np.minimum(steps / fork_at, 1)
-        over[axis] += after * np.maximum(steps - fork_at, 0) / horizon
+    for axis, (to_fork, after) in _spent(rows).items():
+        over[axis] = to_fork * np.minimum(steps / first.fork_at, 1)
+        over[axis] += after * np.maximum(steps - first.fork_at, 0) / first.horizon
     return Curve(name, over, returns, *mean_band(returns))
+
+
+def _spent(rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
+    """(up to the fork, from there on) of FLOPs and of seconds, where they are known."""
+    found = {}
+    for axis in AXES[1:]:
+        held = [(getattr(row, f"{axis}_to_fork"), getattr(row, axis)) for row in rows]
+        to_fork, after = np.mean(held, axis=0).tolist()
+        if math.isfinite(to_fork + after) and to_fork + after > 0:
+            found[axis] = to_fork, after
+    return found
+
+
+def whole(case: Case) -> list[Curve]:
+    """Every arm's curve from the first env step on: the way up to the fork and what came after."""
+    before, *arms = curves(case)
+    if before.arm != BEFORE:
+        return [before, *arms]
+    joined = []
+    for curve in arms:
+        over = {axis: np.concatenate([before.over[axis], at]) for axis, at in curve.over.items()}
+        returns = np.concatenate([before.returns, curve.returns], axis=1)
+        joined.append(Curve(curve.arm, over, returns, *mean_band(returns)))
+    return joined
 
 
 def forks(case: Case) -> dict[str, float]:
     """Where the fork is on every axis."""
     rows = next(iter(case.arms.values()))
-    spent = {axis: np.mean([getattr(row, f"{axis}_to_fork") for row in rows]) for axis in AXES[1:]}
-    return {"env_steps": float(rows[0].fork_at), **{axis: float(at) for axis, at in spent.items()}}
+    spent = {axis: to_fork for axis, (to_fork, _) in _spent(rows).items()}
+    return {"env_steps": float(rows[0].fork_at), **spent}
 
 
 class Gain(NamedTuple):
@@ -202,8 +227,8 @@ LEAST = 5
 def _proxy(name: str, points: Sequence[tuple[float, float, Case, int]]) -> Proxy:
     values, gained, held, seeds = zip(*points, strict=True)
     correlation = rank_correlation(
-        values,
-        gained,
+        np.array(values),
+        np.array(gained),
         [f"{case.scale} {case.label}" for case in held],
         generator=np.random.default_rng(0),
     )
@@ -217,10 +242,11 @@ class Aggregate(NamedTuple):
     interquartile_mean: Interval
     optimality_gap: Interval
     improvement: Interval | None  # over `nothing`; None for itself
+    thresholds: Floats
     profile: tuple[Floats, Floats, Floats]
 
 
-THRESHOLDS = np.linspace(0, 3, 31)
+PROFILE = 41  # thresholds
 
 
 def aggregates(cases: Iterable[Case]) -> list[Aggregate]:
@@ -234,7 +260,9 @@ def aggregates(cases: Iterable[Case]) -> list[Aggregate]:
         return []
     shared = [arm for arm in judged[0].arms if all(arm in case.arms for case in judged)]
     scores = {arm: [_scores(case, arm) for case in judged] for arm in shared}
-    return [_aggregate(arm, scores[arm], scores["nothing"]) for arm in shared]
+    pool = np.concatenate([task for tasks in scores.values() for task in tasks])
+    thresholds = np.linspace(pool.min(), pool.max(), PROFILE)
+    return [_aggregate(arm, scores[arm], scores["nothing"], thresholds) for arm in shared]
 
 
 def _scores(case: Case, arm: str) -> Floats:
@@ -242,7 +270,9 @@ def _scores(case: Case, arm: str) -> Floats:
     return 1 + (areas(case.outcomes[arm]) - areas(case.outcomes["nothing"]).mean()) / scale
 
 
-def _aggregate(arm: str, scores: Sequence[Floats], control: Sequence[Floats]) -> Aggregate:
+def _aggregate(
+    arm: str, scores: Sequence[Floats], control: Sequence[Floats], thresholds: Floats
+) -> Aggregate:
     def drawn() -> np.random.Generator:
         return np.random.default_rng(0)
 
@@ -253,20 +283,12 @@ def _aggregate(arm: str, scores: Sequence[Floats], control: Sequence[Floats]) ->
         None
         if arm == "nothing"
         else probability_of_improvement(scores, control, generator=drawn()),
-        performance_profile(scores, THRESHOLDS, generator=drawn()),
+        thresholds,
+        performance_profile(scores, thresholds, generator=drawn()),
     )
 
 
 # All of a folder.
-
-
-class Claim(NamedTuple):
-    """A claim that a study decides: "holds here", "does not hold here" or "not decided"."""
-
-    number: int
-    text: str
-    decision: str
-    reason: str
 
 
 class Told(NamedTuple):
@@ -275,7 +297,7 @@ class Told(NamedTuple):
     name: str
     scale: str
     question: str
-    claims: list[Claim]
+    claims: Sequence[int]
     figure: str
     cases: list[Case]
     proxies: list[Proxy]
@@ -313,7 +335,7 @@ def summarise(folder: Path) -> Summary:
         groups.setdefault((case.study, case.scale), []).append(case)
     return Summary(
         name=name,
-        studies=[_told(*key, sorted(group, key=_order)) for key, group in groups.items()],
+        studies=[_told(folder, *key, group) for key, group in groups.items()],
         # A report may go to others, whom the way to its folder does not concern.
         problems=[text.replace(str(folder), name) for text in (*unread, *unsound)],
         rows=len(rows),
@@ -326,21 +348,53 @@ def summarise(folder: Path) -> Summary:
     )
 
 
-def _order(case: Case) -> tuple[str, float, str]:
-    level = case.row.level
-    return case.row.axis, math.inf if level is None else level, case.label
-
-
-def _told(name: str, scale: str, cases: list[Case]) -> Told:
-    study = {study_name(study): study for study in members("studies").values()}.get(name)
-    figure = "curves" if study is None else study.figure
+def _told(folder: Path, name: str, scale: str, cases: list[Case]) -> Told:
+    plan = _plan(folder, name, scale)
+    figure = plan.figure
+    compared = figure in ("gains", "arms") and len(cases) > 2
+    cases = sorted(cases, key=lambda case: _place(case, plan))
     return Told(
         name,
         scale,
-        "" if study is None else study.question,
-        [],
+        plan.question,
+        plan.claims,
         figure,
         cases,
         proxies(cases) if figure == "proxies" else [],
-        aggregates(cases) if figure == "gains" else [],
+        aggregates(cases) if compared else [],
+    )
+
+
+class _Plan(NamedTuple):
+    question: str = ""
+    claims: Sequence[int] = ()
+    figure: str = "curves"
+    labels: Sequence[str] = ()
+
+
+def _plan(folder: Path, study: str, scale: str) -> _Plan:
+    """What a study wrote down before it began; that it cannot be read was told with the rows."""
+    path = plan_file(folder, study, scale)
+    try:
+        held = read_json(path) if path.is_file() else {}
+        labels = [condition["label"] for condition in held.get("conditions", ())]
+        return _Plan(
+            str(held.get("question", "")),
+            [int(number) for number in held.get("claims", ())],
+            str(held.get("figure", "curves")),
+            labels,
+        )
+    except (RegrowError, AttributeError, KeyError, TypeError, ValueError):
+        return _Plan()
+
+
+def _place(case: Case, plan: _Plan) -> tuple[int, str, float, str]:
+    """Where a condition stands: as planned; what is turned, in its order."""
+    known = case.label in plan.labels
+    level = case.row.level
+    return (
+        list(plan.labels).index(case.label) if known and plan.figure != "sweep" else -1,
+        case.row.axis,
+        math.inf if level is None else level,
+        case.label,
     )

@@ -14,15 +14,16 @@ from regrow.report.palette import inks
 from regrow.statistics import Interval
 from regrow.summary import (
     BEFORE,
-    THRESHOLDS,
     Aggregate,
     Curve,
     Gain,
     Proxy,
+    Told,
     curves,
     forks,
     gains,
     probes,
+    whole,
 )
 
 Chart = dict[str, Any]
@@ -34,10 +35,17 @@ AXES = (
 
 
 class Arms:
-    """Every arm of a page, by number, as its scripts speak of them."""
+    """Every arm of a page, by number, as its scripts speak of them.
 
-    def __init__(self, names: Iterable[str]):
-        self.inks = inks(names)
+    Where conditions share a picture, an arm of one of them is a name of its own: `overlaid`.
+    """
+
+    def __init__(self, studies: Sequence[Told]):
+        self.inks = inks(arm for told in studies for case in told.cases for arm in case.arms)
+        shared = [told for told in studies if told.figure == "compute"]
+        self.inks |= inks(
+            overlaid(case, arm) for told in shared for case in told.cases for arm in case.arms
+        )
         self.names = [BEFORE, *self.inks]
         self.numbers = {name: i for i, name in enumerate(self.names)}
 
@@ -53,8 +61,13 @@ class Arms:
         return self.numbers[name]
 
 
-def learning_curves(cases: Sequence[Case], arms: Arms, *, first: str = "env_steps") -> Chart:
-    """A panel per condition; `first`: the axis to begin with."""
+def overlaid(case: Case, arm: str) -> str:
+    """The name of an arm where conditions share a picture."""
+    return f"{case.label}: {arm}"
+
+
+def learning_curves(cases: Sequence[Case], arms: Arms) -> Chart:
+    """A panel per condition."""
     panels = [_curves_panel(case, arms) for case in cases]
     return {
         "kind": "curves",
@@ -62,10 +75,40 @@ def learning_curves(cases: Sequence[Case], arms: Arms, *, first: str = "env_step
         "choose": "condition",
         "all": f"all {len(panels)}",
         "start": None,
-        "axes": sorted(AXES, key=lambda axis: axis["key"] != first),
+        "axes": _axes(panels),
         "legend": _legend(line["arm"] for panel in panels for line in panel["lines"]),
         "panels": panels,
     }
+
+
+def over_compute(cases: Sequence[Case], arms: Arms) -> Chart:
+    """All conditions in one panel, over compute first."""
+    lines = [
+        _line(curve, arms[overlaid(case, curve.arm)])
+        for case in cases
+        for curve in whole(case)
+        if curve.arm != "again"
+    ]
+    panel = {
+        **_curves_panel(cases[0], arms),
+        "name": "all conditions",
+        "note": "",
+        "events": [],
+        "lines": lines,
+    }
+    return {
+        **learning_curves(cases[:1], arms),
+        "name": "What learning costs",
+        "axes": sorted(_axes([panel]), key=lambda axis: axis["key"] != "flops"),
+        "legend": _legend(line["arm"] for line in lines),
+        "panels": [panel],
+    }
+
+
+def _axes(panels: Sequence[Mapping[str, Any]]) -> list[Mapping[str, str]]:
+    """Those that every line is known on."""
+    lines = [line for panel in panels for line in panel["lines"]]
+    return [axis for axis in AXES if all(axis["key"] in line["x"] for line in lines)]
 
 
 def _legend(arms: Iterable[int]) -> list[int]:
@@ -80,13 +123,13 @@ def _curves_panel(case: Case, arms: Arms) -> dict[str, Any]:
         "fork": {axis: number(at) for axis, at in forks(case).items()},
         "events": _events(case, arms),
         "seeds": list(case.seeds),
-        "lines": [_line(curve, arms) for curve in curves(case)],
+        "lines": [_line(curve, arms[curve.arm]) for curve in curves(case)],
     }
 
 
-def _line(curve: Curve, arms: Arms) -> dict[str, Any]:
+def _line(curve: Curve, arm: int) -> dict[str, Any]:
     return {
-        "arm": arms[curve.arm],
+        "arm": arm,
         "x": {axis: numbers(at) for axis, at in curve.over.items()},
         "seeds": [numbers(run) for run in curve.returns],
         "mean": numbers(curve.mean),
@@ -106,34 +149,46 @@ def _events(case: Case, arms: Arms) -> list[dict[str, int]]:
     ]
 
 
-def gains_by_arm(cases: Sequence[Case], arms: Arms, sort: bool = True) -> Chart:
-    """The gain of an arm in every condition, the largest first; a panel for each arm."""
-    names = dict.fromkeys(arm for case in cases for arm in case.arms if arm != "nothing")
-    names = sorted(names, key=lambda name: name not in {case.injection for case in cases})
+def gains_by_arm(cases: Sequence[Case], arms: Arms, *, sort: bool) -> Chart:
+    """The gain of an arm in every condition; a panel for each arm.
+
+    The largest gain comes first, unless they are to stay in the order of what is turned: then under
+    its name.
+    """
+    held = dict.fromkeys(arm for case in cases for arm in case.arms if arm != "nothing")
+    injections = {case.injection for case in cases}
     panels = []
-    for name in names:
-        rows = gains(cases, name)
+    for arm in sorted(held, key=lambda arm: arm not in injections):
+        rows = gains(cases, arm)
         if not sort:
             rows.sort(key=lambda gain: cases.index(gain.case))
+        shown = [(gain.case.row.axis, _gain(gain, arms[arm], arm)) for gain in rows]
         panels.append(
             {
-                **_shares(f"gain of {name} over nothing", "condition", cases),
-                "name": name,
-                "rows": [_gain(gain, arms[name], name) for gain in rows],
+                **_shares(f"gain of {arm} over nothing", "condition", cases),
+                "name": arm,
+                "rows": [row for _, row in shown] if sort else _under_headings(shown),
             }
         )
-    return {**_chosen("Gains", "arm", panels), "legend": []}
+    return _chosen("Gains", "arm", panels)
+
+
+def _under_headings(rows: Sequence[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Rows of (axis, row) with each axis above its rows; one axis alone needs none."""
+    axes = dict.fromkeys(axis for axis, _ in rows)
+    if len(axes) < 2:
+        return [row for _, row in rows]
+    found = []
+    for axis in axes:
+        found.append({"label": axis.replace("_", " ") or "other", "arm": None})
+        found += [row for of, row in rows if of == axis]
+    return found
 
 
 def _gain(gain: Gain, arm: int, name: str) -> dict[str, Any]:
     verdict = gain.case.verdict
-    judged = verdict is not None and name == gain.case.injection
-    return {
-        "label": gain.case.label,
-        "arm": arm,
-        **interval(gain.effect),
-        "says": verdict.claim if verdict is not None and judged else "",
-    }
+    says = verdict.claim if verdict is not None and name == gain.case.injection else ""
+    return {"label": gain.case.label, "arm": arm, **interval(gain.effect), "says": says}
 
 
 def arms_beside_nothing(cases: Sequence[Case], arms: Arms) -> Chart:
@@ -150,7 +205,7 @@ def arms_beside_nothing(cases: Sequence[Case], arms: Arms) -> Chart:
         }
         for case in cases
     ]
-    return {**_chosen("Arms beside nothing", "condition", panels), "legend": []}
+    return _chosen("Arms beside nothing", "condition", panels)
 
 
 def _chosen(name: str, choose: str, panels: list[dict[str, Any]]) -> Chart:
@@ -160,6 +215,7 @@ def _chosen(name: str, choose: str, panels: list[dict[str, Any]]) -> Chart:
         "choose": choose,
         "all": None,
         "start": 0,
+        "legend": [],
         "panels": panels,
     }
 
@@ -194,16 +250,15 @@ def aggregate_metrics(found: Sequence[Aggregate], arms: Arms) -> Chart:
         for name, (read, neutral) in metrics.items()
     ]
     chart = _chosen("Over all conditions", "metric", panels)
-    return {**chart, "all": "all metrics", "start": None, "legend": []}
+    return {**chart, "all": "all metrics", "start": None}
 
 
 def profiles(found: Sequence[Aggregate], arms: Arms) -> Chart:
     """The share of runs above each score, arm by arm."""
-    over = numbers(THRESHOLDS)
     lines = [
         {
             "arm": arms[one.arm],
-            "x": {"score": over},
+            "x": {"score": numbers(one.thresholds)},
             **dict(zip(("mean", "low", "high"), map(numbers, one.profile), strict=True)),
             "seeds": [],
         }
@@ -239,7 +294,7 @@ def correlations(found: Sequence[Proxy]) -> Chart:
             for one in found
         ],
     }
-    return {**_chosen("Which probe predicts the gain", "", [panel]), "legend": []}
+    return _chosen("Which probe predicts the gain", "", [panel])
 
 
 def scatter(found: Sequence[Proxy]) -> Chart:

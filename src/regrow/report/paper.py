@@ -6,7 +6,7 @@ that a folder of studies has to show.
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,6 @@ from regrow.report.palette import COLOURS, inks
 from regrow.statistics import Interval
 from regrow.summary import (
     BEFORE,
-    THRESHOLDS,
     Aggregate,
     Curve,
     Proxy,
@@ -32,6 +31,7 @@ from regrow.summary import (
     curves,
     forks,
     gains,
+    whole,
 )
 
 INK, SOFT = "#1b1d20", "#596067"
@@ -116,18 +116,24 @@ def learning_curves(cases: Sequence[Case], axis: str = "env_steps") -> Figure:
 
 
 def over_compute(cases: Sequence[Case]) -> Figure:
-    """The same learning curves over env steps and over what they cost in FLOPs and seconds."""
-    across = {"env_steps": "env steps", "flops": "FLOPs", "seconds": "seconds"}
-    size = (WIDTH, 0.6 + 1.7 * len(cases))
-    figure = Figure(figsize=size, layout="constrained")
-    rows = figure.subplots(len(cases), len(across), sharey="row", squeeze=False)
-    styles = _styles(cases)
-    for case, row in zip(cases, rows, strict=True):
-        for (axis, name), axes in zip(across.items(), row, strict=True):
-            _curves_on(axes, case, styles, axis)
-            axes.set_xlabel(name)
-        row[0].set_ylabel("return")
-        row[0].set_title(plain(case.label))
+    """All conditions from the first env step on, over env steps and over what they cost."""
+    held = [(case, curve) for case in cases for curve in whole(case) if curve.arm != "again"]
+    titles = {"env_steps": "env steps", "flops": "FLOPs", "seconds": "seconds"}
+    across = [axis for axis in titles if all(axis in curve.over for _, curve in held)]
+    names = [f"{case.label}: {curve.arm}" for case, curve in held]
+    styles = _styles_of(names)
+    figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
+    for axis, axes in zip(across, figure.subplots(1, len(across), sharey=True), strict=True):
+        for name, (_, curve) in zip(names, held, strict=True):
+            colour, dash = styles[name]
+            over = curve.over[axis]
+            axes.plot(over, curve.mean, dash, color=colour, linewidth=1.2)
+            axes.fill_between(over, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
+        axes.set_ylim(*_within([curve for _, curve in held]))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.margins(x=0)
+        axes.set_xlabel(titles[axis])
+    figure.supylabel("return", fontsize=8)
     _legend(figure, styles)
     return figure
 
@@ -208,7 +214,7 @@ def proxies_and_gain(found: Sequence[Proxy], most: int = 8) -> Figure:
 def aggregate(found: Sequence[Aggregate]) -> Figure:
     """IQM, optimality gap, probability of improvement, and performance profiles, by arm."""
     arms = [one.arm for one in found]
-    styles = {arm: (COLOURS[ink.colour], DASHES[ink.round % 4]) for arm, ink in inks(arms).items()}
+    styles = _styles_of(arms)
     size = (WIDTH, 2.6 + 0.16 * len(arms))
     figure = Figure(figsize=size, layout="constrained")
     heights = (0.8 + 0.16 * len(arms), 1.8)
@@ -226,8 +232,8 @@ def aggregate(found: Sequence[Aggregate]) -> Figure:
     for one in found:
         share, low, high = one.profile
         colour, dash = styles[one.arm]
-        axes.plot(THRESHOLDS, share, dash, color=colour, label=plain(one.arm))
-        axes.fill_between(THRESHOLDS, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(one.thresholds, share, dash, color=colour, label=plain(one.arm))
+        axes.fill_between(one.thresholds, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set_xlabel("score τ (nothing is 1)")
     axes.set_ylabel("runs above τ")
     axes.legend()
@@ -246,8 +252,11 @@ def plain(text: str) -> str:
 
 def _styles(cases: Sequence[Case]) -> dict[str, tuple[str, Dash]]:
     """(colour, dashes) of every arm."""
-    found = inks(arm for case in cases for arm in case.arms)
-    return {arm: (COLOURS[ink.colour], DASHES[ink.round % 4]) for arm, ink in found.items()}
+    return _styles_of(arm for case in cases for arm in case.arms)
+
+
+def _styles_of(names: Iterable[str]) -> dict[str, tuple[str, Dash]]:
+    return {name: (COLOURS[ink.colour], DASHES[ink.round % 4]) for name, ink in inks(names).items()}
 
 
 def _grid(panels: int, height: float, *, share_x: bool = True) -> tuple[Figure, Any]:

@@ -6,18 +6,17 @@ from pathlib import Path
 
 from regrow.cases import Case
 from regrow.checkpoint import write_atomically
+from regrow.claims import CLAIMS
 from regrow.findings import percent
 from regrow.report import charts
 from regrow.report.charts import Arms, Chart
-from regrow.report.html import Content, Element, document, table, tag
+from regrow.report.html import Element, document, table, tag
 from regrow.report.spark import sparks
 from regrow.statistics import Interval
 from regrow.summary import Summary, Told
 from regrow.verdict import INCONCLUSIVE, LOSS, NO_LOSS
 
 _BADGES = {LOSS: "loss", NO_LOSS: "no-loss", INCONCLUSIVE: "open"}
-
-_DECISIONS = {"holds here": "holds", "does not hold here": "fails", "not decided": "open"}
 
 
 def write_page(path: Path, summary: Summary) -> None:
@@ -28,7 +27,7 @@ def write_page(path: Path, summary: Summary) -> None:
 
 def page(summary: Summary) -> str:
     """The page as text."""
-    arms = Arms(arm for told in summary.studies for case in told.cases for arm in case.arms)
+    arms = Arms(summary.studies)
     drawn: dict[str, Chart] = {}
     sections = [_section(told, arms, drawn) for told in summary.studies]
     body = [
@@ -97,18 +96,10 @@ def _verdict_block(told: Told) -> list[Element]:
 
 def _claims(told: Told) -> Element:
     lines = [
-        tag(
-            "li",
-            tag("span", claim.decision, class_=f"says {_DECISIONS[claim.decision]}"),
-            tag("span", f"Claim {claim.number}: {claim.text}", _why(claim.reason)),
-        )
-        for claim in told.claims
+        tag("li", tag("b", f"Claim {number}"), tag("span", CLAIMS.get(number, "")))
+        for number in told.claims
     ]
     return tag("ul", *lines, class_="claims")
-
-
-def _why(reason: str) -> Content:
-    return tag("span", f" {reason}", class_="why") if reason else None
 
 
 def _verdict_table(cases: Sequence[Case]) -> Element:
@@ -182,13 +173,22 @@ def _figures(told: Told, arms: Arms) -> Iterable[tuple[str, Chart, str, str]]:
     judged = [case for case in cases if case.verdict is not None]
     curves = (
         "curves",
-        charts.learning_curves(cases, arms, first="flops" if told.figure == "compute" else ""),
+        charts.learning_curves(cases, arms),
         "Learning curves",
         "Mean return in bins of time; bands are 95% t intervals of the mean over seeds, clipped "
         "where they leave the range of the runs. Dashed: the fork; dotted: a random policy; ticks "
         "at the bottom: what an arm did later.",
     )
-    if told.figure in ("curves", "compute"):
+    if told.figure == "compute":
+        yield (
+            "compute",
+            charts.over_compute(cases, arms),
+            "What learning costs",
+            "Every condition in one picture, from the first env step on, over env steps or over "
+            "what they cost. FLOPs are those that the compiler counts for acting and updating; "
+            "cost is taken as even over time. Dashed: the fork of the first condition.",
+        )
+    if told.figure == "curves":
         yield curves
     if told.proxies:
         yield (
@@ -234,7 +234,7 @@ def _figures(told: Told, arms: Arms) -> Iterable[tuple[str, Chart, str, str]]:
             "Every arm's paired difference to nothing, as a share of nothing's mean return after "
             "the fork; 95% t intervals over seeds.",
         )
-    if told.figure not in ("curves", "compute"):
+    if told.figure != "curves":
         yield curves
     probed = charts.probes_before_and_after(cases, arms)
     if probed["panels"]:

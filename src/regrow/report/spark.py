@@ -18,21 +18,19 @@ def sparks(intervals: Sequence[Interval], smallest: float) -> Callable[[Interval
     middles = [0.0, smallest, *(held.estimate for held in intervals)]
     low, high = min(middles), max(middles)
     reach = high - low
-    low = max(low - reach, min(low, *(held.low for held in intervals)))
-    high = min(high + reach, max(high, *(held.high for held in intervals)))
+    low = max(low - reach, min([low, *(held.low for held in intervals)]))
+    high = min(high + reach, max([high, *(held.high for held in intervals)]))
 
     def at(value: float) -> str:
         share = (min(max(value, low), high) - low) / (high - low)
         return f"{EDGE + share * (WIDTH - 2 * EDGE):.1f}"
 
     def spark(held: Interval) -> Element:
-        middle = str(HEIGHT / 2)
+        middle, zero, least = str(HEIGHT / 2), at(0.0), at(smallest)
         return tag(
             "svg",
-            tag("line", class_="zero", x1=at(0), x2=at(0), y1="0", y2=str(HEIGHT)),
-            tag(
-                "line", class_="smallest", x1=at(smallest), x2=at(smallest), y1="0", y2=str(HEIGHT)
-            ),
+            tag("line", class_="zero", x1=zero, x2=zero, y1="0", y2=str(HEIGHT)),
+            tag("line", class_="smallest", x1=least, x2=least, y1="0", y2=str(HEIGHT)),
             tag("line", class_="held", x1=at(held.low), x2=at(held.high), y1=middle, y2=middle),
             tag("circle", cx=at(held.estimate), cy=middle, r="3.5"),
             class_="spark c2",

@@ -21,7 +21,7 @@ function drawCurves(panel, data, view, width) {
     const at = y(data.random);
     plot.append(svg("line", { class: "random", x1: box.left, x2: box.right, y1: at, y2: at }));
   }
-  if (data.fork[view.axis] !== null) plot.append(...mark(x(data.fork[view.axis]), box, "fork"));
+  if (Number.isFinite(data.fork[view.axis])) plot.append(...mark(x(data.fork[view.axis]), box, "fork"));
   const banded = shown.length <= BANDS;
   for (const arm of shown) plot.append(drawArm(arm, across(arm), view.seeds, banded, x, y));
   for (const event of data.events) {

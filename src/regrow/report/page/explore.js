@@ -18,11 +18,18 @@ function explore(panel, drawing, stops, show, hide) {
     const said = show(i);
     tip.replaceChildren(html("b", {}, said.title), ...said.rows.map(tipRow));
     tip.hidden = false;
-    const share = stops[i] / drawing.viewBox.baseVal.width;
-    tip.classList.toggle("leftwards", share > 0.5);
-    tip.style.setProperty("--at", `${(share * 100).toFixed(1)}%`);
+    tip.style.left = `${beside(stops[i])}px`;
     panel.setAttribute("aria-valuenow", i);
     panel.setAttribute("aria-valuetext", spoken(said));
+  }
+
+  /** Where the tip stands beside a stop: to the right if the window has room there. */
+  function beside(stop) {
+    const drawn = drawing.getBoundingClientRect();
+    const at = (stop / drawing.viewBox.baseVal.width) * drawn.width;
+    const room = document.documentElement.clientWidth - drawn.left - 4;
+    const right = at + 12;
+    return right + tip.offsetWidth <= room ? right : Math.max(at - 12 - tip.offsetWidth, 4 - drawn.left);
   }
 
   function clear() {
@@ -59,7 +66,8 @@ function explore(panel, drawing, stops, show, hide) {
   }
   drawing.addEventListener("pointermove", point);
   drawing.addEventListener("pointerdown", point);
-  drawing.addEventListener("pointerleave", clear);
+  // A lifted finger leaves what it chose in sight, until something else is touched.
+  drawing.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && clear());
   panel.onblur = clear;
   panel.onkeydown = (event) => {
     if (event.key === "Escape") clear();

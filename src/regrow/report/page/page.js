@@ -52,7 +52,8 @@ class Chart {
         }),
       );
     }
-    if (this.data.kind === "curves") {
+    const lines = panels.flatMap((panel) => panel.lines || []);
+    if (lines.some((line) => line.seeds.length > 1)) {
       this.controls.append(
         choice("lines", ["means", "seeds"], 0, (i) => {
           this.view.seeds = i === 1;

@@ -1,7 +1,7 @@
 """Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347), with GAE (1506.02438).
 
     δ_t = r_t + γ d_t V(s'_t) − V(s_t)            d = 0 where the environment terminated
-    A_t = δ_t + γ λ A_{t+1}                        to the end of the episode or of the round
+    A_t = δ_t + γ λ A_{t+1}                       to the end of the episode or of the round
     R_t = A_t + V(s_t)
     L(π) = −E min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) − c H(π),   ρ = π(a|s) / π_before(a|s)
     L(V) = E (V(s) − R)² / 2
@@ -319,14 +319,13 @@ def _value_of(knob: Knob | None) -> Array | None:
 
 
 def _goes_on(batch: Transition, stride: int) -> Bool[Array, " batch"]:
-    """Whether the row `stride` later begins with what this one ended in.
+    """Whether the row `stride` later begins with what this one ended in, not terminated.
 
-    That holds within an episode and not beyond its end, terminated or truncated. In a batch that
-    was drawn at random it holds for no row, but for a state met twice, from which going on is no
-    error.
+    That holds within an episode and not beyond its end. In a batch that was drawn at random it
+    holds for no row, but for an observation met twice, from which going on is no error.
     """
     count = len(batch.reward)
     rest = min(stride, count)
     ends, begins = (x.reshape(count, -1) for x in (batch.obs_t, batch.obs_tm1))
     same = jnp.all(ends[: count - rest] == begins[rest:], axis=-1)
-    return jnp.concatenate([same, jnp.zeros(rest, bool)])
+    return jnp.concatenate([same, jnp.zeros(rest, bool)]) & (batch.discount > 0)

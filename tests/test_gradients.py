@@ -22,6 +22,7 @@ from regrow.learner import Learner
 from regrow.network import convolutional, mlp
 from regrow.optimizer import Anchor, Optimizer
 from regrow.run import Run
+from regrow.style import Style
 
 KEY = jax.random.key(21)
 LR, EPSILON, STEPS = 1e-2, 1e-5, 4
@@ -36,12 +37,12 @@ class Leaf(NamedTuple):
 
 
 def network():
-    return convolutional((5, 5, 2), 3, 6, 2, layer_norm=True, key=KEY)
+    return convolutional((5, 5, 2), 3, 6, 2, Style(layer_norm=True), key=KEY)
 
 
 def blocks():
     """A part of it has two weights."""
-    return mlp(4, (6, 6), 2, block="bro", init="torch", key=KEY)
+    return mlp(4, (6, 6), 2, Style(block="bro", initialiser="torch"), key=KEY)
 
 
 def learner(text: str = "", made=network, **fields: Any) -> Learner:

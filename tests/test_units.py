@@ -17,6 +17,7 @@ from regrow.interventions import Dash, Deaden, Redo, Regrama, ShrinkPerturb, Wid
 from regrow.learner import Learner, learners
 from regrow.network import Network, convolutional, mlp
 from regrow.optimizer import Optimizer
+from regrow.style import Style
 from regrow.types import Discrete, Transition
 from regrow.units import activity, quiet, recycled, rows, sensitivity
 from regrow.widen import widened
@@ -237,7 +238,7 @@ def test_deadened_units_are_silent_and_the_others_are_as_they_were(state, layer,
 
 # Units that send two features
 
-PAIRS = convolutional((6, 6, 3), 8, 20, 3, activation="crelu", key=KEY)  # 4 and 10 units
+PAIRS = convolutional((6, 6, 3), 8, 20, 3, Style(activation="crelu"), key=KEY)  # 4 and 10 units
 
 
 def test_a_unit_that_sends_two_features_is_read_along_two_rows():
@@ -263,7 +264,7 @@ def test_what_is_measured_of_a_unit_is_over_both_its_features():
 
 @pytest.mark.parametrize("activation", ["crelu", "fourier"])
 def test_nobody_hears_a_recycled_unit_that_sends_two_features(activation):
-    network = convolutional((6, 6, 3), 8, 20, 3, activation=activation, key=KEY)
+    network = convolutional((6, 6, 3), 8, 20, 3, Style(activation=activation), key=KEY)
     after = recycled(learner_of_same(network.inject(KEY, split=1)), MASKS, KEY).network
     louder = eqx.tree_at(lambda n: n.layers[0].bias, after, after.layers[0].bias.at[1].add(9))
     louder = eqx.tree_at(lambda n: n.layers[1].bias, louder, louder.layers[1].bias.at[7].add(9))
@@ -272,7 +273,7 @@ def test_nobody_hears_a_recycled_unit_that_sends_two_features(activation):
     assert distance(other(IMAGES), after(IMAGES)) > 1e-3
 
 
-BLOCKS = convolutional((6, 6, 3), 4, (10, 10), 3, block="simba", key=KEY)
+BLOCKS = convolutional((6, 6, 3), 4, (10, 10), 3, Style(block="simba"), key=KEY)
 
 
 def test_the_sensitivity_of_a_stream_is_the_gradient_for_it():
@@ -340,10 +341,10 @@ def test_a_wider_network_computes_what_it_did(network):
 
 
 def test_widening_says_where_it_cannot_be():
-    normed = convolutional((6, 6, 3), 4, 10, 3, layer_norm=True, key=KEY)
+    normed = convolutional((6, 6, 3), 4, 10, 3, Style(layer_norm=True), key=KEY)
     with pytest.raises(RegrowError, match="layer normalisation"):
         widened(learner_of_same(normed), 2.0, KEY)
-    divided = mlp(5, (8, 6), 2, spectral_norm=True, key=KEY)
+    divided = mlp(5, (8, 6), 2, Style(spectral_norm=True), key=KEY)
     with pytest.raises(RegrowError, match="spectral normalisation"):
         widened(learner_of_same(divided), 2.0, KEY)
     with pytest.raises(RegrowError, match=r"factor is 1\.0; it must be above 1"):

@@ -59,7 +59,11 @@ def test_fields_are_read_and_printed_back():
         ("minatar/breakout(sticky_actions='a')", "sticky_actions is 'a'; it must be: float"),
         ("minatar/breakout(**{})", "cannot be read"),
         ("minatar/breakout(sticky_actions=0.0)(sticky_actions=0.5)", "cannot be read"),
-        ("minatar/breakout(sticky_actions=0.0, sticky_actions=0.5)", "cannot be read"),
+        ("minatar/breakout(sticky_actions=0.0, sticky_actions=0.5)", "actions is given twice"),
+        (
+            "control/walker-walk(task='walker-run')",
+            "'control/walker-walk(task='walker-run')': task is given twice, in the name and in",
+        ),
         ("minatar/breakout(sticky_actions=1e999)", "it must be a finite number"),
         ("minatar/breakout(sticky=0.1)", "did you mean 'sticky_actions'"),
     ],

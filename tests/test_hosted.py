@@ -513,7 +513,7 @@ def test_a_package_that_is_not_there_is_named(environment, package, message, mon
     [
         ("control/walker-walk(action_repeat=0)", "action_repeat is 0; it must be at least 1"),
         ("atari/pong(sticky_actions=1.0)", "sticky_actions is 1.0; it must be in [0, 1)"),
-        ("atari/pong(game='breakout')", "no environment 'atari/pong'"),
+        ("atari/pong(game='breakout')", "game is given twice, in the name and in brackets"),
     ],
 )
 def test_fields_are_checked(text, message):

@@ -15,6 +15,7 @@ from regrow.environments import Breakout
 from regrow.errors import RegrowError
 from regrow.interventions import (
     ContinualBackprop,
+    Deaden,
     FitNoise,
     Inject,
     Redo,
@@ -267,6 +268,7 @@ def test_every_update_of_a_run_counts_and_those_of_others_do_not(habitual):
         (Inject(optimizer="reset_all"), True),
         (Reset("everything"), True),
         (Redo(tau=0.5), True),
+        (Deaden(), True),
         (ResetOptimizer(), False),
     ],
 )

@@ -351,6 +351,16 @@ def test_widening_says_where_it_cannot_be():
         Widen(1.0)
 
 
+def test_widening_says_where_it_would_add_nothing():
+    message = (
+        "factor is 1.04, by which no hidden layer gains a unit; 1.1 gives one to the widest, of"
+    )
+    with pytest.raises(RegrowError, match=re.escape(message)):
+        widened(learner_of_same(CONV), 1.04, KEY)
+    after = widened(learner_of_same(CONV), 1.1, KEY)  # 4 and 10 units
+    assert [layer.units for layer in after.network.layers] == [4, 11, 3]
+
+
 # Shrinking
 
 

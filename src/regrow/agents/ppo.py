@@ -31,8 +31,10 @@ from regrow.activations import Activation, units_for
 from regrow.agents.base import Agent
 from regrow.errors import RegrowError, require
 from regrow.families import make_all
+from regrow.initialisers import Initialiser
+from regrow.layers import Dense
 from regrow.learner import Knob, Learner
-from regrow.network import Network
+from regrow.network import Network, convolutional, mlp
 from regrow.optimizer import Optimizer
 from regrow.style import Style
 from regrow.types import ActionSpace, Continuous, Experience, Key, Scalar, Transition
@@ -185,21 +187,23 @@ class PPO(Agent):
             log_std,
         )
 
-    def _network(self, shape: tuple[int, ...], outputs: int, last: Any, key: Key) -> Network:
-        style = Style(self.activation, self.layer_norm, init="orthogonal", output_init=last)
-        hidden = [self.hidden] * self.depth
-        keys = tuple(jax.random.split(key, len(hidden) + 2))
+    def _network(
+        self, shape: tuple[int, ...], outputs: int, last: Initialiser, key: Key
+    ) -> Network:
+        style = Style(self.activation, self.layer_norm, initialiser="orthogonal")
+        hidden, (body, end) = [self.hidden] * self.depth, jax.random.split(key)
         match shape:
             case (height, width, depth):
-                conv = style.conv((height, width, depth), self.channels, key=keys[0])
-                read = (*conv.image, conv.width)
-                return Network([conv, *style.chain(read, hidden, outputs, keys[1:])], split=1)
-            case (_,):
-                return Network(style.chain(shape, hidden, outputs, keys[1:]), split=1)
+                image = (height, width, depth)
+                network = convolutional(image, self.channels, hidden, outputs, style, key=body)
+            case (inputs,):
+                network = mlp(inputs, hidden, outputs, style, key=body)
             case _:
                 raise RegrowError(
                     f"ppo takes vectors or images (height, width, channels), not {shape}"
                 )
+        output = Dense(self.hidden, outputs, activation="linear", init=last, key=end)
+        return Network([*network.layers[:-1], output], split=network.split)
 
     def act(
         self, state: PPOState, obs: Shaped[Array, "*obs"], env_steps: Int[Array, ""], key: Key

@@ -1,10 +1,18 @@
-"""No silent broadcasting, one thread, and compiled programs kept between runs."""
+"""No silent broadcasting, one thread, and compiled programs kept between runs.
+
+Most of the time goes into compiling. So programs are compiled as fast as can be, which the slow
+tests, that run for long and hold as well for what users run, are not.
+"""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    "XLA_FLAGS",
+    # Worker processes have this from the one that started them, and so what was asked of it.
+    ("" if "--slow" in sys.argv else "--xla_backend_optimization_level=0 ")
+    + "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 )
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
 

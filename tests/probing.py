@@ -115,7 +115,7 @@ class Regression:
     batch_size: int = 8
     sign: float = 1.0
 
-    def inputs(self, batch):
+    def inputs(self, state, batch):
         return {"left": batch.obs_tm1, "right": batch.obs_t}
 
     def gradients(self, state, batch, key):
@@ -128,7 +128,7 @@ class Regression:
 
         return {
             name: getattr(state, name).gradient(lambda network, x=x: loss(network, x))[1]
-            for name, x in self.inputs(batch).items()
+            for name, x in self.inputs(None, batch).items()
         }
 
     def update(self, state, batch, key):

@@ -3,12 +3,13 @@
 import importlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from trees import bit_equal
 
 from regrow import hosted
-from regrow.agents import DoubleDQN
+from regrow.agents import PPO, DoubleDQN
 from regrow.checkpoint import load, save
 from regrow.diagnose import diagnose
 from regrow.environments import Atari, Control, Gymnasium
@@ -16,6 +17,7 @@ from regrow.environments.base import HostEnvironment, HostStep, Simulator
 from regrow.errors import RegrowError
 from regrow.families import describe
 from regrow.interventions import Nothing
+from regrow.loop import keys_of
 from regrow.plan import Diagnosis
 from regrow.run import Run, random_policy
 from regrow.types import Discrete
@@ -218,3 +220,39 @@ def test_a_diagnosis_says_that_the_episodes_were_restarted(monkeypatch):
 def test_continuous_actions_are_refused_by_an_agent_for_discrete_ones():
     with pytest.raises(RegrowError, match="double_dqn takes discrete actions, not continuous act"):
         Run.start(AGENT, Control("cartpole-balance"), seed=0)
+
+
+@pytest.mark.parametrize("environment", [GAME, POLE], ids=describe)
+def test_simulations_side_by_side(environment, tmp_path):
+    """In pieces, forked, saved or loaded alike, each in an episode of its own."""
+    fields = {**BRIEF, "num_envs": 3, "replay_ratio": 0.5}
+    agent = DoubleDQN(**fields) if environment == GAME else DoubleDQN(hidden=16, **fields)
+    one, log = Run.start(agent, environment, seed=0).advance(72)
+    assert (one.env_steps, int(one.state.updates)) == (72, (72 - 42) // 2)
+    held = one.state.replay.first(72)
+    axes = tuple(range(1, held.obs_t.ndim))
+    goes_on = (np.asarray(held.obs_t[:-3]) == np.asarray(held.obs_tm1[3:])).all(axis=axes)
+    ended = (log.terminated | log.truncated)[:-3]
+    np.testing.assert_array_equal(goes_on, ~ended)
+    pieces, _ = Run.start(agent, environment, seed=0).advance(30)
+    if environment.snapshot_size:
+        save(pieces, tmp_path / "run.ckpt")
+        hosted._live.clear()
+        pieces = load(tmp_path / "run.ckpt").fork()
+    pieces, _ = pieces.advance(42)
+    assert bit_equal(one.state, pieces.state)
+
+
+def test_an_agent_on_policy_waits_for_its_updates():
+    """What it does in a round is what the last update made of it: the learnt batch is its own."""
+    agent = PPO(hidden=8, num_envs=2, batch_size=32)
+    run, _ = Run.start(agent, POLE, seed=0).advance(64)
+    assert int(run.state.updates) == 2
+    before, _ = Run.start(agent, POLE, seed=0).advance(32)
+    held, state = run.state.replay.first(32), before.state.agent
+    root = run.state.root
+    for row in (0, 1, 30, 31):
+        turn = 32 + row // 2 * 2
+        key = keys_of(root, "act", turn, 2)[row % 2]
+        action, _ = agent.act(state, held.obs_tm1[row], jnp.array(turn), key)
+        assert int(action) == int(held.action[row])

@@ -249,7 +249,7 @@ def test_recycling_needs_hidden_units(state):
         batch_size = 4
         update = gradients = staticmethod(lambda *a: None)
 
-        def inputs(self, batch):
+        def inputs(self, state, batch):
             return {"q": jnp.ones((4, 10))}
 
     with pytest.raises(RegrowError, match="the network of 'q' has no hidden units"):

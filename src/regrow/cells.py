@@ -114,8 +114,12 @@ def _branch(
         lambda steps: report(f"seed {seed}, {arm.name}", steps),
         arm.rules,
     )
-    values = realised_values(log.reward, log.terminated, log.truncated, plan.agent.discount)
-    known = np.abs(values[np.isfinite(values)])
+    values = [
+        realised_values(one.reward, one.terminated, one.truncated, plan.agent.discount)
+        for one in log.by_environment(plan.agent.num_envs)
+    ]
+    known = np.abs(np.concatenate(values))
+    known = known[np.isfinite(known)]
     predicted = np.array_split(np.nan_to_num(np.abs(log.value), nan=np.inf), BINS)
     outcome = Outcome(
         arm=arm.name,

@@ -4,12 +4,16 @@
                   → step the simulation (host, meanwhile) → add to replay (device)
 
 So an update samples from what was there before the env step that it runs beside; after whole rounds
-the number of updates is that of the loop on the device. The simulation is restored from its
-snapshot when a Run is advanced, and copied into the Run at the end. Where there is no snapshot, a
-Run that was forked or loaded begins a new episode.
+the number of updates is that of the loop on the device. An agent that waits for its updates learns
+at the end of a round instead, and acts on what it learnt. Simulations side by side
+(`agent.num_envs`) are acted on in one call and stepped one after the other.
+
+A simulation is restored from its snapshot when a Run is advanced, and copied into the Run at the
+end. Where there is no snapshot, a Run that was forked or loaded begins a new episode.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,65 +24,69 @@ from numpy.typing import NDArray
 
 from regrow.agents.base import Agent
 from regrow.environments.base import HostEnvironment, HostStep, Simulator
-from regrow.loop import State, first_learning_round, learnt
+from regrow.loop import State, each, keys_of, taught
 from regrow.replay import Replay
-from regrow.streams import key_at, keys_from
+from regrow.streams import keys_from
 from regrow.types import Continuous, Key, Log, Transition
 
-# For every environment the simulation that was last used, and the leaf of the Run it belongs to.
-_live: dict[HostEnvironment, tuple[Array, Simulator]] = {}
+# For every environment the simulations that were last used, and the leaf of the Run whose they are.
+_live: dict[HostEnvironment, tuple[Array, list[Simulator]]] = {}
 
 
-def first(environment: HostEnvironment, root: Key) -> tuple[Array, Array]:
-    """(the snapshot, what is seen) at the start of a training."""
-    simulator = environment.simulator()
-    observation = simulator.reset(_seed(key_at(root, "reset", 0)))
-    mark = jnp.array(simulator.snapshot())
-    _live[environment] = (mark, simulator)
-    return mark, jnp.array(observation)
+def first(environment: HostEnvironment, num_envs: int, root: Key) -> tuple[Array, Array]:
+    """(the snapshots, what is seen) at the start of a training."""
+    simulators = [environment.simulator() for _ in range(num_envs)]
+    seeds = _seeds(root, 0, num_envs)
+    seen = [one.reset(int(seed)) for one, seed in zip(simulators, seeds, strict=True)]
+    return _marked(environment, simulators), jnp.array(_together(seen))
 
 
-def blank(environment: HostEnvironment) -> tuple[Array, Array]:
+def blank(environment: HostEnvironment, num_envs: int) -> tuple[Array, Array]:
     """Arrays of the shapes that `first` returns, without a simulation."""
+    axes = () if num_envs == 1 else (num_envs,)
     shape, dtype = environment.observation_shape, environment.observation_dtype
-    return jnp.zeros(environment.snapshot_size, jnp.uint8), jnp.zeros(shape, dtype)
+    snapshots = jnp.zeros((*axes, environment.snapshot_size), jnp.uint8)
+    return snapshots, jnp.zeros((*axes, *shape), dtype)
 
 
 def advanced(
     state: State, agent: Agent, environment: HostEnvironment, env_steps: int
 ) -> tuple[State, Log]:
     """(the state `env_steps` later, whole rounds of them, what every env step reported)."""
-    start, warm, per_round = (
-        int(state.env_steps),
-        first_learning_round(agent),
-        agent.env_steps_per_round,
-    )
-    simulator, observation, total = _resumed(state, environment)
+    start, warm = int(state.env_steps), agent.first_learning_round
+    per_round, side_by_side = agent.env_steps_per_round, agent.num_envs
+    simulators, observation, totals = _resumed(state, environment, side_by_side)
     resets = _seeds(state.root, start, env_steps)
     learner, replay, updates = state.agent, state.replay, int(state.updates)
     state.env_steps.delete()  # this state is used up from here on, as on the device
-    log = _Pages(env_steps)
-    for i in range(env_steps):
-        now = start + i
+    log, continuous = _Pages(env_steps), isinstance(environment.action_space, Continuous)
+    for i in range(0, env_steps, side_by_side):
+        now, then = start + i, start + i + side_by_side
         action, value = _act(learner, observation, np.int32(now), state.root, agent)
-        if now >= warm and now % per_round == 0:
+        if not agent.waits_for_updates and now >= warm and now % per_round == 0:
             learner = _learn(learner, replay, np.int32(updates), state.root, agent)
             updates += agent.updates_per_round
-        action = np.asarray(action)
-        step = simulator.step(action)
-        total = np.float32(total + step.reward)
-        replay = _add(replay, _transition(observation, action, step))
-        log.write(i, step, total, float(value))
-        observation = step.observation
-        if step.terminated or step.truncated:
-            observation, total = simulator.reset(int(resets[i])), np.float32(0.0)
-    mark = jnp.array(simulator.snapshot())
-    _live[environment] = (mark, simulator)
+        action, value = np.asarray(action), np.asarray(value)
+        within = np.clip(action, -1.0, 1.0) if continuous else action
+        chosen = _apart(within, simulators)
+        steps = [one.step(act) for one, act in zip(simulators, chosen, strict=True)]
+        replay = _add(replay, _transition(observation, action, steps))
+        seen = []
+        for n, (step, predicted) in enumerate(zip(steps, value.ravel().tolist(), strict=True)):
+            totals[n] += np.float32(step.reward)
+            log.write(i + n, step, totals[n], predicted)
+            seen.append(step.observation)
+            if step.terminated or step.truncated:
+                seen[n], totals[n] = simulators[n].reset(int(resets[i + n])), 0.0
+        observation = _together(seen)
+        if agent.waits_for_updates and then > warm and then % per_round == 0:
+            learner = _learn(learner, replay, np.int32(updates), state.root, agent)
+            updates += agent.updates_per_round
     state = State(
         agent=learner,
-        environment=mark,
+        environment=_marked(environment, simulators),
         observation=jnp.array(observation),
-        episode_return=jnp.array(total),
+        episode_return=jnp.array(_together(list(totals))),
         replay=replay,
         root=state.root,
         origin=state.origin,
@@ -109,19 +117,45 @@ def random_policy(environment: HostEnvironment, env_steps: int, root: Key) -> Lo
     return log.log
 
 
+def _marked(environment: HostEnvironment, simulators: list[Simulator]) -> Array:
+    """The snapshots of simulations, which go on as those of the Run that this array belongs to."""
+    mark = jnp.array(_together([one.snapshot() for one in simulators]))
+    _live[environment] = (mark, simulators)
+    return mark
+
+
 def _resumed(
-    state: State, environment: HostEnvironment
-) -> tuple[Simulator, NDArray[Any], np.float32]:
-    """(a simulation where the state's is, what is seen there, the episode's return so far)."""
-    mark, simulator = _live.pop(environment, (None, None))
-    simulator = simulator or environment.simulator()
+    state: State, environment: HostEnvironment, num_envs: int
+) -> tuple[list[Simulator], NDArray[Any], NDArray[np.float32]]:
+    """(simulations where the state's are, what is seen there, the episodes' returns so far)."""
+    mark, simulators = _live.pop(environment, (None, []))
+    if len(simulators) != num_envs:
+        simulators = [environment.simulator() for _ in range(num_envs)]
+    totals = np.array(state.episode_return).reshape(num_envs)
     if environment.snapshot_size:
-        simulator.restore(np.asarray(state.environment))
+        snapshots = _apart(np.asarray(state.environment), simulators)
+        for one, snapshot in zip(simulators, snapshots, strict=True):
+            one.restore(snapshot)
     elif mark is not state.environment:
         # No way back into the episode: every Run that was forked or loaded begins one alike.
-        seed = _seed(key_at(state.root, "restart", state.env_steps))
-        return simulator, simulator.reset(seed), np.float32(0.0)
-    return simulator, np.asarray(state.observation), np.float32(state.episode_return)
+        keys = np.asarray(
+            each(jax.random.bits, num_envs)(
+                keys_of(state.root, "restart", state.env_steps, num_envs)
+            )
+        ).reshape(num_envs)
+        seen = [one.reset(int(seed)) for one, seed in zip(simulators, keys, strict=True)]
+        return simulators, _together(seen), np.zeros_like(totals)
+    return simulators, np.asarray(state.observation), totals
+
+
+def _together(arrays: Sequence[Any]) -> NDArray[Any]:
+    """What belongs to every simulation as one array; of a lone one it stays as it is."""
+    return np.asarray(arrays[0]) if len(arrays) == 1 else np.stack(arrays)
+
+
+def _apart(array: NDArray[Any], simulators: Sequence[Simulator]) -> Sequence[NDArray[Any]]:
+    """What `_together` put together."""
+    return [array] if len(simulators) == 1 else [np.asarray(each) for each in array]
 
 
 def _seed(key: Key) -> int:
@@ -133,18 +167,26 @@ def _seeds(root: Key, start: int, count: int) -> NDArray[np.uint32]:
     return np.asarray(jax.vmap(jax.random.bits)(keys_from(root, "reset", start, count)))
 
 
-def _transition(observation: NDArray[Any], action: NDArray[Any], step: HostStep) -> Transition:
+def _transition(
+    observation: NDArray[Any], action: NDArray[Any], steps: Sequence[HostStep]
+) -> Transition:
     """What the agent learns from; the log has the rewards and ends of the environment itself."""
-    discount = np.float32(not (step.terminated or step.life_lost))
-    reward = np.float32(step.reward if step.learned_reward is None else step.learned_reward)
-    return Transition(observation, action, reward, discount, step.observation)  # pyright: ignore
+    rewards = [s.reward if s.learned_reward is None else s.learned_reward for s in steps]
+    discounts = [not (s.terminated or s.life_lost) for s in steps]
+    seen = [step.observation for step in steps]
+    numbers = [_together(x).astype(np.float32) for x in (rewards, discounts)]
+    held: Any = (observation, action, *numbers, _together(seen))  # of NumPy, until they are added
+    return Transition(*held)
 
 
 @functools.partial(jax.jit, static_argnames="agent")
 def _act(
     state: PyTree, observation: Array, env_steps: Int[Array, ""], root: Key, agent: Agent
 ) -> tuple[Array, Array]:
-    return agent.act(state, observation, env_steps, key_at(root, "act", env_steps))
+    keys = keys_of(root, "act", env_steps, agent.num_envs)
+    return each(lambda obs, key: agent.act(state, obs, env_steps, key), agent.num_envs)(
+        observation, keys
+    )
 
 
 @functools.partial(jax.jit, static_argnames="agent", donate_argnames="state")
@@ -153,9 +195,7 @@ def _learn(
 ) -> PyTree:
     """The updates of one round."""
     keys = keys_from(root, "sample", updates, agent.updates_per_round)
-    if len(keys) == 1:
-        return learnt(state, replay, keys[0], agent)
-    return jax.lax.scan(lambda s, key: (learnt(s, replay, key, agent), None), state, keys)[0]
+    return taught(state, replay, keys, agent)
 
 
 @functools.partial(jax.jit, donate_argnames="replay")

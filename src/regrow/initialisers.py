@@ -8,7 +8,10 @@ from jaxtyping import Array, Float
 
 from regrow.types import Key
 
-Initialiser = Literal["lecun_uniform", "he_normal", "orthogonal", "orthonormal", "torch"]
+Initialiser = Literal[
+    "lecun_uniform", "he_normal", "orthogonal", "orthonormal", "orthogonal_small", "torch"
+]
+_GAINS = {"orthogonal": 2**0.5, "orthonormal": 1.0, "orthogonal_small": 0.01}
 
 
 def drawn(
@@ -18,9 +21,9 @@ def drawn(
 
     With n numbers read by a unit: "lecun_uniform" U(±√(3/n)), unit variance in, unit variance out
     (LeCun et al. 1998); "he_normal" of variance 2/n, cut off at two deviations (arXiv 1502.01852);
-    "orthogonal" with gain √2 and "orthonormal" with gain 1 (arXiv 1312.6120), a kernel flattened to
-    a row per number read. Their biases are 0. "torch" is U(±1/√n) for weights and biases alike, as
-    PyTorch and DQN have it.
+    "orthogonal" with gain √2, "orthonormal" with gain 1, "orthogonal_small" with gain 0.01 (arXiv
+    1312.6120), a kernel flattened to a row per number read. Their biases are 0. "torch" is U(±1/√n)
+    for weights and biases alike, as PyTorch and DQN have it.
     """
     units = shape[-1]
     reads = 1
@@ -34,7 +37,7 @@ def drawn(
     if name == "he_normal":
         draw = jax.nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
     else:
-        draw = jax.nn.initializers.orthogonal(2**0.5 if name == "orthogonal" else 1.0)
+        draw = jax.nn.initializers.orthogonal(_GAINS[name])
     return draw(key, (reads, units)).reshape(shape), jnp.zeros(units)
 
 

@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from regrow.adam import aged
 from regrow.errors import unknown
@@ -227,20 +227,20 @@ class Learner(eqx.Module):
 
 
 class Knob(eqx.Module):
-    """A learned number beside the networks, like a temperature, with its optimizer state."""
+    """Learned numbers beside the networks, like a temperature, with their optimizer state."""
 
-    value: Scalar
+    value: Float[Array, "*shape"]
     statistics: optax.OptState
     initial: float = eqx.field(static=True)
     optimizer: Optimizer = eqx.field(static=True)
 
     @staticmethod
-    def create(initial: float, optimizer: Optimizer) -> "Knob":
-        """A number at its first step."""
-        value = jnp.array(initial, jnp.float32)
+    def create(initial: float, optimizer: Optimizer, shape: tuple[int, ...] = ()) -> "Knob":
+        """A number at its first step, or an array of them."""
+        value = jnp.full(shape, initial, jnp.float32)
         return Knob(value, optimizer.init(value), initial, optimizer)
 
-    def descend(self, gradient: Scalar) -> "Knob":
+    def descend(self, gradient: Float[Array, "*shape"]) -> "Knob":
         """One optimizer step along a gradient."""
         transform = self.optimizer.transform_of(output=False)
         update, statistics = transform.update(gradient, self.statistics, self.value)
@@ -249,7 +249,7 @@ class Knob(eqx.Module):
 
     def fresh(self) -> "Knob":
         """The number and its statistics as at the first step."""
-        return Knob.create(self.initial, self.optimizer)
+        return Knob.create(self.initial, self.optimizer, self.value.shape)
 
     def with_fresh_statistics(self) -> "Knob":
         """The optimizer state drawn anew; the number stays."""

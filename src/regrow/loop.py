@@ -1,12 +1,14 @@
 """The training loop on the device, in compiled chunks.
 
-    round = env_steps_per_round × (act, step, add to replay), then updates_per_round × (sample,
-    update, and what the Learners do after an update by habit)
+    round = env_steps_per_round × (act, step, add to replay), then updates_per_round × (take a
+    batch, update, and what the Learners do after an update by habit)
 
-Environment, replay and update stay inside one compiled loop with donated state.
+Environment, replay and update stay inside one compiled loop with donated state. Environments side
+by side (`agent.num_envs`) take their env steps at once: env step t·N + n is the t-th of the n-th.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+from jaxtyping import Key as KeyArray
 
 from regrow.agents.base import Agent
 from regrow.environments.base import Environment
@@ -22,17 +25,20 @@ from regrow.replay import Replay
 from regrow.streams import key_at, keys_from, stream
 from regrow.types import ActionSpace, Continuous, Key, Keys, Log, Transition
 
-ROUNDS_PER_CHUNK = 500
+STEPS_PER_CHUNK = 2_000  # env steps; a chunk is whole rounds, one at least
 
 
 class State(eqx.Module):
-    """Everything that changes while a Run advances."""
+    """Everything that changes while a Run advances.
+
+    Where environments are side by side, what is theirs has a leading axis for them.
+    """
 
     # evolving
     agent: PyTree
     environment: PyTree
-    observation: Shaped[Array, "*obs"]
-    episode_return: Float[Array, ""]
+    observation: Shaped[Array, "*envs_and_obs"]
+    episode_return: Float[Array, "*envs"]
     replay: Replay
     # random numbers: keys derive from (root, stream, counter)
     root: Key
@@ -41,9 +47,22 @@ class State(eqx.Module):
     updates: Int[Array, ""]
 
 
-def first(environment: Environment, root: Key) -> tuple[PyTree, Array]:
-    """(the environment's state, what is seen) at the start of a training."""
-    return environment.reset(key_at(root, "reset", 0))
+def each(function: Callable[..., Any], num_envs: int) -> Callable[..., Any]:
+    """`function` of one environment as a function of all of them; of a lone one it stays as it is.
+
+    A leading axis of length one would be another program, and a slower one.
+    """
+    return function if num_envs == 1 else jax.vmap(function)
+
+
+def keys_of(root: Key, name: str, start: int | Int[Array, ""], num_envs: int) -> Key | Keys:
+    """The keys of stream `name` for one env step of every environment; of a lone one just its."""
+    return key_at(root, name, start) if num_envs == 1 else keys_from(root, name, start, num_envs)
+
+
+def first(environment: Environment, num_envs: int, root: Key) -> tuple[PyTree, Array]:
+    """(the environments' state, what is seen) at the start of a training."""
+    return each(environment.reset, num_envs)(keys_of(root, "reset", 0, num_envs))
 
 
 def advanced(
@@ -51,22 +70,17 @@ def advanced(
 ) -> tuple[State, Log]:
     """(the state `env_steps` later, whole rounds of them, what every env step reported)."""
     per_round, now = agent.env_steps_per_round, int(state.env_steps)
-    end, warm = now + env_steps, first_learning_round(agent)
+    end, warm = now + env_steps, agent.first_learning_round
     logs: list[Log] = []
     while now < end:
         learning = now >= warm
         until = end if learning else min(end, warm)
-        rounds = min((until - now) // per_round, ROUNDS_PER_CHUNK)
+        rounds = min((until - now) // per_round, _rounds_per_chunk(agent))
         state, log = _chunk(state, jnp.array(rounds), agent, environment, learning)
         steps = rounds * per_round
         logs.append(jax.tree.map(lambda x, steps=steps: np.asarray(x)[:steps], log))
         now += steps
     return state, jax.tree.map(lambda *parts: np.concatenate(parts), *logs)
-
-
-def first_learning_round(agent: Agent) -> int:
-    """The env step at which the first round begins that ends in updates."""
-    return -(-agent.learn_start // agent.env_steps_per_round) * agent.env_steps_per_round
 
 
 @functools.partial(
@@ -75,14 +89,15 @@ def first_learning_round(agent: Agent) -> int:
 def _chunk(
     state: State, rounds: Int[Array, ""], agent: Agent, environment: Environment, learning: bool
 ) -> tuple[State, Log]:
-    """`rounds` rounds, at most ROUNDS_PER_CHUNK; the log has room for that many."""
+    """`rounds` rounds, at most those of a chunk; the log has room for that many."""
     steps, updates = agent.env_steps_per_round, agent.updates_per_round
-    length = ROUNDS_PER_CHUNK * steps
+    most = _rounds_per_chunk(agent)
+    length = most * steps
     keys = {
-        name: keys_from(state.root, name, state.env_steps, length).reshape(-1, steps)
+        name: _by_round(keys_from(state.root, name, state.env_steps, length), agent)
         for name in ("act", "step", "reset")
     }
-    sampling = keys_from(state.root, "sample", state.updates, ROUNDS_PER_CHUNK * updates)
+    sampling = keys_from(state.root, "sample", state.updates, most * updates)
     sampling = sampling.reshape(-1, updates)
 
     def body(i: Int[Array, ""], carry: tuple[State, Log]) -> tuple[State, Log]:
@@ -92,7 +107,7 @@ def _chunk(
             lambda state, keys: _env_step(state, keys, agent, environment), state, now
         )
         log = jax.tree.map(
-            lambda buffer, entry: jax.lax.dynamic_update_slice(buffer, entry, (i * steps,)),
+            lambda buffer, entry: jax.lax.dynamic_update_slice(buffer, entry.ravel(), (i * steps,)),
             log,
             entries,
         )
@@ -103,36 +118,62 @@ def _chunk(
     return jax.lax.fori_loop(0, rounds, body, (state, _empty_log(length)))
 
 
+def _rounds_per_chunk(agent: Agent) -> int:
+    return max(1, STEPS_PER_CHUNK // agent.env_steps_per_round)
+
+
+def _by_round(keys: Keys, agent: Agent) -> KeyArray[Array, "rounds turns *envs"]:
+    """Keys of env steps by round, by turn of the environments, and, of more than one, by those."""
+    turns = agent.env_steps_per_round // agent.num_envs
+    own = () if agent.num_envs == 1 else (agent.num_envs,)
+    return keys.reshape(-1, turns, *own)
+
+
 def _empty_log(length: int) -> Log:
     number, flag = jnp.zeros(length), jnp.zeros(length, bool)
     return Log(number, flag, flag, number, number)
 
 
 def _env_step(
-    state: State, keys: dict[str, Key], agent: Agent, environment: Environment
+    state: State, keys: dict[str, KeyArray[Array, "*envs"]], agent: Agent, environment: Environment
 ) -> tuple[State, Log]:
-    """Act, step, store; where the episode ended, start the next one."""
-    action, value = agent.act(state.agent, state.observation, state.env_steps, keys["act"])
-    after, step = environment.step(state.environment, action, keys["step"])
-    discount = 1.0 - step.terminated.astype(jnp.float32)
-    transition = Transition(state.observation, action, step.reward, discount, step.observation)
-    ended = step.terminated | step.truncated
-    fresh = environment.restart(after, keys["reset"])
-    after, observation = either(ended, fresh, (after, step.observation))
-    episode_return = state.episode_return + step.reward
-    log = Log(step.reward, step.terminated, step.truncated, episode_return, value)
+    """One env step of every environment; what happened goes into the replay."""
+
+    def one(
+        world: PyTree, observation: Array, total: Array, keys: dict[str, Key]
+    ) -> tuple[tuple[PyTree, Array, Array], Transition, Log]:
+        """Act and step; where the episode ended, start the next one."""
+        action, value = agent.act(state.agent, observation, state.env_steps, keys["act"])
+        after, step = environment.step(world, _within(environment, action), keys["step"])
+        discount = 1.0 - step.terminated.astype(jnp.float32)
+        transition = Transition(observation, action, step.reward, discount, step.observation)
+        ended = step.terminated | step.truncated
+        fresh = environment.restart(after, keys["reset"])
+        after, seen = either(ended, fresh, (after, step.observation))
+        total = total + step.reward
+        log = Log(step.reward, step.terminated, step.truncated, total, value)
+        return (after, seen, jnp.where(ended, 0.0, total)), transition, log
+
+    world = (state.environment, state.observation, state.episode_return)
+    (after, observation, total), transition, log = each(one, agent.num_envs)(*world, keys)
     state = State(
         agent=state.agent,
         environment=after,
         observation=observation,
-        episode_return=jnp.where(ended, 0.0, episode_return),
+        episode_return=total,
         replay=state.replay.add(transition),
         root=state.root,
         origin=state.origin,
-        env_steps=state.env_steps + 1,
+        env_steps=state.env_steps + agent.num_envs,
         updates=state.updates,
     )
     return state, log
+
+
+def _within(environment: Environment, action: Shaped[Array, "*action"]) -> Array:
+    """What the environment sees of an action; the replay has it as the agent chose it."""
+    continuous = isinstance(environment.action_space, Continuous)
+    return jnp.clip(action, -1.0, 1.0) if continuous else action
 
 
 def random_policy(environment: Environment, env_steps: int, root: Key) -> Log:
@@ -169,25 +210,26 @@ def either(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:
 
 def updated(state: State, keys: Keys, agent: Agent) -> State:
     """One update per key."""
-    if len(keys) == 1:
-        # A loop of length one makes the round a quarter longer: XLA copies what it carries.
-        return _update(state, keys[0], agent)
-    return jax.lax.scan(lambda state, key: (_update(state, key, agent), None), state, keys)[0]
-
-
-def _update(state: State, key: Key, agent: Agent) -> State:
     return eqx.tree_at(
         lambda s: (s.agent, s.updates),
         state,
-        (learnt(state.agent, state.replay, key, agent), state.updates + 1),
+        (taught(state.agent, state.replay, keys, agent), state.updates + len(keys)),
     )
+
+
+def taught(state: PyTree, replay: Replay, keys: Keys, agent: Agent) -> PyTree:
+    """The agent's state after one update per key."""
+    if len(keys) == 1:
+        # A loop of length one makes the round a quarter longer: XLA copies what it carries.
+        return learnt(state, replay, keys[0], agent)
+    return jax.lax.scan(lambda s, key: (learnt(s, replay, key, agent), None), state, keys)[0]
 
 
 def learnt(state: PyTree, replay: Replay, key: Key, agent: Agent) -> PyTree:
     """The agent's state after one update on a sample from the replay, and after its habits."""
     sampling, learning = jax.random.split(key)
-    batch = replay.sample(sampling, agent.batch_size)
+    batch = agent.batch(replay, sampling)
     after = agent.update(state, batch, learning)
     if any(learner.habits for learner in learners(after).values()):
-        after = tended(after, agent.inputs(batch), stream(key, "habits"))
+        after = tended(after, agent.inputs(after, batch), stream(key, "habits"))
     return after

@@ -54,12 +54,20 @@ class Replay(eqx.Module):
         return self.storage.reward.shape[0]
 
     def add(self, transition: Transition) -> "Replay":
-        """With one more transition, in place of the oldest when full."""
+        """With one more transition, or a batch of them, in place of the oldest when full.
+
+        A batch may hold at most `capacity`.
+        """
+        if transition.reward.ndim:
+            count = len(transition.reward)
+            rows = (self.position + jnp.arange(count)) % self.capacity
+        else:
+            count, rows = 1, self.position
         storage = jax.tree.map(
-            lambda buffer, value: buffer.at[self.position].set(value), self.storage, transition
+            lambda buffer, value: buffer.at[rows].set(value), self.storage, transition
         )
-        position = (self.position + 1) % self.capacity
-        return Replay(storage, position, jnp.minimum(self.size + 1, self.capacity))
+        position = (self.position + count) % self.capacity
+        return Replay(storage, position, jnp.minimum(self.size + count, self.capacity))
 
     def sample(self, key: Key, count: int) -> Transition:
         """`count` transitions, uniformly and with replacement; the buffer must not be empty."""

@@ -48,9 +48,9 @@ class Run(eqx.Module):
         """A Run at env step 0; everything random in it follows from `seed`."""
         root = jax.random.key(seed)
         if isinstance(environment, HostEnvironment):
-            first = hosted.first(environment, root)
+            first = hosted.first(environment, agent.num_envs, root)
         else:
-            first = loop.first(environment, root)
+            first = loop.first(environment, agent.num_envs, root)
         state = _begun(agent, environment, root, *first)
         # The replay shares nothing, and there may be no room for a second one.
         rest = _unshared(eqx.tree_at(lambda s: s.replay, state, None))
@@ -74,7 +74,7 @@ class Run(eqx.Module):
         require(
             env_steps > 0 and env_steps % per_round == 0,
             f"env_steps is {env_steps}; it must be a positive multiple of {per_round}, "
-            f"the env steps per round at a replay ratio of {self.agent.replay_ratio}",
+            "the agent's env steps per round",
         )
         state = self._alive().state
         if isinstance(self.environment, HostEnvironment):
@@ -157,8 +157,8 @@ def _begun(agent: Agent, environment: World, root: Key, world: PyTree, observati
         agent=_initial(agent, environment, root),
         environment=world,
         observation=observation,
-        episode_return=jnp.array(0.0),
-        replay=Replay.empty(agent.replay_capacity, shape, dtype, environment.action_space),
+        episode_return=jnp.zeros(agent.num_envs if agent.num_envs > 1 else ()),
+        replay=Replay.empty(agent.capacity, shape, dtype, environment.action_space),
         root=root,
         origin=root,
         env_steps=jnp.array(0),
@@ -196,9 +196,9 @@ def rehearsed(agent: Agent, environment: World, interventions: Sequence[Interven
     def start() -> State:
         root = jax.random.key(0)
         if isinstance(environment, HostEnvironment):
-            first = hosted.blank(environment)
+            first = hosted.blank(environment, agent.num_envs)
         else:
-            first = loop.first(environment, root)
+            first = loop.first(environment, agent.num_envs, root)
         state = _begun(agent, environment, root, *first)
         changed = state.agent
         for intervention in interventions:

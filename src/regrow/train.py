@@ -135,7 +135,8 @@ class _Training(NamedTuple):
                 run, diary = self.looked_at(run, diary)
                 now = run.env_steps
                 run, log = run.advance(self.piece(run))
-                diary = diary._replace(episodes=_with(diary.episodes, log, now))
+                side_by_side = run.agent.num_envs
+                diary = diary._replace(episodes=_with(diary.episodes, log, now, side_by_side))
                 if time.monotonic() - saved > SAVE_EVERY:
                     self.keep(run, diary)
                     saved = time.monotonic()
@@ -218,15 +219,25 @@ def _probed_at(diary: Diary) -> set[int]:
     return {row["env_steps"] for row in diary.probes}
 
 
-def _with(episodes: Episodes, log: Log, start: int) -> Episodes:
+def _with(episodes: Episodes, log: Log, start: int, num_envs: int) -> Episodes:
     """`episodes` and those that end in a log that begins after env step `start`."""
     (ends,) = np.nonzero(log.terminated | log.truncated)
     env_steps = np.concatenate([episodes.env_steps, start + ends + 1])
     return Episodes(
         env_steps,
         np.concatenate([episodes.returns, log.episode_return[ends]]),
-        np.diff(env_steps, prepend=0),
+        _lengths(env_steps, num_envs),
     )
+
+
+def _lengths(env_steps: NDArray[np.int64], num_envs: int) -> NDArray[np.int64]:
+    """How long episodes were that ended at these env steps; environments take turns."""
+    turn, environment = np.divmod(env_steps - 1, num_envs)
+    lengths = np.zeros_like(env_steps)
+    for n in range(num_envs):
+        own = environment == n
+        lengths[own] = np.diff(turn[own] + 1, prepend=0)
+    return lengths
 
 
 def _read(folder: Path, run: Run) -> Diary:

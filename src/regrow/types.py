@@ -6,7 +6,7 @@ time limit (truncation) still bootstraps; the agent multiplies by its own discou
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
@@ -27,7 +27,7 @@ class Discrete(NamedTuple):
 
 
 class Continuous(NamedTuple):
-    """Actions that are vectors with every entry in [−1, 1]."""
+    """Actions that are vectors; an environment sees every entry clipped to [−1, 1]."""
 
     size: int
 
@@ -51,11 +51,36 @@ class Transition(NamedTuple):
     obs_t: Shaped[Array, "*batch_and_obs"]
 
 
+@runtime_checkable
+class Experience(Protocol):
+    """Where an agent, an intervention or a probe looks for data; a Replay is one."""
+
+    @property
+    def capacity(self) -> int:
+        """How many transitions there is room for."""
+        ...
+
+    def sample(self, key: Key, count: int) -> Transition:
+        """`count` transitions, uniformly and with replacement."""
+        ...
+
+    def first(self, count: int) -> Transition:
+        """The `count` oldest transitions, in order; where fewer are held, they repeat."""
+        ...
+
+
 class Log(NamedTuple):
-    """What one env step reports; from `advance`, NumPy arrays with an axis of env steps."""
+    """What one env step reports; from `advance`, NumPy arrays with an axis of env steps.
+
+    Environments side by side take turns: of N, the first has the entries 0, N, 2N, …
+    """
 
     reward: Float[Array | np.ndarray, "*steps"]
     terminated: Bool[Array | np.ndarray, "*steps"]
     truncated: Bool[Array | np.ndarray, "*steps"]
     episode_return: Float[Array | np.ndarray, "*steps"]  # undiscounted, this step included
     value: Float[Array | np.ndarray, "*steps"]  # what the agent predicted before this step
+
+    def by_environment(self, num_envs: int) -> "list[Log]":
+        """The log of each environment by itself."""
+        return [Log(*(entries[n::num_envs] for entries in self)) for n in range(num_envs)]

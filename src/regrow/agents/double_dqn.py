@@ -20,7 +20,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from regrow.activations import Activation, units_for
-from regrow.agents.base import Agent
+from regrow.agents.base import OffPolicy
 from regrow.errors import RegrowError, require
 from regrow.families import make_all
 from regrow.initialisers import Initialiser
@@ -39,7 +39,7 @@ class DoubleDQNState(eqx.Module):
 
 
 @dataclass(frozen=True)
-class DoubleDQN(Agent):
+class DoubleDQN(OffPolicy):
     """Double DQN for discrete actions, on images (a convolution first) or on vectors.
 
     `channels` of the convolution and `hidden` are widths, in features that the next layer reads.
@@ -154,7 +154,9 @@ class DoubleDQN(Agent):
         return DoubleDQNState(Learner.create(network, self._optimizer()), jnp.array(0))
 
     def _network(self, shape: tuple[int, ...], num_actions: int, key: Key) -> Network:
-        style = Style(**{field.name: getattr(self, field.name) for field in fields(Style)})
+        style = Style(
+            self.activation, self.layer_norm, self.spectral_norm, self.block, self.initialiser
+        )
         first = 0 if self.block == "dense" else 1
         match shape:
             case (height, width, depth):
@@ -207,8 +209,9 @@ class DoubleDQN(Agent):
         error = goal - _picked(network(batch.obs_tm1), batch.action)
         return jnp.mean(optax.losses.huber_loss(error, delta=self.error_clip))
 
-    def inputs(self, batch: Transition) -> dict[str, Array]:
+    def inputs(self, state: DoubleDQNState, batch: Transition) -> dict[str, Array]:
         """`q` sees the observation."""
+        del state
         return {"q": batch.obs_tm1}
 
     def gradients(self, state: DoubleDQNState, batch: Transition, key: Key) -> dict[str, PyTree]:
@@ -226,7 +229,10 @@ class DoubleDQN(Agent):
 
 
 # What widths and style say of a network.
-_WORDS = ("channels", "hidden", "depth", *(field.name for field in fields(Style)))
+_WORDS = (
+    *("channels", "hidden", "depth", "activation"),
+    *("block", "layer_norm", "spectral_norm", "initialiser"),
+)
 
 
 def _picked(values: Float[Array, "batch actions"], actions: Int[Array, " batch"]) -> Array:

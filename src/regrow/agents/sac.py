@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
-from regrow.agents.base import Agent
+from regrow.agents.base import OffPolicy
 from regrow.errors import RegrowError, require
 from regrow.families import make_all
 from regrow.learner import Knob, Learner
@@ -50,7 +50,7 @@ class SACState(eqx.Module):
 
 
 @dataclass(frozen=True)
-class SAC(Agent):
+class SAC(OffPolicy):
     """Soft Actor-Critic: two critics, a tanh-Gaussian actor, a learned temperature.
 
     Until env step `learn_start` actions are uniform. `target_entropy`: H̄ for every entry of an
@@ -113,7 +113,7 @@ class SAC(Agent):
         )
 
     def _network(self, inputs: int, outputs: int, key: Key) -> Network:
-        style = Style(layer_norm=self.layer_norm, initialiser="orthogonal")
+        style = Style(layer_norm=self.layer_norm, init="orthogonal")
         return mlp(inputs, (self.hidden, self.hidden), outputs, style, key=key)
 
     def act(
@@ -155,8 +155,9 @@ class SAC(Agent):
         """dL(α)/d log α = α (H − H̄) for actions of `size` numbers."""
         return jnp.exp(log_temperature) * (entropy - self.target_entropy * size)
 
-    def inputs(self, batch: Transition) -> dict[str, Array]:
+    def inputs(self, state: SACState, batch: Transition) -> dict[str, Array]:
         """`actor` sees the observation, the critics see it beside the action."""
+        del state
         pairs = joined(batch.obs_tm1, batch.action)
         return {"actor": batch.obs_tm1, "critic": pairs, "critic_2": pairs}
 

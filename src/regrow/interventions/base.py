@@ -18,24 +18,11 @@ from regrow.errors import require
 from regrow.families import name_of
 from regrow.learner import Knob, Learner, map_knobs, map_named
 from regrow.network import Network
-from regrow.types import Key, Transition
+from regrow.types import Experience, Key, Transition
 from regrow.units import quiet, recycled, recycled_where_any, require_recyclable
 
 State = PyTree[Any]
 Scores = Sequence[Float[Array, " _"]]
-
-
-@runtime_checkable
-class Experience(Protocol):
-    """Where an intervention may look for data; a Replay is one."""
-
-    def sample(self, key: Key, count: int) -> Transition:
-        """`count` transitions, uniformly and with replacement."""
-        ...
-
-    def first(self, count: int) -> Transition:
-        """The `count` oldest transitions."""
-        ...
 
 
 @runtime_checkable
@@ -51,7 +38,7 @@ class Updates(Protocol):
         """One update of every Learner on a batch; their habits do not act, those are the Run's."""
         ...
 
-    def inputs(self, batch: Transition) -> dict[str, Array]:
+    def inputs(self, state: State, batch: Transition) -> dict[str, Array]:
         """What the network of each Learner sees of a batch, by the Learner's name."""
         ...
 

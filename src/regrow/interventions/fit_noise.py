@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from regrow.errors import require
-from regrow.interventions.base import Experience, Intervention, State, Updates
+from regrow.interventions.base import Intervention, State, Updates
 from regrow.learner import Learner, map_learners
-from regrow.types import Key
+from regrow.types import Experience, Key
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import ClassVar
 import jax
 
 from regrow.errors import require
-from regrow.interventions.base import Experience, Intervention, State, Updates
-from regrow.types import Key
+from regrow.interventions.base import Intervention, State, Updates
+from regrow.types import Experience, Key
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import jax
 
-from regrow.interventions.base import Experience, Recycling, State, Updates
+from regrow.interventions.base import Recycling, State, Updates
 from regrow.learner import learners
-from regrow.types import Key
+from regrow.types import Experience, Key
 from regrow.units import activity
 
 
@@ -32,7 +32,7 @@ class Redo(Recycling):
     def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
         """The agent's state with its dormant units recycled."""
         sampling, drawing = jax.random.split(key)
-        inputs = agent.inputs(experience.sample(sampling, self.transitions))
+        inputs = agent.inputs(state, experience.sample(sampling, self.transitions))
         scores = {
             name: activity(learner.network, inputs[name])
             for name, learner in learners(state).items()

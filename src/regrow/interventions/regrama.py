@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import jax
 
-from regrow.interventions.base import Experience, Recycling, State, Updates
-from regrow.types import Key
+from regrow.interventions.base import Recycling, State, Updates
+from regrow.types import Experience, Key
 from regrow.units import sensitivity
 
 

@@ -39,7 +39,7 @@ class Learns(Protocol):
         """Transitions per update."""
         ...
 
-    def inputs(self, batch: Transition) -> dict[str, Array]:
+    def inputs(self, state: Any, batch: Transition) -> dict[str, Array]:
         """What the network of each Learner sees of a batch, by the Learner's name."""
         ...
 
@@ -83,7 +83,7 @@ class View:
     @property
     def inputs(self) -> Shaped[Array, "batch *obs"]:
         """What the network sees of the batch."""
-        return self.agent.inputs(self.batch)[self.name]
+        return self.agent.inputs(self.state, self.batch)[self.name]
 
     def gradient(self, layers: Layers, batch: Transition, key: Key) -> Layers:
         """The agent's own gradient on a batch for the live layers, were they `layers`."""

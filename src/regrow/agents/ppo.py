@@ -1,0 +1,331 @@
+"""Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347), with GAE (1506.02438).
+
+    δ_t = r_t + γ d_t V(s'_t) − V(s_t)            d = 0 where the environment terminated
+    A_t = δ_t + γ λ A_{t+1}                       to the end of the episode or of the round
+    R_t = A_t + V(s_t)
+    L(π) = −E min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) − c H(π),   ρ = π(a|s) / π_before(a|s)
+    L(V) = E (V(s) − R)² / 2
+
+A round is `batch_size` env steps taken side by side, and one update: `epochs` passes over them in
+minibatches, with advantages scaled to mean 0 and deviation 1 in each. What is here beyond the
+paper is what implementations agree on (Huang et al. 2022, "The 37 implementation details of PPO"):
+orthogonal weights, the policy's output starting near 0, gradients clipped by their norm, Adam with
+ε = 10⁻⁵. Actor and critic are networks of their own, so that each can be injected by itself; the
+learning rate stays as it is, since a run has no end that is known.
+
+π of vectors is a Gaussian with learned deviations that do not look at the state; what lies outside
+[−1, 1] is clipped on its way to the environment and kept as drawn.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+
+from regrow.activations import Activation, units_for
+from regrow.agents.base import Agent
+from regrow.errors import RegrowError, require
+from regrow.families import make_all
+from regrow.learner import Knob, Learner
+from regrow.network import Network
+from regrow.optimizer import Optimizer
+from regrow.style import Style
+from regrow.types import ActionSpace, Continuous, Experience, Key, Scalar, Transition
+
+
+class PPOState(eqx.Module):
+    """What PPO carries from update to update; numbered actions have no `log_std`."""
+
+    actor: Learner
+    critic: Learner
+    log_std: Knob | None
+
+
+class Rollout(NamedTuple):
+    """What the losses look at: transitions, and what the networks made of them beforehand."""
+
+    obs: Shaped[Array, "batch *obs"]
+    action: Shaped[Array, "batch *action"]
+    log_prob: Float[Array, " batch"]
+    advantage: Float[Array, " batch"]
+    value: Float[Array, " batch"]  # R, what the critic is fitted to
+
+
+@dataclass(frozen=True)
+class PPO(Agent):
+    """PPO for discrete or continuous actions, on images (a convolution first) or on vectors.
+
+    `batch_size`: env steps per round, over `num_envs` environments; each takes
+    batch_size / num_envs in a row. `minibatches` per epoch. `trace`: λ of the advantages.
+    `clip`: ε. `entropy`: c. `channels` of the convolution, `hidden` and `depth` of the dense
+    layers.
+    """
+
+    discount: float = 0.99
+    batch_size: int = 1_024
+    num_envs: int = 8
+    epochs: int = 4
+    minibatches: int = 4
+    trace: float = 0.95
+    clip: float = 0.2
+    entropy: float = 0.01
+    channels: int = 16
+    hidden: int = 64
+    depth: int = 2
+    activation: Activation = "tanh"
+    layer_norm: bool = False
+    learning_rate: float = 3e-4
+    epsilon: float = 1e-5
+    max_gradient_norm: float = 0.5  # of each network
+    gradient: str = ""  # terms beside the optimizer, e.g. "l2_init"; the deviations have none
+
+    waits_for_updates: ClassVar[bool] = True
+
+    # Many environments in step, as on MinAtar with everything compiled: ours.
+    minatar: ClassVar[dict[str, Any]] = {
+        "batch_size": 4_096,
+        "num_envs": 64,
+        "minibatches": 8,
+        "hidden": 128,
+        "depth": 1,
+        "activation": "relu",
+        "learning_rate": 1e-3,
+    }
+
+    def __post_init__(self) -> None:
+        require(0 <= self.discount < 1, f"discount is {self.discount}; it must be in [0, 1)")
+        require(0 <= self.trace <= 1, f"trace is {self.trace}; it must be in [0, 1]")
+        require(self.clip > 0, f"clip is {self.clip}; it must be > 0")
+        require(self.entropy >= 0, f"entropy is {self.entropy}; it must be 0 or more")
+        names = ("batch_size", "num_envs", "epochs", "minibatches", "channels", "hidden", "depth")
+        for name in names:
+            value = getattr(self, name)
+            require(value >= 1, f"{name} is {value}; it must be at least 1")
+        require(
+            self.batch_size % self.num_envs == 0,
+            f"batch_size is {self.batch_size}; it must be a multiple of num_envs, {self.num_envs}",
+        )
+        require(
+            self.batch_size % self.minibatches == 0,
+            f"batch_size is {self.batch_size}; it must be a multiple of minibatches, "
+            f"{self.minibatches}",
+        )
+        require(
+            self.max_gradient_norm > 0,
+            f"max_gradient_norm is {self.max_gradient_norm}; it must be > 0",
+        )
+        for name in ("channels", "hidden"):
+            units_for(getattr(self, name), self.activation, name)
+        self._optimizer()
+
+    def _optimizer(self) -> Optimizer:
+        terms = make_all("gradients", self.gradient)
+        return Optimizer(
+            "adam",
+            self.learning_rate,
+            self.epsilon,
+            max_gradient_norm=self.max_gradient_norm,
+            terms=terms,
+        )
+
+    # The round: one batch, all of what was done since the last update.
+
+    @property
+    def capacity(self) -> int:
+        """One round."""
+        return self.batch_size
+
+    @property
+    def env_steps_per_round(self) -> int:
+        """One batch."""
+        return self.batch_size
+
+    @property
+    def updates_per_round(self) -> int:
+        """One, of several epochs."""
+        return 1
+
+    @property
+    def first_learning_round(self) -> int:
+        """The first."""
+        return 0
+
+    def batch(self, experience: Experience, key: Key) -> Transition:
+        """The whole round, in order."""
+        del key
+        return experience.first(self.batch_size)
+
+    # Acting.
+
+    def init(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], actions: ActionSpace, key: Key
+    ) -> PPOState:
+        """Fresh networks, and for vectors deviations of 1.
+
+        Raises `RegrowError` unless `shape` has 1 or 3 axes.
+        """
+        del dtype
+        actor_key, critic_key = jax.random.split(key)
+        optimizer = self._optimizer()
+        outputs = actions.size if isinstance(actions, Continuous) else actions.number
+        log_std = None
+        if isinstance(actions, Continuous):
+            plain = Optimizer("adam", self.learning_rate, self.epsilon)
+            log_std = Knob.create(0.0, plain, shape=(actions.size,))
+        actor = self._network(shape, outputs, "orthogonal_small", actor_key)
+        critic = self._network(shape, 1, "orthonormal", critic_key)
+        return PPOState(
+            Learner.create(actor, optimizer, target=False),
+            Learner.create(critic, optimizer, target=False),
+            log_std,
+        )
+
+    def _network(self, shape: tuple[int, ...], outputs: int, last: Any, key: Key) -> Network:
+        style = Style(self.activation, self.layer_norm, init="orthogonal", output_init=last)
+        hidden = [self.hidden] * self.depth
+        keys = tuple(jax.random.split(key, len(hidden) + 2))
+        match shape:
+            case (height, width, depth):
+                conv = style.conv((height, width, depth), self.channels, key=keys[0])
+                read = (*conv.image, conv.width)
+                return Network([conv, *style.chain(read, hidden, outputs, keys[1:])], split=1)
+            case (_,):
+                return Network(style.chain(shape, hidden, outputs, keys[1:]), split=1)
+            case _:
+                raise RegrowError(
+                    f"ppo takes vectors or images (height, width, channels), not {shape}"
+                )
+
+    def act(
+        self, state: PPOState, obs: Shaped[Array, "*obs"], env_steps: Int[Array, ""], key: Key
+    ) -> tuple[Shaped[Array, "*action"], Float[Array, ""]]:
+        """(an action from the policy, the value of the observation)."""
+        del env_steps
+        out = state.actor.network(obs)
+        if state.log_std is None:
+            action = jax.random.categorical(key, out).astype(jnp.int32)
+        else:
+            action = out + jnp.exp(state.log_std.value) * jax.random.normal(key, out.shape)
+        return action, state.critic.network(obs)[0]
+
+    # Learning.
+
+    def rollout(self, state: PPOState, batch: Transition) -> Rollout:
+        """What an update looks at, advantages included."""
+        value = state.critic.network(batch.obs_tm1)[:, 0]
+        following = state.critic.network(batch.obs_t)[:, 0]
+        error = batch.reward + self.discount * batch.discount * following - value
+        advantage = self._advantages(error, _goes_on(batch, self.num_envs))
+        log_prob, _ = policy(state.actor.network, _value_of(state.log_std), batch)
+        return Rollout(batch.obs_tm1, batch.action, log_prob, advantage, advantage + value)
+
+    def _advantages(
+        self, error: Float[Array, " batch"], goes_on: Bool[Array, " batch"]
+    ) -> Float[Array, " batch"]:
+        """A from δ: every `num_envs`-th row follows on the one before, where it goes on."""
+        missing = -len(error) % self.num_envs
+        errors, on = (jnp.pad(x, (0, missing)).reshape(-1, self.num_envs) for x in (error, goes_on))
+
+        def back(later: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
+            error, goes_on = row
+            advantage = error + self.discount * self.trace * jnp.where(goes_on, later, 0.0)
+            return advantage, advantage
+
+        _, advantages = jax.lax.scan(back, jnp.zeros(self.num_envs), (errors, on), reverse=True)
+        return advantages.ravel()[: len(error)]
+
+    def actor_loss(self, actor: Network, log_std: Array | None, seen: Rollout) -> Scalar:
+        """L(π) on a minibatch."""
+        batch = Transition(seen.obs, seen.action, seen.value, seen.value, seen.obs)
+        log_prob, entropy = policy(actor, log_std, batch)
+        ratio = jnp.exp(log_prob - seen.log_prob)
+        clipped = jnp.clip(ratio, 1 - self.clip, 1 + self.clip)
+        gain = jnp.minimum(ratio * seen.advantage, clipped * seen.advantage)
+        return -jnp.mean(gain) - self.entropy * jnp.mean(entropy)
+
+    def critic_loss(self, critic: Network, seen: Rollout) -> Scalar:
+        """L(V) on a minibatch."""
+        return jnp.mean((critic(seen.obs)[:, 0] - seen.value) ** 2) / 2
+
+    def inputs(self, state: PPOState, batch: Transition) -> dict[str, Array]:
+        """Both see the observation."""
+        del state
+        return {"actor": batch.obs_tm1, "critic": batch.obs_tm1}
+
+    def gradients(self, state: PPOState, batch: Transition, key: Key) -> dict[str, PyTree]:
+        """The gradient of each loss on a batch as one minibatch, advantages as they are.
+
+        Scaled to deviation 1, those of a single transition would say nothing.
+        """
+        del key
+        seen, log_std = self.rollout(state, batch), _value_of(state.log_std)
+        _, actor = state.actor.gradient(lambda actor: self.actor_loss(actor, log_std, seen))
+        _, critic = state.critic.gradient(lambda critic: self.critic_loss(critic, seen))
+        return {"actor": actor, "critic": critic}
+
+    def update(self, state: PPOState, batch: Transition, key: Key) -> PPOState:
+        """All epochs on a batch; one that is no round in order has advantages of one step."""
+        seen = self.rollout(state, batch)
+        count = min(self.minibatches, len(batch.reward))
+        rows = len(batch.reward) // count * count
+
+        def epoch(state: PPOState, key: Key) -> tuple[PPOState, None]:
+            order = jax.random.permutation(key, len(batch.reward))[:rows].reshape(count, -1)
+            return jax.lax.scan(minibatch, state, order)
+
+        def minibatch(state: PPOState, rows: Array) -> tuple[PPOState, None]:
+            return self._step(state, jax.tree.map(lambda x: x[rows], seen)), None
+
+        return jax.lax.scan(epoch, state, jax.random.split(key, self.epochs))[0]
+
+    def _step(self, state: PPOState, seen: Rollout) -> PPOState:
+        """One gradient step on a minibatch."""
+        centred = seen.advantage - jnp.mean(seen.advantage)
+        seen = seen._replace(advantage=centred / (jnp.std(seen.advantage) + 1e-8))
+        log_std = state.log_std
+        _, actor = state.actor.gradient(
+            lambda actor: self.actor_loss(actor, _value_of(log_std), seen)
+        )
+        _, critic = state.critic.gradient(lambda critic: self.critic_loss(critic, seen))
+        if log_std is not None:
+            network = state.actor.network
+            pull = jax.grad(lambda value: self.actor_loss(network, value, seen))(log_std.value)
+            log_std = log_std.descend(pull)
+        return PPOState(state.actor.descend(actor), state.critic.descend(critic), log_std)
+
+
+def policy(
+    actor: Network, log_std: Float[Array, " size"] | None, batch: Transition
+) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+    """(log π(a|s), H(π(·|s))) of a batch: of a softmax, or of a Gaussian."""
+    out = actor(batch.obs_tm1)
+    if log_std is None:
+        log_probs = jax.nn.log_softmax(out)
+        chosen = jnp.take_along_axis(log_probs, batch.action[:, None], axis=-1)[:, 0]
+        return chosen, -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+    noise = (batch.action - out) / jnp.exp(log_std)[None]
+    constant = 0.5 * math.log(2 * math.pi)
+    log_prob = jnp.sum(-0.5 * noise**2 - log_std[None] - constant, axis=-1)
+    return log_prob, jnp.full(log_prob.shape, jnp.sum(log_std + 0.5 + constant))
+
+
+def _value_of(knob: Knob | None) -> Array | None:
+    return None if knob is None else knob.value
+
+
+def _goes_on(batch: Transition, stride: int) -> Bool[Array, " batch"]:
+    """Whether the row `stride` later begins with what this one ended in, not terminated.
+
+    That holds within an episode and not beyond its end. In a batch that was drawn at random it
+    holds for no row, but for an observation met twice, from which going on is no error.
+    """
+    count = len(batch.reward)
+    rest = min(stride, count)
+    ends, begins = (x.reshape(count, -1) for x in (batch.obs_t, batch.obs_tm1))
+    same = jnp.all(ends[: count - rest] == begins[rest:], axis=-1)
+    return jnp.concatenate([same, jnp.zeros(rest, bool)]) & (batch.discount > 0)

@@ -20,7 +20,7 @@ fork and a loaded run begin a new episode.
 
 import abc
 import importlib
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
@@ -43,6 +43,9 @@ class Step(NamedTuple):
 
 class Spaces(abc.ABC):
     """What agents see of an environment, wherever it runs."""
+
+    shifts: ClassVar[bool] = False
+    """Whether the task changes as training goes on: then returns are of their time."""
 
     @property
     @abc.abstractmethod

@@ -48,7 +48,8 @@ def _curve(name: str, env_steps: Sequence[int], values: Sequence[float]) -> Iter
 def run_name(row: Row) -> str:
     """The name of a row's run, in folders: study/scale/condition/arm/seed."""
     parts = (row.study, row.scale, row.condition, row.arm, f"seed{row.seed}")
-    return "/".join("".join(c if c.isalnum() or c in "_-=." else "-" for c in p) for p in parts)
+    plain = ("".join(c if c.isalnum() or c in "_-=." else "-" for c in part) for part in parts)
+    return "/".join(part.lstrip(".") or "-" for part in plain)
 
 
 def settings(row: Row) -> dict[str, Any]:
@@ -123,7 +124,4 @@ def _package(name: str, extra: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        install = f"pip install {extra}" if extra == name else f"pip install 'regrow[{extra}]'"
-        raise RegrowError(
-            f"this needs the package {name}, which is not there: {install}"
-        ) from error
+        raise RegrowError(f"this needs {name}: pip install 'regrow[{extra}]' ({error})") from error

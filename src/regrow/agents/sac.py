@@ -113,7 +113,7 @@ class SAC(OffPolicy):
         )
 
     def _network(self, inputs: int, outputs: int, key: Key) -> Network:
-        style = Style(layer_norm=self.layer_norm, init="orthogonal")
+        style = Style(layer_norm=self.layer_norm, initialiser="orthogonal")
         return mlp(inputs, (self.hidden, self.hidden), outputs, style, key=key)
 
     def act(

@@ -21,7 +21,7 @@ FLOORS = [
     },
     {
         *("rows", "results", "train", "studies", "shared", "study", "watch"),
-        *("cases", "summary"),
+        *("cases", "across", "summary"),
     },
     {"report"},
     {"execution", "adapters"},
@@ -39,7 +39,7 @@ SEQUENCES = [
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
     ("rows", "results", "train"),
     ("rows", "results", "studies", "shared", "study", "watch"),
-    ("rows", "cases", "summary"),
+    ("rows", "cases", "across", "summary"),
 ]
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from rows_made_up import rows_of, write, write_study
 
+from regrow.across import aggregates, proxies
 from regrow.cases import cases
 from regrow.errors import RegrowError
 from regrow.outcomes import Outcome
-from regrow.summary import aggregates, curves, forks, gains, probes, proxies, summarise, whole
+from regrow.summary import curves, forks, gains, probes, summarise, whole
 from regrow.verdict import conclude
 
 
@@ -159,7 +160,8 @@ def test_a_folder_with_damage_tells_of_it_and_shows_the_rest(tmp_path):
     assert "format 99" in told
     assert str(tmp_path) not in told
     assert summary.versions == [("python 3.11.7, regrow 0.1.0, jax 0.10.2; commit 0123abc", 20)]
-    assert summary.commands == ["regrow study generality --scale smoke --out DIR"]
+    study = "regrow study generality --scale smoke --out DIR"
+    assert summary.commands == [study, "regrow report DIR"]
 
 
 def test_no_folder_is_an_error_and_no_rows_a_sentence(tmp_path):

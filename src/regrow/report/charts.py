@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from regrow.across import Aggregate, Proxy
 from regrow.cases import Case
 from regrow.report.palette import inks
 from regrow.statistics import Interval
 from regrow.summary import (
     BEFORE,
-    Aggregate,
     Curve,
     Gain,
-    Proxy,
     Told,
     curves,
     forks,

@@ -17,15 +17,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
+from regrow.across import Aggregate, Proxy
 from regrow.cases import Case
 from regrow.checkpoint import write_atomically
 from regrow.report.palette import COLOURS, inks
 from regrow.statistics import Interval
 from regrow.summary import (
     BEFORE,
-    Aggregate,
     Curve,
-    Proxy,
     Summary,
     Told,
     curves,

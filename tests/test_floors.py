@@ -21,11 +21,11 @@ FLOORS = [
     },
     {
         *("rows", "results", "train", "studies", "shared", "study", "watch"),
-        *("cases", "across", "summary"),
+        *("cases", "across", "summary", "published"),
     },
     {"report"},
-    {"execution", "adapters"},
-    {"cli"},
+    {"execution", "adapters", "export"},
+    {"cli_studies", "cli"},
 ]
 FAMILIES = {"environments", "agents", "gradients", "interventions", "probes", "studies"}
 # Within a floor, files that are one chapter each may build on the one before.
@@ -40,6 +40,7 @@ SEQUENCES = [
     ("rows", "results", "train"),
     ("rows", "results", "studies", "shared", "study", "watch"),
     ("rows", "cases", "across", "summary"),
+    ("cli_studies", "cli"),
 ]
 
 

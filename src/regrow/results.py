@@ -5,12 +5,14 @@
     curves.parquet    arm, seed, env_steps, return
     probes.parquet    probe, part, learner, at, seed, value
 
-Everything is written whole or not at all.
+Everything is written whole or not at all. What studies leave is in `rows.py`; `query` asks it
+anything.
 """
 
 import importlib.metadata
 import platform
 import subprocess
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,35 @@ from numpy.typing import NDArray
 
 from regrow.cells import forks_of, outcomes_of
 from regrow.checkpoint import write_json
+from regrow.errors import RegrowError
 from regrow.families import describe
 from regrow.plan import BINS, Diagnosis
-from regrow.rows import write_table
+from regrow.rows import read_rows, table_of, write_table
 from regrow.verdict import Verdict
 
 UP_TO_FORK = "fork"
+
+
+def query(folder: str | Path, sql: str) -> pa.Table:
+    """What a SQL query (DuckDB's) finds in the rows of a folder of studies, the table `rows`.
+
+    `.to_pandas()` of it is a DataFrame. What could not be read is told in warnings. Raises
+    `RegrowError` where there is no such folder, or the query cannot be carried out.
+
+        query("runs/studies", "select arm, avg(list_avg(returns)) from rows group by arm")
+    """
+    import duckdb
+
+    rows, problems = read_rows(Path(folder))
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    with duckdb.connect() as connection:
+        connection.register("rows", table_of(rows))
+        try:
+            return connection.sql(sql).to_arrow_table()
+        except (duckdb.Error, AttributeError) as error:
+            # A statement that gives nothing, as `create table`, gives None.
+            raise RegrowError(f"the query cannot be carried out: {error}") from error
 
 
 def versions() -> dict[str, str]:

@@ -73,6 +73,42 @@ def _spent(rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
     return found
 
 
+class Panel(NamedTuple):
+    """Curves that are drawn together; `reach` (low, high) where panels are to have one scale."""
+
+    name: str
+    case: Case
+    curves: list[Curve]
+    reach: tuple[float, float] | None
+
+
+MOST = 8  # arms in one panel
+
+
+def panels(cases: Sequence[Case]) -> list[Panel]:
+    """A panel per condition; where a condition has too many arms, one per arm, beside `nothing`."""
+    found = []
+    for case in cases:
+        held = curves(case)
+        if len(case.arms) <= MOST:
+            found.append(Panel(case.label, case, held, None))
+            continue
+        beside = [curve for curve in held if curve.arm in (BEFORE, "nothing")]
+        reach = reach_of(held)
+        for curve in held:
+            if curve.arm not in (BEFORE, "nothing"):
+                name = curve.arm if len(cases) == 1 else f"{case.label}: {curve.arm}"
+                found.append(Panel(name, case, [*beside, curve], reach))
+    return found
+
+
+def reach_of(held: Sequence[Curve]) -> tuple[float, float]:
+    """The range of the runs: bands of few seeds may leave it."""
+    low = min(float(curve.returns.min()) for curve in held)
+    high = max(float(curve.returns.max()) for curve in held)
+    return low, high
+
+
 def whole(case: Case) -> list[Curve]:
     """Every arm's curve from the first env step on: the way up to the fork and what came after."""
     before, *arms = curves(case)

@@ -21,7 +21,7 @@ FLOORS = [
     },
     {
         *("rows", "results", "train", "studies", "shared", "study", "watch"),
-        *("cases", "summary", "published"),
+        *("cases", "across", "summary", "published"),
     },
     {"report"},
     {"execution", "adapters", "export"},
@@ -39,7 +39,7 @@ SEQUENCES = [
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
     ("rows", "results", "train"),
     ("rows", "results", "studies", "shared", "study", "watch"),
-    ("rows", "cases", "summary"),
+    ("rows", "cases", "across", "summary"),
     ("cli_studies", "cli"),
 ]
 

@@ -43,7 +43,7 @@ def network():
 
 def blocks():
     """A part of it has two weights."""
-    return mlp(4, (6, 6), 2, Style(block="bro", init="torch"), key=KEY)
+    return mlp(4, (6, 6), 2, Style(block="bro", initialiser="torch"), key=KEY)
 
 
 def learner(text: str = "", made=network, **fields: Any) -> Learner:

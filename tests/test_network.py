@@ -36,7 +36,7 @@ STYLES = {
     "fourier": {"activation": "fourier"},
     "simba": {"block": "simba"},
     "bro": {"block": "bro", "activation": "tanh"},
-    "spectral": {"spectral_norm": True, "init": "orthogonal"},
+    "spectral": {"spectral_norm": True, "initialiser": "orthogonal"},
 }
 
 

@@ -80,6 +80,10 @@ def test_everything_is_drawn(page):
     paths = page.locator(f"{CURVES} path.mean")
     assert paths.count() == 3 * 5
     assert all(len(paths.nth(i).get_attribute("d")) > 50 for i in range(15))
+    widths = {
+        paths.nth(i).evaluate("e => e.ownerSVGElement.viewBox.baseVal.width") for i in (0, 14)
+    }
+    assert len(widths) == 1
     assert "NaN" not in page.content()
     assert "undefined" not in page.locator("main").inner_text()
 

@@ -29,7 +29,7 @@ from regrow.types import Continuous, Discrete, Transition
 KEY = jax.random.key(5)
 AGENT = SAC(hidden=8, batch_size=16, discount=0.9, initial_temperature=0.3, target_entropy=-1.0)
 SEEN, SIZE, COUNT = 4, 2, 32
-ORTHOGONAL = Style(init="orthogonal")
+ORTHOGONAL = Style(initialiser="orthogonal")
 CRITICS = ("critic", "critic_2")
 SMALL = {"hidden": 32, "learn_start": 200, "replay_capacity": 4_000, "batch_size": 64}
 QUICK = {**SMALL, "learning_rate": 3e-3, "target_rate": 0.02}

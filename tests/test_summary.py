@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from rows_made_up import rows_of, write, write_study
 
+from regrow.across import aggregates, proxies
 from regrow.cases import cases
 from regrow.errors import RegrowError
 from regrow.outcomes import Outcome
-from regrow.summary import aggregates, curves, forks, gains, probes, proxies, summarise, whole
+from regrow.summary import curves, forks, gains, panels, probes, summarise, whole
 from regrow.verdict import conclude
 
 
@@ -159,7 +160,8 @@ def test_a_folder_with_damage_tells_of_it_and_shows_the_rest(tmp_path):
     assert "format 99" in told
     assert str(tmp_path) not in told
     assert summary.versions == [("python 3.11.7, regrow 0.1.0, jax 0.10.2; commit 0123abc", 20)]
-    assert summary.commands == ["regrow study generality --scale smoke --out DIR"]
+    study = "regrow study generality --scale smoke --out DIR"
+    assert summary.commands == [study, "regrow report DIR"]
 
 
 def test_no_folder_is_an_error_and_no_rows_a_sentence(tmp_path):
@@ -200,3 +202,15 @@ def test_whole_curves_begin_at_the_first_env_step():
     assert [curve.arm for curve in joined] == [curve.arm for curve in arms]
     assert joined[0].mean.tolist() == [*before.mean, *arms[0].mean]
     assert (np.diff(joined[0].over["flops"]) > 0).all()
+
+
+def test_many_arms_get_a_panel_each_beside_nothing_on_one_scale():
+    many = ("nothing", "inject", "reset", "redo", "dash", "regrama", "widen",
+            "inject every 10_000", "reset every 10_000")  # fmt: skip
+    found = panels([only(rows_of(arms=many))])
+    assert {panel.name for panel in found} == set(many[1:])
+    for panel in found:
+        assert [c.arm for c in panel.curves] == ["before the fork", "nothing", panel.name]
+    assert len({panel.reach for panel in found}) == 1
+    (one,) = panels([only(rows_of())])
+    assert (one.name, one.reach) == ("minatar/breakout", None)

@@ -79,11 +79,7 @@ def as_outcome(row: Row) -> Outcome:
         predicted=row.predicted,
         realised=row.realised,
         largest_reward=row.largest_reward,
-        probes={
-            ".".join(filter(None, (probe.learner, probe.probe, probe.part))): probe.value
-            for probe in row.probes
-            if probe.at == "end"
-        },
+        probes=probes_of(row, "end"),
         events=tuple((event.env_steps, event.intervention) for event in row.events),
         seconds=row.seconds,
     )
@@ -94,6 +90,15 @@ def _means(runs: Sequence[Outcome]) -> Means:
         (run.area, run.final, run.predicted[0], run.predicted[-1], run.realised) for run in runs
     ]
     return Means(*np.mean(held, axis=0).tolist())
+
+
+def probes_of(row: Row, at: str) -> dict[str, float]:
+    """A row's probes at "fork", "fresh" or "end", as `learner.probe.part`."""
+    return {
+        ".".join(filter(None, (probe.learner, probe.probe, probe.part))): probe.value
+        for probe in row.probes
+        if probe.at == at
+    }
 
 
 def cases(rows: Sequence[Row]) -> tuple[list[Case], list[str]]:

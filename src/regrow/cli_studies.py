@@ -228,10 +228,10 @@ def _report(options: argparse.Namespace) -> None:
     more = f"; and {len(problems) - 3} more like these" if len(problems) > 3 else ""
     require(summary.rows > 0, f"nothing to report: {'; '.join(problems[:3])}{more}")
     for problem in problems:
-        print(problem, file=sys.stderr)
+        print("".join(c if c.isprintable() else "\ufffd" for c in problem), file=sys.stderr)
     page: Path = options.folder / "report.html"
     write_page(page, summary)
-    print(f"{summary.rows} runs of {len(summary.studies)} studies; written to {shown(page)}")
+    print(f"{summary.rows} runs; written to {shown(page)}")
     if options.figures:
         from regrow.report.paper import write_figures
 

@@ -1,4 +1,4 @@
-"""What a report draws of cases: curves, gains, probes, proxies, and what made the rows.
+"""What there is to tell of cases and of a folder of rows: curves, gains, probes, what made them.
 
 Everything is plain numbers here; `regrow.report` gives it form.
 """
@@ -12,26 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from regrow.aggregates import (
-    optimality_gap,
-    performance_profile,
-    probability_of_improvement,
-    rank_correlation,
-)
-from regrow.cases import Case, cases
+from regrow.across import Aggregate, Proxy, aggregates, proxies
+from regrow.cases import Case, cases, probes_of
 from regrow.checkpoint import read_json
 from regrow.errors import RegrowError
-from regrow.outcomes import areas, scale_of
 from regrow.rows import Row, plan_file, read_rows
-from regrow.statistics import (
-    Floats,
-    Interval,
-    interquartile_mean,
-    mean_band,
-    stratified_bootstrap,
-)
+from regrow.statistics import Floats, Interval, mean_band
 
 AXES = ("env_steps", "flops", "seconds")
 BEFORE = "before the fork"
@@ -84,6 +71,42 @@ def _spent(rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
         if math.isfinite(to_fork + after) and to_fork + after > 0:
             found[axis] = to_fork, after
     return found
+
+
+class Panel(NamedTuple):
+    """Curves that are drawn together; `reach` (low, high) where panels are to have one scale."""
+
+    name: str
+    case: Case
+    curves: list[Curve]
+    reach: tuple[float, float] | None
+
+
+MOST = 8  # arms in one panel
+
+
+def panels(cases: Sequence[Case]) -> list[Panel]:
+    """A panel per condition; where a condition has too many arms, one per arm, beside `nothing`."""
+    found = []
+    for case in cases:
+        held = curves(case)
+        if len(case.arms) <= MOST:
+            found.append(Panel(case.label, case, held, None))
+            continue
+        beside = [curve for curve in held if curve.arm in (BEFORE, "nothing")]
+        reach = reach_of(held)
+        for curve in held:
+            if curve.arm not in (BEFORE, "nothing"):
+                name = curve.arm if len(cases) == 1 else f"{case.label}: {curve.arm}"
+                found.append(Panel(name, case, [*beside, curve], reach))
+    return found
+
+
+def reach_of(held: Sequence[Curve]) -> tuple[float, float]:
+    """The range of the runs: bands of few seeds may leave it."""
+    low = min(float(curve.returns.min()) for curve in held)
+    high = max(float(curve.returns.max()) for curve in held)
+    return low, high
 
 
 def whole(case: Case) -> list[Curve]:
@@ -161,21 +184,6 @@ def _means(rows: Sequence[Row], at: str) -> dict[str, float]:
     return {name: float(np.mean(held)) for name, held in values.items()}
 
 
-def probes_of(row: Row, at: str) -> dict[str, float]:
-    """A row's probes at "fork", "fresh" or "end", as `learner.probe.part`."""
-    return {
-        ".".join(filter(None, (probe.learner, probe.probe, probe.part))): probe.value
-        for probe in row.probes
-        if probe.at == at
-    }
-
-
-def gains_by_seed(case: Case) -> NDArray[np.float64]:
-    """What injection gained over `nothing`, seed by seed, as a share of the verdict's unit."""
-    scale, _ = scale_of(case.outcomes)
-    return (areas(case.outcomes[case.injection]) - areas(case.outcomes["nothing"])) / scale
-
-
 def versions(rows: Iterable[Row]) -> list[tuple[str, int]]:
     """What rows were made with, "package version, …; commit …", and how many of each."""
     counts: dict[str, int] = {}
@@ -190,102 +198,6 @@ def _listed(versions: str) -> str:
         return ", ".join(f"{name} {version}" for name, version in json.loads(versions).items())
     except (ValueError, AttributeError):
         return versions
-
-
-# Over many conditions.
-
-
-class Proxy(NamedTuple):
-    """A probe at the fork against the gain from injection: a point for every seed of every case."""
-
-    name: str
-    values: Floats
-    gains: Floats
-    cases: list[Case]  # (points,), as are the seeds
-    seeds: list[int]
-    correlation: Interval
-
-
-def proxies(cases: Iterable[Case]) -> list[Proxy]:
-    """Every probe that all judged cases have, the best predictor (by |ρ|) first."""
-    judged = [case for case in cases if case.verdict is not None]
-    points: dict[str, list[tuple[float, float, Case, int]]] = {}
-    for case in judged:
-        by_seed = gains_by_seed(case)
-        for row, gain in zip(case.arms[case.injection], by_seed, strict=True):
-            for name, value in probes_of(row, "fork").items():
-                if math.isfinite(value):
-                    points.setdefault(name, []).append((value, float(gain), case, row.seed))
-    found = [_proxy(name, held) for name, held in points.items() if len(held) >= LEAST]
-    return sorted(found, key=lambda proxy: -abs(proxy.correlation.estimate))
-
-
-LEAST = 5
-"""Fewer points make no correlation worth its name."""
-
-
-def _proxy(name: str, points: Sequence[tuple[float, float, Case, int]]) -> Proxy:
-    values, gained, held, seeds = zip(*points, strict=True)
-    correlation = rank_correlation(
-        np.array(values),
-        np.array(gained),
-        [f"{case.scale} {case.label}" for case in held],
-        generator=np.random.default_rng(0),
-    )
-    return Proxy(name, np.array(values), np.array(gained), list(held), list(seeds), correlation)
-
-
-class Aggregate(NamedTuple):
-    """An arm over many tasks; scores are normalised so that `nothing` is 1 on average."""
-
-    arm: str
-    interquartile_mean: Interval
-    optimality_gap: Interval
-    improvement: Interval | None  # over `nothing`; None for itself
-    thresholds: Floats
-    profile: tuple[Floats, Floats, Floats]
-
-
-PROFILE = 41  # thresholds
-
-
-def aggregates(cases: Iterable[Case]) -> list[Aggregate]:
-    """The metrics of arXiv 2108.13264 for every arm that all judged cases have.
-
-    A score is 1 + what a run's mean return after the fork lies above the mean of `nothing`, as a
-    share of the verdict's unit: arms are comparable with it, agents are not.
-    """
-    judged = [case for case in cases if case.verdict is not None]
-    if len(judged) < 2:
-        return []
-    shared = [arm for arm in judged[0].arms if all(arm in case.arms for case in judged)]
-    scores = {arm: [_scores(case, arm) for case in judged] for arm in shared}
-    pool = np.concatenate([task for tasks in scores.values() for task in tasks])
-    thresholds = np.linspace(pool.min(), pool.max(), PROFILE)
-    return [_aggregate(arm, scores[arm], scores["nothing"], thresholds) for arm in shared]
-
-
-def _scores(case: Case, arm: str) -> Floats:
-    scale, _ = scale_of(case.outcomes)
-    return 1 + (areas(case.outcomes[arm]) - areas(case.outcomes["nothing"]).mean()) / scale
-
-
-def _aggregate(
-    arm: str, scores: Sequence[Floats], control: Sequence[Floats], thresholds: Floats
-) -> Aggregate:
-    def drawn() -> np.random.Generator:
-        return np.random.default_rng(0)
-
-    return Aggregate(
-        arm,
-        stratified_bootstrap(scores, interquartile_mean, generator=drawn(), resamples=2000),
-        stratified_bootstrap(scores, optimality_gap, generator=drawn(), resamples=2000),
-        None
-        if arm == "nothing"
-        else probability_of_improvement(scores, control, generator=drawn()),
-        thresholds,
-        performance_profile(scores, thresholds, generator=drawn()),
-    )
 
 
 # All of a folder.
@@ -343,7 +255,8 @@ def summarise(folder: Path) -> Summary:
         commands=[
             f"regrow study {shlex.quote(name)} --scale {shlex.quote(scale)} --out DIR"
             for name, scale in groups
-        ],
+        ]
+        + ["regrow report DIR"],
         versions=versions(rows),
     )
 

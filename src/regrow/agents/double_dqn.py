@@ -154,9 +154,7 @@ class DoubleDQN(OffPolicy):
         return DoubleDQNState(Learner.create(network, self._optimizer()), jnp.array(0))
 
     def _network(self, shape: tuple[int, ...], num_actions: int, key: Key) -> Network:
-        style = Style(
-            self.activation, self.layer_norm, self.spectral_norm, self.block, self.initialiser
-        )
+        style = Style(**{field.name: getattr(self, field.name) for field in fields(Style)})
         first = 0 if self.block == "dense" else 1
         match shape:
             case (height, width, depth):
@@ -229,10 +227,7 @@ class DoubleDQN(OffPolicy):
 
 
 # What widths and style say of a network.
-_WORDS = (
-    *("channels", "hidden", "depth", "activation"),
-    *("block", "layer_norm", "spectral_norm", "initialiser"),
-)
+_WORDS = ("channels", "hidden", "depth", *(field.name for field in fields(Style)))
 
 
 def _picked(values: Float[Array, "batch actions"], actions: Int[Array, " batch"]) -> Array:

@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from regrow.across import Aggregate, Proxy
 from regrow.cases import Case
 from regrow.report.palette import inks
 from regrow.statistics import Interval
 from regrow.summary import (
     BEFORE,
-    Aggregate,
     Curve,
     Gain,
-    Proxy,
+    Panel,
     Told,
-    curves,
     forks,
     gains,
+    panels,
     probes,
     whole,
 )
@@ -67,17 +67,22 @@ def overlaid(case: Case, arm: str) -> str:
 
 
 def learning_curves(cases: Sequence[Case], arms: Arms) -> Chart:
-    """A panel per condition."""
-    panels = [_curves_panel(case, arms) for case in cases]
+    """A panel per condition, or per arm where there are many."""
+    found = panels(cases)
+    drawn = [_curves_panel(panel, arms) for panel in found]
+    alone = {panel.curves[-1].arm for panel in found if panel.reach}
     return {
         "kind": "curves",
         "name": "Learning curves",
-        "choose": "condition",
-        "all": f"all {len(panels)}",
+        "choose": "arm" if alone else "condition",
+        "all": f"all {len(drawn)}",
         "start": None,
-        "axes": _axes(panels),
-        "legend": _legend(line["arm"] for panel in panels for line in panel["lines"]),
-        "panels": panels,
+        "axes": _axes(drawn),
+        # An arm that has a panel to itself need not be hidden.
+        "legend": _legend(
+            arms[curve.arm] for panel in found for curve in panel.curves if curve.arm not in alone
+        ),
+        "panels": drawn,
     }
 
 
@@ -90,8 +95,9 @@ def over_compute(cases: Sequence[Case], arms: Arms) -> Chart:
         if curve.arm != "again"
     ]
     panel = {
-        **_curves_panel(cases[0], arms),
+        **_curves_panel(panels(cases)[0], arms),
         "name": "all conditions",
+        "reach": None,
         "note": "",
         "events": [],
         "lines": lines,
@@ -115,15 +121,17 @@ def _legend(arms: Iterable[int]) -> list[int]:
     return sorted(set(arms))
 
 
-def _curves_panel(case: Case, arms: Arms) -> dict[str, Any]:
+def _curves_panel(panel: Panel, arms: Arms) -> dict[str, Any]:
+    case = panel.case
     return {
-        "name": case.label,
-        "note": case.verdict.claim if case.verdict else "",
+        "name": panel.name,
+        "note": case.verdict.claim if case.verdict and not panel.reach else "",
         "random": number(case.row.random_return),
+        "reach": numbers(panel.reach) if panel.reach else None,
         "fork": {axis: number(at) for axis, at in forks(case).items()},
-        "events": _events(case, arms),
+        "events": _events(panel, arms),
         "seeds": list(case.seeds),
-        "lines": [_line(curve, arms[curve.arm]) for curve in curves(case)],
+        "lines": [_line(curve, arms[curve.arm]) for curve in panel.curves],
     }
 
 
@@ -138,12 +146,12 @@ def _line(curve: Curve, arm: int) -> dict[str, Any]:
     }
 
 
-def _events(case: Case, arms: Arms) -> list[dict[str, int]]:
-    """What arms did later than at the fork."""
+def _events(panel: Panel, arms: Arms) -> list[dict[str, int]]:
+    """What the arms of a panel did later than at the fork."""
     return [
-        {"arm": arms[arm], "at": event.env_steps}
-        for arm, rows in case.arms.items()
-        for row in rows
+        {"arm": arms[curve.arm], "at": event.env_steps}
+        for curve in panel.curves
+        for row in panel.case.arms.get(curve.arm, ())
         for event in row.events
         if event.env_steps > row.fork_at
     ]
@@ -265,6 +273,7 @@ def profiles(found: Sequence[Aggregate], arms: Arms) -> Chart:
         for one in found
     ]
     panel = {"name": "share of runs above a score", "note": "", "random": None, "fork": {}}
+    panel |= {"reach": [0, 1], "events": [], "seeds": [], "lines": lines}
     return {
         "kind": "curves",
         "name": "Performance profile",
@@ -273,7 +282,7 @@ def profiles(found: Sequence[Aggregate], arms: Arms) -> Chart:
         "start": 0,
         "axes": [{"key": "score", "title": "score (nothing is 1)", "unit": "score"}],
         "legend": _legend(line["arm"] for line in lines),
-        "panels": [{**panel, "events": [], "seeds": [], "lines": lines}],
+        "panels": [panel],
     }
 
 

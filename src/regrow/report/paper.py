@@ -6,6 +6,7 @@ that a folder of studies has to show.
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -17,20 +18,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
+from regrow.across import Aggregate, Proxy
 from regrow.cases import Case
 from regrow.checkpoint import write_atomically
 from regrow.report.palette import COLOURS, inks
 from regrow.statistics import Interval
 from regrow.summary import (
     BEFORE,
-    Aggregate,
-    Curve,
-    Proxy,
+    Panel,
     Summary,
     Told,
-    curves,
     forks,
     gains,
+    panels,
+    reach_of,
     whole,
 )
 
@@ -40,7 +41,6 @@ DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
 WIDTH = 6.75  # inches: two columns of most proceedings
 LETTERS = 110  # across a figure
 ACROSS = 4  # panels in a row
-BANDS = 7  # with more arms, their bands hide each other
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.spines.top": False,
@@ -101,15 +101,20 @@ def _write(figure: Figure, path: Path, suffix: str, options: dict[str, Any]) -> 
 
 
 def learning_curves(cases: Sequence[Case], axis: str = "env_steps") -> Figure:
-    """A panel per condition: mean and 95% t interval over seeds of every arm, the fork dashed."""
-    figure, panels = _grid(len(cases), 1.5)
+    """A panel per condition, or per arm where there are many: mean and 95% t interval over seeds.
+
+    Dashed is the fork, dotted the return of the random policy.
+    """
+    held = panels(cases)
+    figure, places = _grid(len(held), 1.5)
     styles = _styles(cases)
-    for case, axes in zip_longest(cases, panels):
-        axes.set_visible(case is not None)
-        if case is not None:
-            _curves_on(axes, case, styles, axis)
-            axes.set_title(plain(case.label))
-    _legend(figure, styles)
+    for panel, axes in zip_longest(held, places):
+        axes.set_visible(panel is not None)
+        if panel is not None:
+            _curves_on(axes, panel, styles, axis)
+            axes.set_title(plain(textwrap.fill(panel.name, 28)))
+    if not any(panel.reach for panel in held):
+        _legend(figure, styles)
     figure.supxlabel(axis.replace("_", " "), fontsize=8)
     figure.supylabel("return", fontsize=8)
     return figure
@@ -129,7 +134,7 @@ def over_compute(cases: Sequence[Case]) -> Figure:
             over = curve.over[axis]
             axes.plot(over, curve.mean, dash, color=colour, linewidth=1.2)
             axes.fill_between(over, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
-        axes.set_ylim(*_within([curve for _, curve in held]))
+        axes.set_ylim(*_within(reach_of([curve for _, curve in held])))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.margins(x=0)
         axes.set_xlabel(titles[axis])
@@ -259,9 +264,9 @@ def _styles_of(names: Iterable[str]) -> dict[str, tuple[str, Dash]]:
     return {name: (COLOURS[ink.colour], DASHES[ink.round % 4]) for name, ink in inks(names).items()}
 
 
-def _grid(panels: int, height: float, *, share_x: bool = True) -> tuple[Figure, Any]:
-    across = min(max(panels, 1), ACROSS)
-    down = -(-max(panels, 1) // across)
+def _grid(count: int, height: float, *, share_x: bool = True) -> tuple[Figure, Any]:
+    across = min(max(count, 1), ACROSS)
+    down = -(-max(count, 1) // across)
     height *= 1.7 if across == 1 else 1.0
     figure = Figure(figsize=(WIDTH, 0.6 + height * down), layout="constrained")
     axes = figure.subplots(down, across, sharex=share_x and down == 1, squeeze=False)
@@ -273,25 +278,23 @@ def _rows(count: int) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _curves_on(axes: Axes, case: Case, styles: dict[str, tuple[str, Dash]], axis: str) -> None:
-    for curve in curves(case):
+def _curves_on(axes: Axes, panel: Panel, styles: dict[str, tuple[str, Dash]], axis: str) -> None:
+    for curve in panel.curves:
         colour, dash = (INK, "-") if curve.arm == BEFORE else styles[curve.arm]
         over = curve.over[axis]
         axes.plot(over, curve.mean, dash, color=colour, linewidth=1.2)
-        if len(case.arms) <= BANDS:
-            axes.fill_between(over, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
-    axes.axvline(forks(case)[axis], color=SOFT, linestyle="--", linewidth=0.8)
-    if math.isfinite(case.row.random_return):
-        axes.axhline(case.row.random_return, color=SOFT, linestyle=":", linewidth=0.8)
-    axes.set_ylim(*_within(curves(case)))
+        axes.fill_between(over, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+    axes.axvline(forks(panel.case)[axis], color=SOFT, linestyle="--", linewidth=0.8)
+    random_return = panel.case.row.random_return
+    if math.isfinite(random_return):
+        axes.axhline(random_return, color=SOFT, linestyle=":", linewidth=0.8)
+    axes.set_ylim(*_within(panel.reach or reach_of(panel.curves)))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.margins(x=0)
 
 
-def _within(held: Sequence[Curve]) -> tuple[float, float]:
-    """The range of the runs: bands of few seeds may leave it."""
-    low = min(float(curve.returns.min()) for curve in held)
-    high = max(float(curve.returns.max()) for curve in held)
+def _within(reach: tuple[float, float]) -> tuple[float, float]:
+    low, high = reach
     room = 0.04 * (high - low) or 0.5
     return low - room, high + room
 

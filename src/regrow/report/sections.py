@@ -196,7 +196,8 @@ def _figures(told: Told, arms: Arms) -> Iterable[tuple[str, Chart, str, str]]:
             charts.correlations(told.proxies),
             "Which probe at the fork predicts the gain",
             "Spearman's rank correlation of a probe at the fork with what injection gained in that "
-            "seed; 95% bootstrap intervals over conditions.",
+            "seed; 95% bootstrap intervals over conditions. Of so many probes some will correlate "
+            "by chance.",
         )
         yield (
             "scatter",

@@ -9,7 +9,8 @@ function drawCurves(panel, data, view, width) {
   const across = (arm) => arm.x[view.axis];
   const xs = extent(data.lines.flatMap(across));
   // The range is that of the runs, in both views: a band of few seeds may leave it, and is clipped.
-  const ys = extent([...shown.flatMap((arm) => arm.seeds.flat()), data.random], 0.04);
+  const runs = data.reach || shown.flatMap((arm) => arm.seeds.flat());
+  const ys = extent([...runs, data.random], 0.04);
   const { root, plot, x, y, box } = frame({
     width,
     height: Math.round(Math.min(340, Math.max(190, width * 0.55))),

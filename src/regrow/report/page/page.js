@@ -101,11 +101,14 @@ class Chart {
     const shown = this.shown();
     this.panels.classList.toggle("many", shown.length > 1);
     this.panels.replaceChildren();
-    for (const data of shown) {
-      const panel = html("div", { class: "panel", "aria-label": `${this.data.name}: ${data.name}` });
-      this.panels.append(titled(data, panel, shown.length > 1));
-      this.kind.draw(panel, data, this.view, Math.max(panel.clientWidth, 240));
-    }
+    // All are there before the first is drawn: how wide one is depends on how many there are.
+    const places = shown.map((data) =>
+      html("div", { class: "panel", "aria-label": `${this.data.name}: ${data.name}` }),
+    );
+    this.panels.append(...shown.map((data, i) => titled(data, places[i], shown.length > 1)));
+    shown.forEach((data, i) => {
+      this.kind.draw(places[i], data, this.view, Math.max(places[i].clientWidth, 240));
+    });
     this.fill();
   }
 

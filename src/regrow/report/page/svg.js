@@ -109,7 +109,7 @@ function frame({ width, height, xs, ys, titles = {}, written = {}, room = {}, gr
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "drawing", "aria-hidden": "true" });
   const lines = svg("g", { class: "grid" });
   const words = svg("g", { class: "words" });
-  for (const value of ticks(xs, Math.max(2, Math.floor((right - box.left) / 80)))) {
+  for (const value of ticks(xs, Math.max(3, Math.floor((right - box.left) / 80)))) {
     if (grid.includes("x")) {
       lines.append(svg("line", { x1: x(value), x2: x(value), y1: box.top, y2: bottom }));
     }

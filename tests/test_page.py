@@ -92,7 +92,8 @@ def test_verdicts_come_first(page):
     assert page.locator("main h2").first.inner_text() == "Verdicts"
     block = page.locator("main section").first.inner_text()
     assert "Is it general?" in block
-    assert "Claim 7" in block
+    assert "holds here" in block
+    assert "Claim 7: the effect is not uniform" in block
     assert "plasticity loss" in block
     assert page.locator("svg.spark").count() >= 8
 

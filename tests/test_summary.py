@@ -182,6 +182,7 @@ def test_a_study_is_told_as_it_was_planned(tmp_path):
     told = {"question": "Is it general?", "claims": [6, 7], "figure": "proxies"}
     (found,) = summarise(write_study(tmp_path, *groups, **told)).studies
     assert (found.question, list(found.claims)) == ("Is it general?", [6, 7])
+    assert list(found.decisions) == [7]  # 6 is the premise of every verdict
     assert [case.label for case in found.cases] == ["z", "b"]
     assert found.proxies
 

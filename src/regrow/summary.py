@@ -16,6 +16,7 @@ import numpy as np
 from regrow.across import Aggregate, Proxy, aggregates, proxies
 from regrow.cases import Case, cases, probes_of
 from regrow.checkpoint import read_json
+from regrow.decisions import Decision, decide
 from regrow.errors import RegrowError
 from regrow.rows import Row, plan_file, read_rows
 from regrow.statistics import Floats, Interval, mean_band
@@ -210,6 +211,7 @@ class Told(NamedTuple):
     scale: str
     question: str
     claims: Sequence[int]
+    decisions: Mapping[int, Decision]
     figure: str
     cases: list[Case]
     proxies: list[Proxy]
@@ -271,6 +273,7 @@ def _told(folder: Path, name: str, scale: str, cases: list[Case]) -> Told:
         scale,
         plan.question,
         plan.claims,
+        {claim: held for claim in plan.claims if (held := decide(claim, cases)) is not None},
         figure,
         cases,
         proxies(cases) if figure == "proxies" else [],

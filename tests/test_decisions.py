@@ -108,3 +108,18 @@ def test_injection_compares_well_unless_another_is_ahead():
 def test_what_is_not_judged_decides_nothing(claim):
     assert answer(claim, rows_of(seeds=1), rows_of(condition="other")) == OPEN
     assert decide(claim, []).answer == OPEN
+
+
+def test_where_nobody_learns_nothing_is_decided():
+    nobody = {"random_return": 1e3, "seeds": 8, "level": 10.0}
+    assert (
+        "nobody learns in ordinary"
+        in decide(
+            1, judged(turned("ordinary", 0.0, **nobody), turned("primed", 1.0, level=5.0))
+        ).reason
+    )
+    assert answer(2, rows_of(gain=4.0, **nobody)) == OPEN
+    assert answer(10, rows_of(gain=4.0, **nobody)) == OPEN
+    # Damage beyond recovery is no reason not to see it.
+    damaged = turned("primed", 1.0, level=2.0, random_return=1e3)
+    assert answer(1, turned("ordinary", 0.0), damaged) == HOLDS

@@ -3,8 +3,9 @@
 A rule is written down here, so before a study runs, and knows three answers: *holds here*, *does
 not hold here*, *not decided*. It asks whole 95% t intervals of paired differences over seeds, as
 shares of what they are compared with, to lie on one side of S, the smallest effect that matters
-(5%). Claims 3, 5, 6, 11 and 12 have none: they are an argument, what the tests of injection check,
-the premise of every verdict, and open questions.
+(5%), and to come from conditions in which somebody learns. Claims 3, 5, 6, 11 and 12 have none:
+they are an argument, what the tests of injection check, the premise of every verdict, and open
+questions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,7 @@ def decide(claim: int, cases: Sequence[Case]) -> Decision | None:
 def _early_updates_damage(cases: Sequence[Case]) -> Decision:
     """1: with the most early updates, the untreated agent does worse by more than S."""
     least, most = _ends(cases)
+    _learned(least)
     change = _beside(most, "nothing", least, "nothing")
     reason = f"untreated, {most.label}, it collects {percent(change)} beside {least.label}."
     return Decision(_worse(change, _smallest(cases)), reason)
@@ -61,6 +63,7 @@ def _resets_help(cases: Sequence[Case]) -> Decision:
     for case in cases:
         reset = next((arm for arm in case.arms if arm.startswith("reset")), None)
         require(reset is not None, f"{case.label} has no reset arm")
+        _learned(case)
         gains.append(gains_by_seed(case, str(reset)))
     seeds = min(map(len, gains))
     mean = np.mean([gain[:seeds] for gain in gains], axis=0)
@@ -71,8 +74,8 @@ def _resets_help(cases: Sequence[Case]) -> Decision:
 
 def _proxies_are_incomplete(cases: Sequence[Case]) -> Decision:
     """4: no probe's rank correlation with the gain reaches `COMPLETE`."""
-    found = proxies(cases)
-    require(len(found) > 0, "there are too few runs to correlate")
+    found = proxies([case for case in cases if _somebody_learns(case)])
+    require(len(found) > 0, "there are too few runs in which somebody learns")
     best = max(found, key=lambda proxy: _sizes(proxy.correlation)[0])
     low, high = _sizes(best.correlation)
     reach = max(_sizes(proxy.correlation)[1] for proxy in found)
@@ -100,7 +103,7 @@ def _pace(cases: Sequence[Case]) -> Decision:
     require(len(axes) > 0, "nothing was turned")
     answers, reasons = [], []
     for axis in axes:
-        least, most = _ends([case for case in cases if case.row.axis == axis])
+        least, most = map(_learned, _ends([case for case in cases if case.row.axis == axis]))
         higher, lower = (gains_by_seed(case, case.injection) for case in (most, least))
         seeds = min(len(higher), len(lower))
         change = paired_difference(higher[:seeds], lower[:seeds])
@@ -112,7 +115,7 @@ def _pace(cases: Sequence[Case]) -> Decision:
 
 def _late_injection_keeps_up(cases: Sequence[Case]) -> Decision:
     """9: in the end injection is not behind the wider network by more than S, for fewer FLOPs."""
-    small, wide = _ends(cases)
+    small, wide = map(_learned, _ends(cases))
     change = _beside(small, small.injection, wide, "nothing", final=True)
     spent, more = _flops(small, small.injection), _flops(wide, "nothing")
     cost = spent / more if more > 0 else float("nan")
@@ -130,7 +133,7 @@ def _late_injection_keeps_up(cases: Sequence[Case]) -> Decision:
 def _compares_well(cases: Sequence[Case]) -> Decision:
     """10: no other arm is ahead of injection by more than S."""
     answers, behind = [], []
-    for case in cases:
+    for case in map(_learned, cases):
         for arm in case.arms:
             if arm in ("nothing", "again", case.injection):
                 continue
@@ -170,6 +173,16 @@ def _better(change: Interval, smallest: float) -> str:
 
 def _smallest(cases: Sequence[Case]) -> float:
     return max(case.verdict.smallest_effect for case in cases if case.verdict)
+
+
+def _somebody_learns(case: Case) -> bool:
+    findings = case.verdict.findings if case.verdict else ()
+    return all(finding.code != "nobody_learns" for finding in findings)
+
+
+def _learned(case: Case) -> Case:
+    require(_somebody_learns(case), f"nobody learns in {case.label}")
+    return case
 
 
 def _ends(cases: Sequence[Case]) -> tuple[Case, Case]:

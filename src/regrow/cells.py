@@ -29,7 +29,7 @@ from regrow.plan import BINS, Arm, Diagnosis
 from regrow.probes.base import PartProbe, Probe
 from regrow.rules import Check, Rule, followed, next_check, recent_return, until_now
 from regrow.run import Run
-from regrow.statistics import learning_curve, realised_values
+from regrow.statistics import final_return, learning_curve, realised_values
 from regrow.types import Log, Report
 
 
@@ -228,6 +228,11 @@ def _curve(log: Log, bins: int, *, before: float = float("nan")) -> list[float]:
 def mean_return(log: Log) -> float:
     """The mean return of the episodes in a log."""
     return _curve(log, 1)[0]
+
+
+def final_mean(log: Log) -> float:
+    """What an arm with this log after the fork has for its `final`."""
+    return final_return(_curve(log, BINS))
 
 
 def every_probe(*, costly: bool = False) -> dict[str, Probe]:

@@ -27,6 +27,7 @@ from regrow.families import make_all
 from regrow.learner import Knob, Learner
 from regrow.network import Network, mlp
 from regrow.optimizer import Optimizer
+from regrow.style import Style
 from regrow.types import ActionSpace, Continuous, Key, Scalar, Transition
 
 LOG_STD_MIN, LOG_STD_MAX = -10.0, 2.0
@@ -112,8 +113,8 @@ class SAC(OffPolicy):
         )
 
     def _network(self, inputs: int, outputs: int, key: Key) -> Network:
-        hidden = (self.hidden, self.hidden)
-        return mlp(inputs, hidden, outputs, layer_norm=self.layer_norm, init="orthogonal", key=key)
+        style = Style(layer_norm=self.layer_norm, initialiser="orthogonal")
+        return mlp(inputs, (self.hidden, self.hidden), outputs, style, key=key)
 
     def act(
         self, state: SACState, obs: Shaped[Array, "*obs"], env_steps: Int[Array, ""], key: Key

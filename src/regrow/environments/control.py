@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from regrow.environments.base import HostEnvironment, HostStep, Simulator
+from regrow.environments.base import HostEnvironment, HostStep, Simulator, needed
 from regrow.errors import RegrowError, require, unknown
 from regrow.types import Continuous
 
@@ -190,13 +190,8 @@ class _Suite(Simulator):
 
 def _loaded(task: str) -> Any:
     """The suite's environment of that name."""
-    try:
-        with _silence():
-            from dm_control import suite
-    except ImportError as error:
-        raise RegrowError(
-            f"control/{task} needs dm_control: pip install 'regrow[control]' ({error})"
-        ) from error
+    with _silence():
+        suite = needed("dm_control.suite", "dm_control", f"control/{task}")
     domain, _, name = task.partition("-")
     if (domain, name) not in suite.ALL_TASKS:
         raise unknown("task of control", task, ("-".join(pair) for pair in suite.ALL_TASKS))

@@ -164,10 +164,9 @@ SAC: Mapping[Scale, Setting] = {
         make(
             "agents",
             "sac(hidden=64, batch_size=64, learn_start=1_000, replay_capacity=20_000, "
-            "replay_ratio=8)",
+            "replay_ratio=16)",
         ),
         make("environments", "control/cartpole-swingup(action_repeat=8)"),
-        seeds=3,
         fork_at=5_000,
         horizon=15_000,
     ),

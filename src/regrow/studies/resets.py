@@ -15,7 +15,6 @@ TASKS: Mapping[Scale, tuple[str, ...]] = {
     "smoke": ("toy/reach",),
     "laptop": (
         "control/cartpole-swingup(action_repeat=8)",
-        "control/ball_in_cup-catch(action_repeat=4)",
         "control/finger-spin(action_repeat=2)",
     ),
     "paper": tuple(f"control/{task}" for task in DMC),
@@ -23,7 +22,7 @@ TASKS: Mapping[Scale, tuple[str, ...]] = {
 # (replay ratios, env steps between two resets)
 RESETS: Mapping[Scale, tuple[tuple[float, ...], int]] = {
     "smoke": ((1.0,), 200),
-    "laptop": ((8.0,), 5_000),
+    "laptop": ((16.0,), 5_000),
     "paper": ((1.0, 32.0), 200_000),
 }
 

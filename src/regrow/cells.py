@@ -282,7 +282,7 @@ class Fork(NamedTuple):
 
 def outcomes_of(plan: Diagnosis, folder: Path) -> list[Outcome]:
     """The outcomes of all arms and seeds of a diagnosis that is done."""
-    return [_outcome(cell.result(folder)) for cell, needs in cells(plan) if needs is not None]
+    return [outcome_of(cell, folder) for cell, needs in cells(plan) if needs is not None]
 
 
 def forks_of(plan: Diagnosis, folder: Path) -> list[Fork]:
@@ -301,7 +301,9 @@ def fork_of(seed: int, folder: Path) -> dict[str, Any]:
         raise damaged(path, "it is no cell's result") from error
 
 
-def _outcome(path: Path) -> Outcome:
+def outcome_of(cell: Cell, folder: Path) -> Outcome:
+    """What an arm's cell wrote; `RegrowError` where that is damaged."""
+    path = cell.result(folder)
     content = read_json(path)
     try:
         sequences = {name: tuple(content[name]) for name in ("curve", "predicted")}

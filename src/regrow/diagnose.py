@@ -26,11 +26,15 @@ RANDOM_STEPS = 10_000
 
 
 class Task(NamedTuple):
-    """A cell to run and the cells that must be done before it."""
+    """A cell to run and the cells that must be done before it.
+
+    Tasks of one `program` compile the same: it is well to let one of them go ahead.
+    """
 
     name: str
     needs: tuple[str, ...]
     work: Callable[[Report], None]
+    program: str = ""
 
 
 @runtime_checkable

@@ -21,7 +21,7 @@ FLOORS = [
     },
     {
         *("rows", "results", "train", "studies", "shared", "study", "watch"),
-        *("cases", "across", "summary", "published"),
+        *("cases", "across", "decisions", "summary", "published"),
     },
     {"report"},
     {"execution", "adapters", "export"},
@@ -39,7 +39,7 @@ SEQUENCES = [
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
     ("rows", "results", "train"),
     ("rows", "results", "studies", "shared", "study", "watch"),
-    ("rows", "cases", "across", "summary"),
+    ("rows", "cases", "across", "decisions", "summary"),
     ("cli_studies", "cli"),
 ]
 

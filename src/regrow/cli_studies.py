@@ -253,7 +253,7 @@ def _opened(page: Path) -> bool:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from regrow.export import to_parquet, to_tensorboard, to_wandb
+    from regrow.export import copy_plans, to_parquet, to_tensorboard, to_wandb
     from regrow.rows import read_rows
 
     if options.to not in SINKS:
@@ -265,4 +265,6 @@ def _export(options: argparse.Namespace) -> None:
     into: Path = options.into or options.folder / options.to
     writers = {"tensorboard": to_tensorboard, "wandb": to_wandb, "parquet": to_parquet}
     writers[options.to](rows, into)
+    if options.to == "parquet":
+        copy_plans(options.folder, into)
     print(f"{len(rows)} rows; written to {shown(into)}")

@@ -12,7 +12,7 @@ import scipy.stats
 from trees import bit_equal, distance
 
 from regrow.agents import SAC
-from regrow.agents.sac import policy
+from regrow.agents.soft.base import policy
 from regrow.checkpoint import load, save
 from regrow.environments import Reach
 from regrow.environments.base import Step

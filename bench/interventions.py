@@ -10,17 +10,13 @@ frozen heads folded into one wider head.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 
-from regrow.execution.local import one_core
+from setting import MACHINE, on_one_core, versions
 
-one_core()
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
+on_one_core()
 
 import jax
 import jax.numpy as jnp
@@ -145,8 +141,7 @@ def main() -> None:
     for count in (1, 2, 4, 8):
         folds[count] = heads(count, turns)
         print(f"  {count} injections: {folds[count]}")
-    machine = f"{platform.machine()}, one core of {os.cpu_count()}"
-    print(json.dumps({"cost": costs, "heads": folds, "machine": machine, "jax": jax.__version__}))
+    print(json.dumps({"cost": costs, "heads": folds, "machine": MACHINE, **versions(jax)}))
 
 
 if __name__ == "__main__":

@@ -10,17 +10,13 @@ as plain DQN too, which is the same work, and as Double DQN beside it.
 import argparse
 import functools
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 
-from regrow.execution.local import one_core
+from setting import MACHINE, on_one_core, versions
 
-one_core()
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
+on_one_core()
 
 import gymnasium
 import jax
@@ -197,12 +193,8 @@ def main() -> None:
         "ratio_dqn": ratio(rates, "dqn"),
         "ratio_double_dqn": ratio(rates, "double_dqn"),
         "microseconds_per_round": {name: round(value) for name, value in pieces.items()},
-        "machine": f"{platform.machine()}, one core of {os.cpu_count()}",
-        "versions": {
-            "jax": jax.__version__,
-            "torch": torch.__version__,
-            "stable_baselines3": stable_baselines3.__version__,
-        },
+        "machine": MACHINE,
+        "versions": versions(jax, torch, stable_baselines3),
     }
     print(json.dumps(result, indent=2))
 

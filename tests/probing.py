@@ -14,6 +14,7 @@ from regrow.learner import Learner
 from regrow.network import Network, convolutional, mlp
 from regrow.optimizer import Optimizer
 from regrow.probes.base import Past, View
+from regrow.style import Style
 from regrow.types import Transition
 
 KEY = jax.random.key(2)
@@ -175,9 +176,9 @@ def small(kind: str, *, layer_norm: bool = False, seed: int = 0, count: int = 12
     """(a network small enough for its Hessian, inputs)."""
     key, drawing = jax.random.split(jax.random.key(seed))
     if kind == "mlp":
-        network = mlp(3, (6, 5), 2, layer_norm=layer_norm, key=key)
+        network = mlp(3, (6, 5), 2, Style(layer_norm=layer_norm), key=key)
         return network, jax.random.normal(drawing, (count, 3))
-    network = convolutional((4, 5, 2), 3, 5, 2, layer_norm=layer_norm, key=key)
+    network = convolutional((4, 5, 2), 3, 5, 2, Style(layer_norm=layer_norm), key=key)
     return network, jax.random.normal(drawing, (count, 4, 5, 2))
 
 

@@ -15,8 +15,8 @@ from trees import bit_equal
 from regrow.agents import DoubleDQN
 from regrow.cells import Cell, cells, forks_of, outcomes_of, run_cell
 from regrow.checkpoint import load
-from regrow.diagnose import diagnose, in_order, tasks
-from regrow.environments import ActionReward, Breakout, MatchingReward
+from regrow.diagnose import diagnose, in_order, random_return, tasks
+from regrow.environments import ActionReward, Breakout, MatchingReward, SwitchedGames
 from regrow.errors import RegrowError
 from regrow.interventions import Deaden, FitNoise, Inject
 from regrow.plan import Arm, Diagnosis, arms_at_every_split
@@ -301,6 +301,16 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
     verdict = diagnose(dataclasses.replace(PLAN, arms=arms), execute=in_order)
     assert verdict.claim in ("plasticity loss", "no plasticity loss", "inconclusive")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_where_the_task_changes_the_random_policy_plays_what_the_arms_end_in(num_envs):
+    """By chance nothing is earned in Freeway, and something in Space Invaders."""
+    agent = dataclasses.replace(AGENT, num_envs=num_envs, replay_ratio=1 / 4)
+    lengths = {"seeds": 2, "fork_at": 400 * num_envs, "horizon": 400 * num_envs}
+    for games, earns in (("space_invaders freeway", False), ("freeway space_invaders", True)):
+        environment = SwitchedGames(games=games, period=400)
+        assert (random_return(Diagnosis(agent, environment, **lengths)) > 0) == earns
 
 
 @pytest.mark.parametrize("layer", [0, 1])

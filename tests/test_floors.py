@@ -10,28 +10,37 @@ from regrow.families import members
 
 ROOT = Path(regrow.__file__).parent
 FLOORS = [
-    {"errors", "types", "families", "streams", "statistics"},
+    {"errors", "types", "families", "streams", "statistics", "aggregates", "claims"},
     {"adam", "product", "initialisers", "activations", "layers", "blocks", "style", "network"},
     {"optimizer", "learner", "units", "widen"},
     {"replay", "environments", "agents", "gradients", "interventions", "probes", "triggers"},
     {"loop", "hosted", "run", "checkpoint"},
-    {"subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"},
-    {"results", "train", "studies"},
+    {
+        *("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
+        "compute",
+    },
+    {
+        *("rows", "results", "train", "studies", "shared", "study", "watch"),
+        *("cases", "across", "summary", "published"),
+    },
     {"report"},
-    {"execution", "adapters"},
-    {"cli"},
+    {"execution", "adapters", "export"},
+    {"cli_studies", "cli"},
 ]
-FAMILIES = {"environments", "agents", "gradients", "interventions", "probes"}
+FAMILIES = {"environments", "agents", "gradients", "interventions", "probes", "studies"}
 # Within a floor, files that are one chapter each may build on the one before.
 SEQUENCES = [
     ("errors", "types", "streams"),
     ("errors", "families"),
-    ("errors", "statistics"),
+    ("errors", "statistics", "aggregates"),
     ("product", "initialisers", "activations", "layers", "blocks", "style", "network"),
     ("optimizer", "learner", "units", "widen"),
     ("loop", "hosted", "run", "checkpoint"),
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
-    ("results", "train"),
+    ("rows", "results", "train"),
+    ("rows", "results", "studies", "shared", "study", "watch"),
+    ("rows", "cases", "across", "summary"),
+    ("cli_studies", "cli"),
 ]
 
 

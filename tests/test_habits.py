@@ -15,6 +15,7 @@ from regrow.environments import Breakout
 from regrow.errors import RegrowError
 from regrow.interventions import (
     ContinualBackprop,
+    Deaden,
     FitNoise,
     Inject,
     Redo,
@@ -99,7 +100,8 @@ class Silences:
                 self.silence[unit] = 0
         self.updates += 1
         if self.updates % self.rule.period == 0:
-            self.threshold = [self.revised(*each) for each in zip(self.threshold, self.ended)]  # noqa: B905
+            pairs = zip(self.threshold, self.ended, strict=True)
+            self.threshold = [self.revised(*pair) for pair in pairs]
             self.ended = [[] for _ in self.ended]
         return goes
 
@@ -132,7 +134,9 @@ def test_rules_in_numpy(rule, reference, updates):
     for i in range(updates):
         images = (rng.normal(size=(3, 6, 6, 3)) * rng.uniform(0, 2)).astype(np.float32)
         noise = rng.normal(size=3) + 0.3  # biases drift down, weights wander
-        gradient = jax.tree.map(lambda x: jnp.full_like(x, noise[x.ndim % 3]), learner.network)  # noqa: B023
+        gradient = jax.tree.map(
+            lambda x, noise=noise: jnp.full_like(x, noise[x.ndim % 3]), learner.network
+        )
         updated, learner = step(learner, gradient, jnp.asarray(images), jax.random.key(i))
         network = updated.network
         above = [np.abs(np.asarray(layer.weight)).mean(axis=-1) for layer in network.layers[1:]]
@@ -264,6 +268,7 @@ def test_every_update_of_a_run_counts_and_those_of_others_do_not(habitual):
         (Inject(optimizer="reset_all"), True),
         (Reset("everything"), True),
         (Redo(tau=0.5), True),
+        (Deaden(), True),
         (ResetOptimizer(), False),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from trees import bit_equal
 
 from regrow.errors import RegrowError
-from regrow.interventions import HareTortoise
+from regrow.interventions import Deaden, HareTortoise
 from regrow.learner import Learner
 from regrow.network import convolutional
 from regrow.optimizer import Optimizer
@@ -52,6 +52,14 @@ def test_it_begins_anew_where_layers_are_replaced():
     replaced = moved.with_network(fresh, fresh, fresh="reset")
     assert bit_equal(replaced.habits[0].memory.parts, fresh.parts())
     assert int(replaced.habits[0].memory.since) == 0
+
+
+def test_it_does_not_wake_units_that_were_killed():
+    learner = Learner.create(CONV, Optimizer()).with_habit(HareTortoise(period=1))
+    moved = learner.descend(noise(learner, 0)).tended(IMAGES, KEY)
+    killed = Deaden(layer=1).change(moved, KEY)
+    after = killed.tended(IMAGES, KEY).network
+    assert not np.asarray(after.features(IMAGES)[2]).any()
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ import pytest
 from trees import bit_equal, distance
 
 from regrow.errors import RegrowError
+from regrow.families import make
 from regrow.learner import Learner, learners, map_learners
 from regrow.network import mlp
 from regrow.optimizer import Optimizer
+from regrow.types import Discrete
 
 KEY = jax.random.key(3)
 
@@ -53,16 +55,32 @@ def test_adam_in_numpy():
     np.testing.assert_allclose(made.network.layers[0].weight, theta, rtol=1e-5)
 
 
-def test_centred_rmsprop_in_numpy():
-    """Epsilon outside the root, as in the PyTorch optimizer that MinAtar's DQN uses."""
-    made = learner(Optimizer("rmsprop", 1e-2, epsilon=0.01, decay=0.95))
+@pytest.mark.parametrize("in_root", [False, True])
+def test_centred_rmsprop_in_numpy(in_root):
+    """Epsilon outside the root, as in PyTorch, which MinAtar's DQN uses, or within it."""
+    options = {"epsilon": 0.01, "decay": 0.95, "epsilon_in_root": in_root}
+    made = learner(Optimizer("rmsprop", 1e-2, **options))
     theta = np.asarray(made.network.layers[0].weight, np.float64)
     mean, square = 0.0, 0.0
     for g in (1.0, -2.0, 0.5):
         mean, square = 0.95 * mean + 0.05 * g, 0.95 * square + 0.05 * g * g
-        theta -= 1e-2 * g / (np.sqrt(square - mean**2) + 0.01)
+        variance = square - mean**2
+        theta -= 1e-2 * g / (np.sqrt(variance + 0.01) if in_root else np.sqrt(variance) + 0.01)
         made = made.descend(ones_like(made, g))
     np.testing.assert_allclose(made.network.layers[0].weight, theta, rtol=1e-5)
+
+
+def test_what_double_dqn_steps_by_with_the_settings_of_dqn_zoo():
+    agent = make("agents", "double_dqn:atari_paper")
+    made = agent.init((36, 36, 1), np.dtype(np.uint8), Discrete(3), KEY).q
+    before = [np.asarray(layer.weight, np.float64) for layer in made.network.layers]
+    mean, square, moved = 0.0, 0.0, 0.0
+    for g in (0.01, -0.02, 0.005):  # of a size that epsilon matters for
+        mean, square = 0.95 * mean + 0.05 * g, 0.95 * square + 0.05 * g * g
+        moved -= 0.00025 * g / np.sqrt(square - mean**2 + 0.01 / 32**2)
+        made = made.descend(ones_like(made, g))
+    for layer, first in zip(made.network.layers, before, strict=True):
+        np.testing.assert_allclose(layer.weight, first + moved, rtol=0, atol=1e-7)
 
 
 def test_a_reset_takes_the_step_count_with_the_moments():

@@ -14,6 +14,7 @@ from regrow.layers import Conv, Dense
 from regrow.learner import Learner
 from regrow.network import Network, convolutional, mlp
 from regrow.optimizer import Optimizer
+from regrow.style import Style
 
 KEY = jax.random.key(7)
 
@@ -22,11 +23,11 @@ def built(kind: str, layer_norm: bool, seed: int = 0) -> tuple[Network, jax.Arra
     """(a network, a batch of 16 observations for it)."""
     key, inputs = jax.random.split(jax.random.key(seed))
     if kind == "mlp":
-        network = mlp(5, (16, 12), 3, layer_norm=layer_norm, key=key)
+        network = mlp(5, (16, 12), 3, Style(layer_norm=layer_norm), key=key)
         return network, jax.random.normal(inputs, (16, 5))
-    options = {"layer_norm": layer_norm, **STYLES.get(kind, {})}
-    hidden = (16, 16) if "block" in options else 16
-    network = convolutional((6, 7, 2), 4, hidden, 3, **options, key=key)
+    style = Style(**{"layer_norm": layer_norm, **STYLES.get(kind, {})})
+    hidden = 16 if style.block == "dense" else (16, 16)
+    network = convolutional((6, 7, 2), 4, hidden, 3, style, key=key)
     return network, jax.random.bernoulli(inputs, 0.3, (16, 6, 7, 2))
 
 
@@ -35,7 +36,7 @@ STYLES = {
     "fourier": {"activation": "fourier"},
     "simba": {"block": "simba"},
     "bro": {"block": "bro", "activation": "tanh"},
-    "spectral": {"spectral_norm": True, "init": "orthogonal"},
+    "spectral": {"spectral_norm": True, "initialiser": "orthogonal"},
 }
 
 

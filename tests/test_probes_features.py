@@ -25,6 +25,7 @@ from regrow.probes import (
     WeightMagnitude,
     WeightNorm,
 )
+from regrow.style import Style
 
 
 @pytest.fixture(scope="module", params=["mlp", "conv"])
@@ -111,7 +112,7 @@ def test_another_architecture_is_no_past():
     network, x = small("mlp", count=32)
     probes = (WeightChange(), DistanceFromInit(), DeadOverlap(tau=0.5))
     others = (mlp(3, (6, 7), 2, key=KEY), mlp(3, (6, 5, 5), 2, key=KEY), mlp(3, (6,), 2, key=KEY))
-    for other in (*others, mlp(3, (6, 5), 2, layer_norm=True, key=KEY)):
+    for other in (*others, mlp(3, (6, 5), 2, Style(layer_norm=True), key=KEY)):
         assert np.isnan(values(probes, learns(network), x, before=learns(other))).all()
     # A network that was injected, even at another split, has the architecture that it had.
     injected = learns(network.inject(KEY, split=0))

@@ -34,6 +34,7 @@ from regrow.probes import (
     FeatureNorm,
     GradientDormancy,
 )
+from regrow.style import Style
 
 
 @KINDS
@@ -75,7 +76,7 @@ def test_dead_by_firing(case, part):
 
 
 def test_a_unit_of_two_features_is_dead_where_both_are_zero():
-    network = mlp(3, (8, 8), 2, activation="crelu", key=KEY)  # four units a layer
+    network = mlp(3, (8, 8), 2, Style(activation="crelu"), key=KEY)  # four units a layer
     network = eqx.tree_at(
         lambda n: n.layers[0].weight, network, network.layers[0].weight.at[:, 0].set(0.0)
     )
@@ -89,7 +90,7 @@ def test_a_unit_of_two_features_is_dead_where_both_are_zero():
 
 
 def test_the_units_of_a_block_are_the_stream_after_it():
-    network = mlp(3, (6, 6, 6), 2, block="bro", key=KEY)
+    network = mlp(3, (6, 6, 6), 2, Style(block="bro"), key=KEY)
     learner, x = learns(network), jax.random.normal(KEY, (20, 3))
     streams = [np.abs(np.asarray(h)) for h in network.features(x)[2:4]]
     quiet = [h.mean(axis=0) <= 0.9 * h.mean() for h in streams]
@@ -165,13 +166,19 @@ def test_gradient_dormancy(kind):
     network = killed(network, 1, [0, 3])
     reference = Reference(network)
     _, of_z = reference.backward(x, pull(reference(x), rewards(x)))
-    score = {part: np.abs(of_units(dz)).mean(axis=0) for part, dz in zip(PARTS, of_z, strict=False)}
-    cases = [(part, tau) for part in PARTS for tau in (0.0, 0.6, 0.9)]
-    expected = [np.mean(score[part] / score[part].mean() <= tau) for part, tau in cases]
-    probes = [GradientDormancy(part, tau=tau) for part, tau in cases]
-    found = dict(zip(cases, values(probes, learns(network), x), strict=True))
-    assert list(found.values()) == pytest.approx(expected)
+    found = check_gradient_dormancy(network, x, of_z[:2], (0.0, 0.6, 0.9))
     assert found["head", 0.0] >= 0.39  # two of five were killed
+
+
+def check_gradient_dormancy(network, x, of_z, taus) -> dict[tuple[str, float], float]:
+    """The probe by part and τ, as the gradients for every z of each part's layer have it."""
+    scores = [np.abs(of_units(np.asarray(dz, np.float64))).mean(axis=0) for dz in of_z]
+    cases = [(part, tau) for part in PARTS for tau in taus]
+    expected = [np.mean(score / score.mean() <= tau) for score in scores for tau in taus]
+    probes = [GradientDormancy(part, tau=tau) for part, tau in cases]
+    found = values(probes, learns(network), x)
+    assert found == pytest.approx(expected)
+    return dict(zip(cases, found, strict=True))
 
 
 def test_the_gradient_of_a_unit_is_no_sum_over_positions_or_transitions():
@@ -222,13 +229,5 @@ def test_gradient_dormancy_looks_behind_layer_normalisation(kind):
 
     zeros = [jnp.zeros(made.shape[1:]) for made in network.features(x)[1:-1]]
     of_z = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, 0, 0)))(zeros, x, goals)
-    score = {
-        part: np.abs(of_units(np.asarray(dz, np.float64))).mean(axis=0)
-        for part, dz in zip(PARTS, of_z, strict=True)
-    }
-    cases = [(part, tau) for part in PARTS for tau in (0.0, 0.5, 0.9)]
-    expected = [np.mean(score[part] / score[part].mean() <= tau) for part, tau in cases]
-    probes = [GradientDormancy(part, tau=tau) for part, tau in cases]
-    found = dict(zip(cases, values(probes, learns(network), x), strict=True))
-    assert list(found.values()) == pytest.approx(expected)
+    found = check_gradient_dormancy(network, x, of_z, (0.0, 0.5, 0.9))
     assert found["head", 0.0] >= 0.19  # one of five was killed

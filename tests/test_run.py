@@ -1,5 +1,7 @@
 """The loop: exact to save, to load and to fork; honest about ends of episodes."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -177,3 +179,36 @@ def test_the_random_policy_is_measured():
     returns = log.episode_return[log.terminated]
     assert len(returns) > 100
     assert 0.2 < returns.mean() < 0.7
+
+
+SIDE_BY_SIDE = dataclasses.replace(SMALL, num_envs=3, replay_ratio=0.5)
+
+
+def test_environments_side_by_side_take_turns():
+    """A round is a step of each that gives whole updates: 6 env steps and 3 of them here."""
+    assert (SIDE_BY_SIDE.env_steps_per_round, SIDE_BY_SIDE.updates_per_round) == (6, 3)
+    run, log = Run.start(SIDE_BY_SIDE, TimeLimitReward(), seed=0).advance(120)
+    assert (run.env_steps, int(run.state.updates)) == (120, (120 - 42) // 2)
+    assert run.state.observation.shape[0] == run.state.episode_return.shape[0] == 3
+    one = Run.start(SMALL, TimeLimitReward(), seed=0).advance(40)[1]
+    for own in log.by_environment(3):
+        np.testing.assert_array_equal(own.truncated, one.truncated)
+        np.testing.assert_array_equal(own.episode_return, one.episode_return)
+
+
+def test_side_by_side_each_environment_is_in_an_episode_of_its_own():
+    run, log = Run.start(SIDE_BY_SIDE, Breakout(), seed=0).advance(240)
+    held = run.state.replay.first(240)
+    np.testing.assert_array_equal(held.reward, log.reward)
+    goes_on = (np.asarray(held.obs_t[:-3]) == np.asarray(held.obs_tm1[3:])).all(axis=(1, 2, 3))
+    np.testing.assert_array_equal(goes_on, ~(log.terminated | log.truncated)[:-3])
+    assert not bit_equal(held.obs_tm1[:-1:3], held.obs_tm1[1::3])
+
+
+def test_side_by_side_it_is_saved_forked_and_cut_in_pieces_alike(tmp_path):
+    one, _ = Run.start(SIDE_BY_SIDE, Breakout(), seed=0).advance(90)
+    pieces = Run.start(SIDE_BY_SIDE, Breakout(), seed=0)
+    for steps in (12, 48, 30):
+        save(pieces, tmp_path / "run.ckpt")
+        pieces, _ = load(tmp_path / "run.ckpt").fork().advance(steps)
+    assert bit_equal(one.state, pieces.state)

@@ -23,11 +23,13 @@ from regrow.learner import learners
 from regrow.network import Network, mlp
 from regrow.probes import DeadOverlap, PolicyChurn
 from regrow.run import Run, random_policy
+from regrow.style import Style
 from regrow.types import Continuous, Discrete, Transition
 
 KEY = jax.random.key(5)
 AGENT = SAC(hidden=8, batch_size=16, discount=0.9, initial_temperature=0.3, target_entropy=-1.0)
 SEEN, SIZE, COUNT = 4, 2, 32
+ORTHOGONAL = Style(initialiser="orthogonal")
 CRITICS = ("critic", "critic_2")
 SMALL = {"hidden": 32, "learn_start": 200, "replay_capacity": 4_000, "batch_size": 64}
 QUICK = {**SMALL, "learning_rate": 3e-3, "target_rate": 0.02}
@@ -36,9 +38,7 @@ QUICK = {**SMALL, "learning_rate": 3e-3, "target_rate": 0.02}
 def started(agent: SAC = AGENT):
     """A state whose targets are not its critics."""
     state = agent.init((SEEN,), np.dtype(np.float32), Continuous(SIZE), KEY)
-    others = [
-        mlp(SEEN + SIZE, (8, 8), 1, init="orthogonal", key=k) for k in jax.random.split(KEY, 2)
-    ]
+    others = [mlp(SEEN + SIZE, (8, 8), 1, ORTHOGONAL, key=k) for k in jax.random.split(KEY, 2)]
     return eqx.tree_at(lambda s: (s.critic.target, s.critic_2.target), state, tuple(others))
 
 
@@ -151,7 +151,7 @@ def test_the_gradient_of_the_temperature():
 
 
 def with_output(mean: float, raw: float) -> Network:
-    network = mlp(1, (4,), 2, init="orthogonal", key=KEY)
+    network = mlp(1, (4,), 2, ORTHOGONAL, key=KEY)
     last = network.layers[-1]
     still = (jnp.zeros_like(last.weight), jnp.array([mean, raw], jnp.float32))
     return eqx.tree_at(lambda n: (n.layers[-1].weight, n.layers[-1].bias), network, still)

@@ -5,19 +5,20 @@ its own, on the keys and actions that the wrapped one had inside a compiled loop
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from refusals import refused_in_a_line
+from replaying import STEPS, at, check_step, compiled, play, played
 from trees import bit_equal
 
 from regrow.agents import DoubleDQN
 from regrow.checkpoint import load, save
 from regrow.environments import (
-    Asterix,
     Breakout,
     Freeway,
     PermutedObservations,
@@ -30,7 +31,6 @@ from regrow.errors import RegrowError
 from regrow.families import describe, make
 from regrow.run import Run, random_policy
 
-STEPS = 3_000
 SMALL = DoubleDQN(hidden=16, channels=4, learn_start=40, replay_capacity=300, target_period=5)
 SHIFTING = [
     PermutedObservations(period=150),
@@ -38,60 +38,6 @@ SHIFTING = [
     SwitchedGames(games="breakout asterix", period=150),
 ]
 named = pytest.mark.parametrize("env", SHIFTING, ids=lambda env: type(env).__name__)
-
-
-class Record(NamedTuple):
-    """What one env step was, gave and left; with a leading axis, of many steps."""
-
-    action: Any
-    state: Any  # before the step
-    seen: Any  # the observation before the step
-    step: Step
-
-
-class Keys(NamedTuple):
-    step: Any
-    reset: Any
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def played(env: Environment, steps: int, key: Any) -> tuple[Any, Record, Keys]:
-    """(the first key, random play as the loop plays it, its keys)."""
-    first, act, on, again = jax.random.split(key, 4)
-    actions = jax.random.randint(act, (steps,), 0, env.num_actions)
-    keys = Keys(jax.random.split(on, steps), jax.random.split(again, steps))
-
-    def body(carry: Any, given: Any) -> Any:
-        state, seen = carry
-        action, keys = given
-        after, step = env.step(state, action, keys.step)
-        fresh = env.restart(after, keys.reset)
-        ended = step.terminated | step.truncated
-        carry = jax.tree.map(partial(jnp.where, ended), fresh, (after, step.observation))
-        return carry, Record(action, state, seen, step)
-
-    _, record = jax.lax.scan(body, env.reset(first), (actions, keys))
-    return first, record, keys
-
-
-def play(env: Environment, steps: int = STEPS, key: int = 0) -> tuple[Any, Record, Keys]:
-    first, record, keys = played(env, steps, jax.random.key(key))
-    keys = Keys(*(list(ks) for ks in keys))
-    return first, jax.tree.map(np.asarray, record), keys
-
-
-def compiled(game: Environment) -> tuple[Any, Any]:
-    return jax.jit(game.reset), jax.jit(game.step)
-
-
-def at(record: Any, t: int) -> Any:
-    return jax.tree.map(lambda leaf: leaf[t], record)
-
-
-def check_step(mine: Step, theirs: Step) -> None:
-    for a, b in zip(mine, theirs, strict=True):
-        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
-        assert np.asarray(a).dtype == np.asarray(b).dtype
 
 
 def check_orders(orders: np.ndarray, period: int) -> None:
@@ -249,73 +195,6 @@ def test_orders_follow_from_the_seed_alone_and_differ_from_phase_to_phase():
 
 
 # -------------------------------------------------------------------------------------------------
-# Switched games
-# -------------------------------------------------------------------------------------------------
-
-REFERENCE = ("noop", "left", "up", "right", "down", "fire")
-
-
-@pytest.mark.parametrize(
-    ("games", "period"),
-    [("breakout asterix freeway space_invaders", 333), ("seaquest breakout(sticky_actions=0)", 41)],
-    ids=["four", "two"],
-)
-def test_switched_games_are_the_games_in_turn(games, period):
-    env = SwitchedGames(games=games, period=period)
-    plain = [make("environments", f"minatar/{name}") for name in games.split()]
-    channels = max(len(game.channels) for game in plain)
-    assert env.observation_shape == (10, 10, channels)
-    assert env.num_actions == 6
-    first, record, keys = play(env)
-
-    def padded(observation: Any) -> np.ndarray:
-        full = np.zeros((10, 10, channels), bool)
-        full[:, :, : observation.shape[2]] = observation
-        return full
-
-    functions = [compiled(game) for game in plain]
-    turn, left = 0, period
-    state, seen = functions[0][0](first)
-    cut = 0
-    for t in range(STEPS):
-        assert bit_equal(at(record.state.games[turn], t), state)
-        np.testing.assert_array_equal(record.seen[t], padded(seen))
-        assert not record.seen[t][:, :, len(plain[turn].channels) :].any()
-        name = REFERENCE[record.action[t]]
-        known = plain[turn].actions
-        meant = np.int32(known.index(name) if name in known else known.index("noop"))
-        state, theirs = functions[turn][1](state, meant, keys.step[t])
-        left -= 1
-        switches = left == 0
-        truncated = np.bool_(switches and not theirs.terminated)
-        cut += truncated
-        observation = padded(theirs.observation)
-        check_step(
-            at(record.step, t), theirs._replace(observation=observation, truncated=truncated)
-        )
-        seen = theirs.observation
-        if switches:
-            turn, left = (turn + 1) % len(plain), period
-        if theirs.terminated or truncated:
-            state, seen = functions[turn][0](keys.reset[t])
-    assert cut > 2
-    assert (record.step.reward != 0).sum() > 20
-
-
-def test_a_game_that_ends_at_the_switch_is_terminated_and_not_truncated():
-    env = SwitchedGames(games="breakout asterix", period=1)
-    state, _ = env.reset(jax.random.key(0))
-    lost = state.games[0].game._replace(ball_y=jnp.int32(8), paddle=jnp.int32(9))
-    state = state._replace(games=(state.games[0]._replace(game=lost), state.games[1]))
-    state, step = env.step(state, jnp.int32(0), jax.random.key(1))
-    assert (bool(step.terminated), bool(step.truncated)) == (True, False)
-    restarted, observation = env.restart(state, jax.random.key(2))
-    begun, expected = Asterix().reset(jax.random.key(2))
-    assert bit_equal(restarted.games[1], begun)
-    np.testing.assert_array_equal(observation, expected)
-
-
-# -------------------------------------------------------------------------------------------------
 # In the house
 # -------------------------------------------------------------------------------------------------
 
@@ -373,31 +252,7 @@ def test_a_run_with_it_learns_and_goes_on_from_a_file_or_a_fork_as_if_nothing_ha
     assert bit_equal(on[0].state, fork.advance(320)[0].state)
 
 
-def test_the_replay_holds_what_was_seen():
-    """At a cut: the old game's last observation, and a discount that bootstraps."""
-    env = SwitchedGames(games="freeway breakout", period=50)
-    filling = DoubleDQN(hidden=8, channels=2, learn_start=1_000, replay_capacity=300)
-    run, log = Run.start(filling, env, seed=0).advance(200)
-    held = run.state.replay.first(200)
-    assert log.truncated[49]
-    assert not log.terminated[:50].any()
-    np.testing.assert_array_equal(held.discount == 0, log.terminated)
-    before, after = np.asarray(held.obs_tm1), np.asarray(held.obs_t)
-    speeds = slice(4, 7)  # the channels that Freeway has and Breakout has not
-    assert after[:50, :, :, speeds].any()
-    assert not after[50:100, :, :, speeds].any()
-    assert after[49, :, 4, 0].sum() == 1  # the chicken: the last that is seen is of the old game
-    assert after[49, :, :, 1].sum() == 8  # and eight cars
-    assert before[50, 1:4, :, 3].all()  # then three rows of bricks
-    assert before[50, 9, 4, 0]  # and a paddle
-
-
 def test_the_random_policy_plays_them():
-    log = random_policy(SwitchedGames(games="breakout asterix", period=100), 1_000, seed=0)
-    assert log.terminated.sum() > 10
-    cut = np.flatnonzero(log.truncated).tolist()
-    assert len(cut) > 5
-    assert set(cut) <= set(range(99, 1_000, 100))
     relabelled = random_policy(RelabelledActions(game="toy/action_reward"), 300, seed=0)
     assert 0.3 < relabelled.reward.mean() < 0.7
 
@@ -448,10 +303,8 @@ def test_they_wrap_each_other():
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(text, message):
-    with pytest.raises(RegrowError) as caught:
+    with refused_in_a_line(message):
         make("environments", f"shifting/{text}")
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_observations_that_are_neither_vector_nor_image_are_refused(monkeypatch):

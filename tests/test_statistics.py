@@ -3,7 +3,6 @@
 import csv
 import gzip
 import math
-import time
 from functools import cache
 from pathlib import Path
 
@@ -16,13 +15,9 @@ from scipy import stats
 
 from regrow.errors import RegrowError
 from regrow.statistics import (
-    area_under_curve,
-    final_return,
     interquartile_mean,
-    learning_curve,
     paired_difference,
     pooled_bootstrap,
-    realised_values,
     seeds_to_settle,
     stratified_bootstrap,
 )
@@ -255,113 +250,6 @@ def test_seeds_to_settle_by_hand():
     assert seeds_to_settle([1.0, 1.0, 1.0], 0.0) == 2
 
 
-# Learning curves.
-
-
-def episodes(*lengths: int, running: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """One reward per step, so an episode's return is its length; the last one may not end."""
-    lengths = (*lengths, running)
-    returns = np.concatenate([np.arange(1, n + 1) for n in lengths])
-    ended = np.zeros(len(returns), bool)
-    ended[np.cumsum(lengths[:-1], dtype=int) - 1] = True
-    return returns, ended
-
-
-def test_a_bin_is_the_mean_of_the_episodes_that_end_in_it():
-    np.testing.assert_array_equal(learning_curve(*episodes(2, 2, 4, 1, 3), bins=3), [2, 4, 2])
-
-
-def test_a_long_episode_counts_where_it_ends_and_before_that_if_already_better():
-    returns, ended = episodes(1, 3, 9, 3)  # bins of 4: the long one fills the second and third
-    np.testing.assert_array_equal(learning_curve(returns, ended, bins=4), [2, 4, 8, 6])
-    paid_at_the_end = np.where(ended, returns, 0)
-    np.testing.assert_array_equal(learning_curve(paid_at_the_end, ended, bins=4), [2, 2, 2, 6])
-
-
-def test_an_empty_bin_takes_the_previous_value_and_the_first_one_what_was_before():
-    returns, ended = episodes(8, 8)
-    np.testing.assert_array_equal(learning_curve(returns, ended, bins=4, before=5.0), [5, 8, 8, 8])
-    np.testing.assert_array_equal(learning_curve(returns, ended, bins=4), [4, 8, 8, 8])
-
-
-def test_an_episode_running_at_the_end_counts_if_it_fills_the_last_bin_and_is_better():
-    np.testing.assert_array_equal(learning_curve(*episodes(2, 2, running=8), bins=3), [2, 4, 8])
-    np.testing.assert_array_equal(learning_curve(*episodes(9, running=3), bins=4), [3, 6, 9, 9])
-    np.testing.assert_array_equal(learning_curve(*episodes(2, 3, running=3), bins=2), [2, 3])
-    np.testing.assert_array_equal(learning_curve(*episodes(running=4), bins=2), [2, 4])
-
-
-def test_bins_share_the_steps_as_evenly_as_they_can():
-    returns, ended = np.arange(10.0), np.ones(10, bool)
-    np.testing.assert_array_equal(learning_curve(returns, ended, bins=3), [1.5, 5, 8])
-    np.testing.assert_array_equal(learning_curve(returns, ended, bins=10), returns)
-
-
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(0, 9), st.integers(1, 8))
-def test_a_curve_is_finite_and_within_what_was_earned(lengths, running, bins):
-    returns, ended = episodes(*lengths, running=running)
-    curve = learning_curve(returns, ended, bins=min(bins, len(returns)))
-    assert np.all((curve >= 1) & (curve <= returns.max()))
-
-
-def test_area_is_over_time_and_final_is_the_last_quarter():
-    # Early episodes are short: per episode the mean is 1.9, over time it is 5.5.
-    curve = learning_curve(*episodes(*[1] * 10, 10), bins=2)
-    assert area_under_curve(curve) == 5.5
-    assert final_return(np.arange(8.0)) == 6.5
-    assert final_return(np.arange(10.0)) == 8
-    assert final_return(np.arange(30.0), 0.1) == 28
-    assert final_return([1, 2, 4], 0.01) == 4
-
-
-# Realised values.
-
-
-def test_nothing_follows_a_termination():
-    no, yes = [False] * 3, [False, False, True]
-    np.testing.assert_allclose(realised_values([1, 2, 4], yes, no, 0.5), [3, 4, 4])
-    np.testing.assert_allclose(realised_values([1, 2, 4], yes, yes, 0.5), [3, 4, 4])
-    np.testing.assert_allclose(realised_values([1, 2, 4], yes, no, 1.0), [7, 6, 4])
-
-
-def test_steps_whose_return_is_cut_off_are_nan_unless_the_rest_weighs_little():
-    reward, no = np.ones(7), np.zeros(7, bool)
-    # 0.5 ** 5 = 0.031 is below 0.05, 0.5 ** 4 is not: five rewards must have been seen.
-    expected = [1.984375, 1.96875, 1.9375, NAN, NAN, NAN, NAN]
-    np.testing.assert_allclose(realised_values(reward, no, no, 0.5), expected)
-    truncated = np.arange(7) == 5
-    np.testing.assert_allclose(
-        realised_values(reward, no, truncated, 0.5), [1.96875, 1.9375, *[NAN] * 5]
-    )
-    assert np.isnan(realised_values(reward, no, no, 1.0)).all()
-    np.testing.assert_array_equal(realised_values(reward, no, no, 0.0), reward)
-    assert not np.isnan(realised_values(reward, no, no, 0.5, unseen=1.0)).any()
-
-
-@given(st.lists(st.sampled_from("rrrrtc"), min_size=1, max_size=40), st.floats(0, 1))
-def test_realised_values_are_the_sums_they_stand_for(kinds, discount):
-    reward = rng(len(kinds)).normal(size=len(kinds))
-    terminated, truncated = (np.array([k == kind for k in kinds]) for kind in "tc")
-    expected = []
-    for t in range(len(kinds)):
-        end = next((i for i in range(t, len(kinds)) if kinds[i] in "tc"), len(kinds) - 1)
-        powers = [1.0]
-        for _ in range(t, end + 1):
-            powers.append(powers[-1] * discount)
-        seen = kinds[end] == "t" or powers[-1] < 0.05
-        total = sum(p * r for p, r in zip(powers, reward[t : end + 1], strict=False))
-        expected.append(total if seen else NAN)
-    got = realised_values(reward, terminated, truncated, discount)
-    np.testing.assert_allclose(got, expected, atol=1e-9)
-
-
-def test_realised_values_of_a_long_log_take_little_time():
-    reward, ends = rng().normal(size=60_000), rng(1).random(60_000) < 0.01
-    start = time.perf_counter()
-    realised_values(reward, ends, ~ends & False, 0.99)
-    assert time.perf_counter() - start < 0.5
-
-
 # Errors: one line, with what was received.
 
 
@@ -394,16 +282,6 @@ def test_realised_values_of_a_long_log_take_little_time():
         (lambda: seeds_to_settle([1, 2], NAN), "boundary must be finite, got nan"),
         (lambda: seeds_to_settle([1, 2], 0.0, at_most=1), "at_most .* got 1"),
         (lambda: seeds_to_settle([1, 2], 0.0, confidence=0.0), "got 0.0"),
-        (lambda: learning_curve([], [], bins=1), "episode_return must not be empty"),
-        (lambda: learning_curve([1.0, 2], [True], bins=1), r"shape \(2,\), got \(1,\)"),
-        (lambda: learning_curve([1.0], [1.0], bins=1), "dtype bool, got float64"),
-        (lambda: learning_curve([1.0, NAN], [True, True], bins=1), "episode_return must be finite"),
-        (lambda: learning_curve([1.0, 2], [True, True], bins=3), "for 2 env steps, got 3"),
-        (lambda: learning_curve([1.0], [True], bins=1, before=math.inf), "before .* got inf"),
-        (lambda: area_under_curve([NAN, 1]), "curve must be finite"),
-        (lambda: final_return([1.0], 0.0), r"\(0, 1\], got 0.0"),
-        (lambda: realised_values([1], [True], [False, True], 0.9), r"truncated .* got \(2,\)"),
-        (lambda: realised_values([1], [True], [False], 1.1), r"discount .* got 1.1"),
     ],
 )
 def test_errors_say_what_was_received(call, message):

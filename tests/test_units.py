@@ -1,4 +1,4 @@
-"""Recycling, widening, shrinking: single elements of a network, followed one by one."""
+"""Single units: how much each does, and single elements of a network where one is renewed."""
 
 import re
 
@@ -8,74 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from images import AGENT, BATCH, CONV, IMAGES, KEY, PAIRS, Fixed, trained, untrained
 from trees import bit_equal, distance
 
-from regrow.adam import adam, renewed
 from regrow.agents import DoubleDQN
 from regrow.errors import RegrowError
-from regrow.interventions import Dash, Deaden, Redo, Regrama, ShrinkPerturb, Widen
-from regrow.learner import Learner, learners
-from regrow.network import Network, convolutional, mlp
-from regrow.optimizer import Optimizer
-from regrow.types import Discrete, Transition
+from regrow.interventions import Deaden, Redo, Regrama
+from regrow.learner import learners
+from regrow.network import Network, convolutional
+from regrow.style import Style
+from regrow.types import Discrete
 from regrow.units import activity, quiet, recycled, rows, sensitivity
 from regrow.widen import widened
 
-KEY = jax.random.key(5)
-CONV = convolutional((6, 6, 3), 4, 10, 3, key=KEY)
-IMAGES = jax.random.normal(jax.random.key(6), (20, 6, 6, 3))
 MASKS = [jnp.array([False, True, False, False]), jnp.arange(10) == 7]
 
 
-def learner_of(network: Network) -> Learner:
-    """A Learner a few steps old, so that its statistics are not those of the start."""
-    learner = Learner.create(network, Optimizer(learning_rate=1e-3))
-    for i in range(30):
-        noise = jax.tree.map(
-            lambda leaf, i=i: jax.random.normal(jax.random.key(i), leaf.shape), learner.network
-        )
-        learner = learner.descend(noise)
-    return learner
-
-
-# Adam
-
-
-def test_adam_with_one_count_is_that_of_optax():
-    part = mlp(3, (4,), 2, key=KEY).layers[0]
-    ours, theirs = adam(0.01, b1=0.9, b2=0.99, eps=1e-5), optax.adam(0.01, 0.9, 0.99, 1e-5)
-    a, b = ours.init(part), theirs.init(part)
-    for i in range(5):
-        gradient = jax.tree.map(lambda x, i=i: jnp.cos(x * 10 + i), part)
-        step, a = ours.update(gradient, a, part)
-        expected, b = theirs.update(gradient, b, part)
-        assert bit_equal(step, expected)
-    assert bit_equal(a, b)
-
-
-def test_each_element_steps_as_an_adam_of_its_own_age():
-    """One element renewed after 40 steps: the others go on, it steps as if it had just begun."""
-    part = {"w": jnp.zeros(3)}
-    transform = adam(0.1, b1=0.9, b2=0.999, eps=1e-8)
-    state = transform.init(part)
-    rng = np.random.default_rng(0)
-    history = rng.normal(size=(50, 3)) + 1.0
-
-    def reference(gradients):
-        m, v = 0.0, 0.0
-        for t, g in enumerate(gradients, 1):
-            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-            step = -0.1 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
-        return step
-
-    for i, row in enumerate(history):
-        if i == 40:
-            new = {"w": jnp.array([False, True, False])}
-            state = renewed(state, transform.init(part), new, part)
-        step, state = transform.update({"w": jnp.asarray(row, jnp.float32)}, state, part)
-        begins = [0, 40 if i >= 40 else 0, 0]
-        expected = [reference(history[b : i + 1, k]) for k, b in enumerate(begins)]
-        np.testing.assert_allclose(step["w"], expected, rtol=2e-4)
+@pytest.fixture(scope="module")
+def state():
+    return AGENT.init((6, 6, 3), np.dtype(np.float32), Discrete(3), KEY)
 
 
 # Recycling
@@ -83,7 +34,7 @@ def test_each_element_steps_as_an_adam_of_its_own_age():
 
 def test_a_recycled_unit_is_fresh_below_and_silent_above():
     """Every element by its index: the channel is the fastest axis of the flattened image."""
-    learner = learner_of(CONV)
+    learner = trained(CONV)
     after = recycled(learner, MASKS, jax.random.key(1))
     old, new = learner.network.layers, after.network.layers
     fresh = learner.network.fresh(jax.random.key(1)).layers
@@ -110,7 +61,7 @@ def test_a_recycled_unit_is_fresh_below_and_silent_above():
 def test_recycling_a_dead_unit_keeps_the_output_also_with_frozen_heads():
     dead = eqx.tree_at(lambda n: n.layers[0].bias, CONV, CONV.layers[0].bias.at[1].set(-1e3))
     for network in (dead, dead.inject(jax.random.key(2)), dead.inject(KEY).inject(KEY, split=1)):
-        after = recycled(learner_of_same(network), [MASKS[0], jnp.zeros(10, bool)], KEY).network
+        after = recycled(untrained(network), [MASKS[0], jnp.zeros(10, bool)], KEY).network
         np.testing.assert_allclose(after(IMAGES), network(IMAGES), atol=1e-5)
         # The unit lives again, and nobody listens yet.
         assert float(after.features(IMAGES)[1][..., 1].max()) > 0
@@ -118,12 +69,8 @@ def test_recycling_a_dead_unit_keeps_the_output_also_with_frozen_heads():
         np.testing.assert_allclose(changed(IMAGES), network(IMAGES), atol=1e-5)
 
 
-def learner_of_same(network: Network) -> Learner:
-    return Learner.create(network, Optimizer())
-
-
 def test_recycling_gives_new_elements_new_statistics_and_no_others():
-    learner = learner_of(CONV)
+    learner = trained(CONV)
     after = recycled(learner, MASKS, KEY)
     for layer in range(3):
         old, new = learner.statistics[layer][0], after.statistics[layer][0]
@@ -148,31 +95,6 @@ def test_a_layer_that_does_nothing_is_all_quiet_and_one_that_diverged_is_not():
     assert np.asarray(quiet(jnp.zeros(4), 0.0)).all()
     assert np.asarray(quiet(jnp.array([1.0, 3.0]), 0.5)).tolist() == [True, False]
     assert not np.asarray(quiet(jnp.array([0.0, jnp.nan]), 0.1)).any()
-
-
-AGENT = DoubleDQN(channels=4, hidden=10)
-BATCH = Transition(
-    obs_tm1=IMAGES,
-    action=jnp.arange(20, dtype=jnp.int32) % 3,
-    reward=jax.random.normal(KEY, (20,)),
-    discount=jnp.ones(20),
-    obs_t=IMAGES[::-1],
-)
-
-
-class Fixed:
-    """Experience that is always the same batch."""
-
-    def sample(self, key, count):
-        return jax.tree.map(lambda x: x[jnp.arange(count) % 20], BATCH)
-
-    def first(self, count):
-        return self.sample(None, count)
-
-
-@pytest.fixture(scope="module")
-def state():
-    return AGENT.init((6, 6, 3), np.dtype(np.float32), Discrete(3), KEY)
 
 
 def test_sensitivity_is_the_gradient_for_every_unit_before_its_activation(state):
@@ -237,8 +159,6 @@ def test_deadened_units_are_silent_and_the_others_are_as_they_were(state, layer,
 
 # Units that send two features
 
-PAIRS = convolutional((6, 6, 3), 8, 20, 3, activation="crelu", key=KEY)  # 4 and 10 units
-
 
 def test_a_unit_that_sends_two_features_is_read_along_two_rows():
     """Every element by its index: position, then feature, then unit."""
@@ -263,8 +183,8 @@ def test_what_is_measured_of_a_unit_is_over_both_its_features():
 
 @pytest.mark.parametrize("activation", ["crelu", "fourier"])
 def test_nobody_hears_a_recycled_unit_that_sends_two_features(activation):
-    network = convolutional((6, 6, 3), 8, 20, 3, activation=activation, key=KEY)
-    after = recycled(learner_of_same(network.inject(KEY, split=1)), MASKS, KEY).network
+    network = convolutional((6, 6, 3), 8, 20, 3, Style(activation=activation), key=KEY)
+    after = recycled(untrained(network.inject(KEY, split=1)), MASKS, KEY).network
     louder = eqx.tree_at(lambda n: n.layers[0].bias, after, after.layers[0].bias.at[1].add(9))
     louder = eqx.tree_at(lambda n: n.layers[1].bias, louder, louder.layers[1].bias.at[7].add(9))
     np.testing.assert_allclose(louder(IMAGES), after(IMAGES), atol=1e-5)
@@ -272,7 +192,7 @@ def test_nobody_hears_a_recycled_unit_that_sends_two_features(activation):
     assert distance(other(IMAGES), after(IMAGES)) > 1e-3
 
 
-BLOCKS = convolutional((6, 6, 3), 4, (10, 10), 3, block="simba", key=KEY)
+BLOCKS = convolutional((6, 6, 3), 4, (10, 10), 3, Style(block="simba"), key=KEY)
 
 
 def test_the_sensitivity_of_a_stream_is_the_gradient_for_it():
@@ -303,103 +223,13 @@ def test_the_sensitivity_of_a_stream_is_the_gradient_for_it():
 )
 def test_a_residual_stream_has_no_single_units(change, message):
     with pytest.raises(RegrowError, match=message):
-        change(learner_of_same(BLOCKS))
-
-
-# Widening
-
-
-@pytest.mark.parametrize(
-    "network",
-    [CONV, CONV.inject(KEY), mlp(5, (8, 6), 2, key=KEY), PAIRS.inject(KEY, split=2)],
-)
-def test_a_wider_network_computes_what_it_did(network):
-    learner = learner_of(network) if not network.residual else learner_of_same(network)
-    x = IMAGES if network.layers[0].weight.ndim == 4 else jax.random.normal(KEY, (20, 5))
-    after = widened(learner, 2.5, jax.random.key(3))
-    for a, b in ((learner.network, after.network), (learner.target, after.target)):
-        np.testing.assert_allclose(b(x), a(x), atol=1e-5)
-    widths = [layer.units for layer in after.network.layers]
-    assert widths == [
-        *(round(2.5 * layer.units) for layer in network.layers[:-1]),
-        network.layers[-1].units,
-    ]
-    old, new = learner.statistics[1][0], after.statistics[1][0]
-    assert set(np.unique(new.count.weight)) == {0, int(old.count)} | {0}
-    kept = np.asarray(new.nu.weight) != 0
-    assert kept.sum() == (np.asarray(old.nu.weight) != 0).sum()
-    # New units learn: the gradient for what they send is not zero.
-
-    def loss(net):
-        return jnp.sum((net(x) - 3.0) ** 2)
-
-    gradient = jax.grad(loss)(after.network)
-    below, copies = network.layers[-2].units, network.layers[-2].copies
-    heard = gradient.layers[-1].weight.reshape(copies, -1, network.layers[-1].units)[:, below:]
-    assert float(jnp.abs(heard).max()) > 0
-
-
-def test_widening_says_where_it_cannot_be():
-    normed = convolutional((6, 6, 3), 4, 10, 3, layer_norm=True, key=KEY)
-    with pytest.raises(RegrowError, match="layer normalisation"):
-        widened(learner_of_same(normed), 2.0, KEY)
-    divided = mlp(5, (8, 6), 2, spectral_norm=True, key=KEY)
-    with pytest.raises(RegrowError, match="spectral normalisation"):
-        widened(learner_of_same(divided), 2.0, KEY)
-    with pytest.raises(RegrowError, match=r"factor is 1\.0; it must be above 1"):
-        Widen(1.0)
-
-
-# Shrinking
-
-
-def test_shrink_and_perturb_in_numpy(state):
-    fresh = ShrinkPerturb(0.7, 0.2, target="copy")
-    own, _ = jax.random.split(jax.random.fold_in(KEY, 0))
-    after = fresh(state, agent=AGENT, experience=Fixed(), key=KEY).q
-    drawn = state.q.network.fresh(own)
-    for a, b, c in zip(
-        *(jax.tree.leaves(n) for n in (state.q.network, drawn, after.network)), strict=True
-    ):
-        np.testing.assert_allclose(c, 0.7 * np.asarray(a) + 0.2 * np.asarray(b), atol=1e-6)
-    assert bit_equal(after.network, after.target)
-
-    noisy = ShrinkPerturb(0.5, 0.3, noise="normal", where="head")
-    after = noisy(state, agent=AGENT, experience=Fixed(), key=KEY).q.network
-    assert bit_equal(after.layers[0], state.q.network.layers[0])
-    noise = np.asarray(after.layers[1].weight) - 0.5 * np.asarray(state.q.network.layers[1].weight)
-    assert noise.std() == pytest.approx(0.3, rel=0.1)
-    assert abs(noise.mean()) < 0.05
-
-
-def test_dash_in_numpy(state):
-    dash = Dash(floor=0.3, smoothing=0.25, batches=3)
-    after = dash(state, agent=AGENT, experience=Fixed(), key=KEY).q
-    batch = Fixed().sample(KEY, AGENT.batch_size)
-    gradient = AGENT.gradients(state, batch, KEY)["q"]
-    # The same gradient three times: e = −(1 − 0.75³)·g, whose direction is −g.
-    for old, g, new in zip(
-        state.q.network.layers, gradient.layers, after.network.layers, strict=True
-    ):
-        w, g = np.asarray(old.weight, float), -np.asarray(g.weight, float)
-        units = w.shape[-1]
-        for unit in range(units):
-            slices = [(..., i, unit) for i in range(w.shape[2])] if w.ndim == 4 else [(..., unit)]
-            for at in slices:
-                a, b = g[at].ravel(), w[at].ravel()
-                cosine = a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-16)
-                scale = np.clip(cosine, 0.3, 1.0)
-                np.testing.assert_allclose(np.asarray(new.weight)[at].ravel(), scale * b, atol=1e-5)
-    assert bit_equal(after.network, after.target)
+        change(untrained(BLOCKS))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ShrinkPerturb(1.5), "shrink is 1.5; it must be between 0 and 1"),
-        (lambda: ShrinkPerturb(perturb=-1.0), "perturb is -1.0; it must be 0 or more"),
         (lambda: Redo(tau=-0.1), "tau is -0.1; it must be 0 or more"),
-        (lambda: Dash(floor=2.0), "floor is 2.0; it must be between 0 and 1"),
         (lambda: Regrama(transitions=0), "transitions is 0; it must be at least 1"),
     ],
 )
@@ -411,7 +241,7 @@ def test_what_cannot_be_is_refused(make, message):
 def test_recycling_needs_hidden_units(state):
     flat = AGENT.init((6, 6, 3), np.dtype(np.float32), Discrete(3), KEY)
     one = Network([flat.q.network.layers[-1]])
-    flat = eqx.tree_at(lambda state: state.q, flat, learner_of_same(one))
+    flat = eqx.tree_at(lambda state: state.q, flat, untrained(one))
     (name,) = learners(flat)
     assert name == "q"
 

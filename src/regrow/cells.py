@@ -29,7 +29,7 @@ from regrow.plan import BINS, Arm, Diagnosis
 from regrow.probes.base import PartProbe, Probe
 from regrow.rules import Check, Rule, followed, next_check, recent_return, until_now
 from regrow.run import Run
-from regrow.statistics import learning_curve, realised_values
+from regrow.statistics import final_return, learning_curve, realised_values
 from regrow.types import Log, Report
 
 
@@ -230,6 +230,11 @@ def mean_return(log: Log) -> float:
     return _curve(log, 1)[0]
 
 
+def final_mean(log: Log) -> float:
+    """What an arm with this log after the fork has for its `final`."""
+    return final_return(_curve(log, BINS))
+
+
 def every_probe(*, costly: bool = False) -> dict[str, Probe]:
     """All probes with their default fields, by name and part; the costly ones only if asked for.
 
@@ -277,7 +282,7 @@ class Fork(NamedTuple):
 
 def outcomes_of(plan: Diagnosis, folder: Path) -> list[Outcome]:
     """The outcomes of all arms and seeds of a diagnosis that is done."""
-    return [_outcome(cell.result(folder)) for cell, needs in cells(plan) if needs is not None]
+    return [outcome_of(cell, folder) for cell, needs in cells(plan) if needs is not None]
 
 
 def forks_of(plan: Diagnosis, folder: Path) -> list[Fork]:
@@ -296,7 +301,9 @@ def fork_of(seed: int, folder: Path) -> dict[str, Any]:
         raise damaged(path, "it is no cell's result") from error
 
 
-def _outcome(path: Path) -> Outcome:
+def outcome_of(cell: Cell, folder: Path) -> Outcome:
+    """What an arm's cell wrote; `RegrowError` where that is damaged."""
+    path = cell.result(folder)
     content = read_json(path)
     try:
         sequences = {name: tuple(content[name]) for name in ("curve", "predicted")}

@@ -1,4 +1,4 @@
-"""The command line: `regrow diagnose`, `regrow train`, `regrow probe`, `regrow list`.
+"""The command line: `regrow diagnose`, `train`, `probe`, `list`, and those of `cli_studies.py`.
 
 Whatever is wrong with what the user asked for ends in one line that says what would be right, and
 exit code 2. Nothing is lost: what was done is in the output folder, and the same command
@@ -6,7 +6,6 @@ exit code 2. Nothing is lost: what was done is in the output folder, and the sam
 """
 
 import argparse
-import os
 import signal
 import sys
 import time
@@ -14,13 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from regrow import cli_studies
+from regrow.cli_studies import count, shown
 from regrow.errors import RegrowError, require, unknown
 
 if TYPE_CHECKING:
     from regrow.plan import Diagnosis
 
-FAMILIES = ("environments", "agents", "interventions", "gradients", "probes")
-COMMANDS = ("diagnose", "train", "probe", "list")
+FAMILIES = ("environments", "agents", "interventions", "gradients", "probes", "studies")
+COMMANDS = ("diagnose", "train", "probe", "study", "watch", "report", "export", "list")
 
 
 def main() -> NoReturn:
@@ -67,19 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_diagnose(commands.add_parser("diagnose", help="train, fork into arms, give a verdict"))
     _add_train(commands.add_parser("train", help="train one agent, with checkpoints"))
     _add_probe(commands.add_parser("probe", help="the probes over the life of a trained run"))
+    cli_studies.add_study(commands.add_parser("study", help="carry out a study, or all of them"))
+    cli_studies.add_watch(commands.add_parser("watch", help="how far the studies in a folder are"))
+    cli_studies.add_report(commands.add_parser("report", help="a page, and figures, of studies"))
+    cli_studies.add_export(commands.add_parser("export", help="rows of studies for other programs"))
     _add_list(commands.add_parser("list", help="name what there is, a line each"))
     return parser
-
-
-def _count(text: str) -> int:
-    """A whole number, underscores allowed, of a size that the counters hold."""
-    try:
-        number = int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from error
-    if not 0 <= number < 2**31:
-        raise argparse.ArgumentTypeError(f"{text} is out of range; it must be from 0 to 2^31 − 1")
-    return number
 
 
 def _share(text: str) -> float:
@@ -109,10 +103,10 @@ def _add_diagnose(parser: argparse.ArgumentParser) -> None:
     )
     _add_common(parser)
     add = parser.add_argument
-    add("--fork-at", type=_count, default=60_000, help="env steps (default: %(default)s)")
-    add("--horizon", type=_count, help="env steps after the fork (default: 40000)")
-    add("--env-steps", type=_count, help="instead of --horizon: env steps in all, fork included")
-    add("--seeds", type=_count, default=5, help="how many (default: %(default)s)")
+    add("--fork-at", type=count, default=60_000, help="env steps (default: %(default)s)")
+    add("--horizon", type=count, help="env steps after the fork (default: 40000)")
+    add("--env-steps", type=count, help="instead of --horizon: env steps in all, fork included")
+    add("--seeds", type=count, default=5, help="how many (default: %(default)s)")
     add(
         "--arms",
         nargs="+",
@@ -141,7 +135,7 @@ def _add_diagnose(parser: argparse.ArgumentParser) -> None:
         help="the smallest effect that matters, as a share of the control arm (default: 0.05)",
     )
     add("--out", type=Path, help="folder to write into (default: runs/diagnose-<environment>)")
-    add("--processes", type=_count, help="worker processes (default: one per core)")
+    add("--processes", type=count, help="worker processes (default: one per core)")
     parser.set_defaults(command=_diagnose)
 
 
@@ -152,8 +146,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     _add_common(parser)
     add = parser.add_argument
-    add("--env-steps", type=_count, default=1_000_000, help="in all (default: %(default)s)")
-    add("--seed", type=_count, default=0, help="(default: %(default)s)")
+    add("--env-steps", type=count, default=1_000_000, help="in all (default: %(default)s)")
+    add("--seed", type=count, default=0, help="(default: %(default)s)")
     add(
         "--do",
         action="append",
@@ -166,7 +160,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--probe-every",
-        type=_count,
+        type=count,
         default=50_000,
         help="measure the probes so often, in env steps; 0 is never (default: %(default)s)",
     )
@@ -225,7 +219,7 @@ def _diagnose(options: argparse.Namespace) -> None:
     )
     console = Console()
     terminal.show(console, verdict, outcomes_of(plan, folder), results.probe_means(plan, folder))
-    done = f"{plan.seeds} seeds, {seconds:.0f} s; written to {_shown(folder)}"
+    done = f"{plan.seeds} seeds, {seconds:.0f} s; written to {shown(folder)}"
     console.print(done, highlight=False, markup=False)
 
 
@@ -305,7 +299,7 @@ def _train(options: argparse.Namespace) -> None:
         print(f"at {event.env_steps:,} env steps: {event.intervention}")
     recent = diary.episodes.returns[-RECENT:]
     mean = f"{recent.mean():.2f}" if recent.size else "none finished"
-    print(f"return of the last {recent.size} episodes: {mean}; written to {_shown(folder)}")
+    print(f"return of the last {recent.size} episodes: {mean}; written to {shown(folder)}")
 
 
 def _probe(options: argparse.Namespace) -> None:
@@ -339,11 +333,6 @@ def _probe(options: argparse.Namespace) -> None:
     terminal.show_probes(Console(), rows, costly)
 
 
-def _shown(path: Path) -> str:
-    """A path as a terminal can show it, also one that is no UTF-8."""
-    return os.fsencode(path).decode(errors="replace")
-
-
 def _default_folder(verb: str, environment: str) -> Path:
     word = "".join(c if c.isalnum() or c == "_" else "-" for c in environment)
     return Path("runs") / f"{verb}-{word}"
@@ -354,6 +343,9 @@ def _list(options: argparse.Namespace) -> None:
 
     if options.family not in FAMILIES:
         raise unknown("family", options.family, FAMILIES)
+    if options.family == "studies":
+        cli_studies.list_studies()
+        return
     found = {
         # A class that stands for many is shown as what its names look like: control/<task>.
         f"{name}/<{member.named_by}>" if hasattr(member, "named_by") else name: member

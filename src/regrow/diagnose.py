@@ -15,22 +15,26 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from regrow.cells import cells, mean_return, outcomes_of, run_cell
+from regrow.cells import cells, final_mean, mean_return, outcomes_of, run_cell
 from regrow.checkpoint import claim_folder
 from regrow.plan import Diagnosis
 from regrow.run import random_policy, rehearsed
-from regrow.types import Report
+from regrow.types import Log, Report
 from regrow.verdict import Verdict, conclude
 
 RANDOM_STEPS = 10_000
 
 
 class Task(NamedTuple):
-    """A cell to run and the cells that must be done before it."""
+    """A cell to run and the cells that must be done before it.
+
+    Tasks of one `program` compile the same: it is well to let one of them go ahead.
+    """
 
     name: str
     needs: tuple[str, ...]
     work: Callable[[Report], None]
+    program: str = ""
 
 
 @runtime_checkable
@@ -91,8 +95,23 @@ def verdict_of(plan: Diagnosis, folder: Path) -> Verdict:
         inject=plan.injection(),
         resets=plan.resets(),
         splits=plan.splits(),
-        random_return=mean_return(random_policy(plan.environment, RANDOM_STEPS, seed=0)),
+        random_return=random_return(plan),
         smallest_effect=plan.smallest_effect,
         confidence=plan.confidence,
         restarted=plan.restarts(),
     )
+
+
+def random_return(plan: Diagnosis) -> float:
+    """What the random policy earns where the arms end.
+
+    Where the task stays as it is, that is what it earns at any time; else it is measured over the
+    env steps of every environment that the arms are measured over.
+    """
+    if not plan.environment.shifts:
+        return mean_return(random_policy(plan.environment, RANDOM_STEPS, seed=0))
+    fork, end = (
+        steps // plan.agent.num_envs for steps in (plan.fork_at, plan.fork_at + plan.horizon)
+    )
+    log = random_policy(plan.environment, end, seed=0)
+    return final_mean(Log(*(entries[fork:] for entries in log)))

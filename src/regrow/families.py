@@ -55,8 +55,12 @@ def make(family: str, text: str) -> Any:
     if name not in family_members:
         name, _, rest = name.partition("/")
         named_by = getattr(family_members.get(name), "named_by", None)
-        if named_by is None or not rest or named_by in fields:
+        if named_by is None or not rest:
             raise unknown(kind, match[1], family_members)
+        require(
+            named_by not in fields,
+            f"'{text}': {named_by} is given twice, in the name and in brackets",
+        )
         fields[named_by] = rest
     member = family_members[name]
     known = field_types(member)
@@ -91,7 +95,7 @@ def _parsed(text: str, arguments: str) -> dict[str, Any]:
         fields: dict[str, Any] = {}
         for keyword in call.keywords:
             assert keyword.arg is not None, "** is no field"
-            assert keyword.arg not in fields, "a field is there twice"
+            require(keyword.arg not in fields, f"'{text}': {keyword.arg} is given twice")
             fields[keyword.arg] = ast.literal_eval(keyword.value)
         return fields
     except (SyntaxError, TypeError, AssertionError) as error:

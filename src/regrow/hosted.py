@@ -155,7 +155,7 @@ def _together(arrays: Sequence[Any]) -> NDArray[Any]:
 
 def _apart(array: NDArray[Any], simulators: Sequence[Simulator]) -> Sequence[NDArray[Any]]:
     """What `_together` put together."""
-    return [array] if len(simulators) == 1 else list(array)
+    return [array] if len(simulators) == 1 else [np.asarray(each) for each in array]
 
 
 def _seed(key: Key) -> int:

@@ -135,7 +135,7 @@ def _empty_log(length: int) -> Log:
 
 
 def _env_step(
-    state: State, keys: dict[str, Key], agent: Agent, environment: Environment
+    state: State, keys: dict[str, KeyArray[Array, "*envs"]], agent: Agent, environment: Environment
 ) -> tuple[State, Log]:
     """One env step of every environment; what happened goes into the replay."""
 

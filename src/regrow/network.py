@@ -22,12 +22,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, Shaped
 
-from regrow.activations import Activation
 from regrow.blocks import Layer
 from regrow.errors import require
-from regrow.initialisers import Initialiser
 from regrow.layers import Conv, Dense
-from regrow.style import Kind, Style
+from regrow.style import PLAIN, Style
 from regrow.types import Key
 
 
@@ -179,19 +177,14 @@ def mlp(
     inputs: int,
     hidden: Sequence[int],
     outputs: int,
+    style: Style = PLAIN,
     *,
-    activation: Activation = "relu",
-    layer_norm: bool = False,
-    spectral_norm: bool = False,
-    block: Kind = "dense",
-    init: Initialiser | None = None,
     key: Key,
 ) -> Network:
     """Dense layers, or residual blocks, and a linear output; the head is all but the first layer.
 
-    The rest as in `Style`. Raises `RegrowError` for sizes that cannot be.
+    Raises `RegrowError` for sizes that cannot be.
     """
-    style = Style(activation, layer_norm, spectral_norm, block, init)
     keys = tuple(jax.random.split(key, len(hidden) + 1))
     return Network(style.chain((inputs,), hidden, outputs, keys), split=min(1, len(hidden)))
 
@@ -201,21 +194,16 @@ def convolutional(
     channels: int,
     hidden: int | Sequence[int],
     outputs: int,
+    style: Style = PLAIN,
     *,
-    activation: Activation = "relu",
-    layer_norm: bool = False,
-    spectral_norm: bool = False,
-    block: Kind = "dense",
-    init: Initialiser | None = None,
     key: Key,
 ) -> Network:
     """The MinAtar network of Young & Tian 2019 (arXiv 1903.03176): 3×3 conv, hidden layer, output.
 
-    The convolution is the encoder, the dense layers (or blocks) are the head. The rest as in
-    `Style`. Raises `RegrowError` for sizes that cannot be.
+    The convolution is the encoder, the dense layers (or blocks) are the head. Raises `RegrowError`
+    for sizes that cannot be.
     """
     hidden = (hidden,) if isinstance(hidden, int) else hidden
-    style = Style(activation, layer_norm, spectral_norm, block, init)
     keys = tuple(jax.random.split(key, len(hidden) + 2))
     conv = style.conv(image, channels, key=keys[0])
     shape = (*conv.image, conv.width)

@@ -5,27 +5,53 @@
     curves.parquet    arm, seed, env_steps, return
     probes.parquet    probe, part, learner, at, seed, value
 
-Everything is written whole or not at all.
+Everything is written whole or not at all. What studies leave is in `rows.py`; `query` asks it
+anything.
 """
 
 import importlib.metadata
 import platform
+import subprocess
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from regrow.cells import forks_of, outcomes_of
-from regrow.checkpoint import write_atomically, write_json
+from regrow.checkpoint import write_json
+from regrow.errors import RegrowError
 from regrow.families import describe
 from regrow.plan import BINS, Diagnosis
+from regrow.rows import read_rows, table_of, write_table
 from regrow.verdict import Verdict
 
 UP_TO_FORK = "fork"
+
+
+def query(folder: str | Path, sql: str) -> pa.Table:
+    """What a SQL query (DuckDB's) finds in the rows of a folder of studies, the table `rows`.
+
+    `.to_pandas()` of it is a DataFrame. What could not be read is told in warnings. Raises
+    `RegrowError` where there is no such folder, or the query cannot be carried out.
+
+        query("runs/studies", "select arm, avg(list_avg(returns)) from rows group by arm")
+    """
+    import duckdb
+
+    rows, problems = read_rows(Path(folder))
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    with duckdb.connect() as connection:
+        connection.register("rows", table_of(rows))
+        try:
+            return connection.sql(sql).to_arrow_table()
+        except (duckdb.Error, AttributeError) as error:
+            # A statement that gives nothing, as `create table`, gives None.
+            raise RegrowError(f"the query cannot be carried out: {error}") from error
 
 
 def versions() -> dict[str, str]:
@@ -33,6 +59,27 @@ def versions() -> dict[str, str]:
     packages = ("regrow", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy")
     found = {name: importlib.metadata.version(name) for name in packages}
     return {"python": platform.python_version(), **found}
+
+
+def source_commit() -> str:
+    """The commit of the source, with a + where it was changed since; "" if it is none."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        commit, changes = (_git(root, *words) for words in (("rev-parse", "HEAD"), _CHANGES))
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f"{commit}+" if changes else commit
+
+
+_CHANGES = ("status", "--porcelain", "--untracked-files=no", "--", "src")
+
+
+def _git(root: Path, *words: str) -> str:
+    command = ["git", "-C", str(root), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
 
 
 def write_diagnosis(plan: Diagnosis, verdict: Verdict, folder: Path) -> None:
@@ -158,8 +205,3 @@ def curves(plan: Diagnosis, folder: Path) -> dict[str, tuple[NDArray[Any], NDArr
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Writes rows as a Parquet file."""
     write_table(path, pa.Table.from_pylist(list(rows)))
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Writes a table as a Parquet file."""
-    write_atomically(path, lambda file: pq.write_table(table, file))

@@ -26,17 +26,15 @@ class Style:
     `activation`: of hidden layers, within blocks too. `layer_norm`: before the activation, in every
     hidden layer outside of blocks. `block`: "dense", or which residual blocks stand in place of the
     hidden dense layers but the first. `spectral_norm`: of the last hidden dense layer, which is
-    enough (arXiv 2105.05246), or of the weights of every block. `init`: of every layer; None is
-    "lecun_uniform", and with blocks that of their authors. `output_init`: of the last layer, where
-    it differs.
+    enough (arXiv 2105.05246), or of the weights of every block. `initialiser`: of every layer; None
+    is "lecun_uniform", and with blocks that of their authors.
     """
 
     activation: Activation = "relu"
     layer_norm: bool = False
     spectral_norm: bool = False
     block: Kind = "dense"
-    init: Initialiser | None = None
-    output_init: Initialiser | None = None
+    initialiser: Initialiser | None = None
 
     def conv(self, image: tuple[int, int, int], channels: int, *, key: Key) -> Conv:
         """A convolution of 3×3 that sends so many channels."""
@@ -45,7 +43,7 @@ class Style:
             units_for(channels, self.activation, "channels"),
             activation=self.activation,
             layer_norm=self.layer_norm,
-            init=self.init or "lecun_uniform",
+            init=self.initialiser or "lecun_uniform",
             key=key,
         )
 
@@ -63,13 +61,13 @@ class Style:
                 activation=self.activation,
                 layer_norm=self.layer_norm,
                 spectral_norm=self.spectral_norm and i == len(hidden) - 1,
-                init=self.init or "lecun_uniform",
+                init=self.initialiser or "lecun_uniform",
                 key=key,
             )
             layers.append(layer)
             shape = (layer.width,)
-        last = self.output_init or self.init or "lecun_uniform"
-        return [*layers, Dense(shape, outputs, activation="linear", init=last, key=keys[-1])]
+        init = self.initialiser or "lecun_uniform"
+        return [*layers, Dense(shape, outputs, activation="linear", init=init, key=keys[-1])]
 
     def _blocks(
         self,
@@ -91,7 +89,7 @@ class Style:
         )
         simba = block == "simba"
         first: Activation = "linear" if simba else self.activation
-        init: Initialiser = self.init or ("orthonormal" if simba else "orthogonal")
+        init: Initialiser = self.initialiser or ("orthonormal" if simba else "orthogonal")
         stem = Dense(
             shape,
             units_for(width, first, "hidden"),
@@ -107,10 +105,12 @@ class Style:
                 activation=self.activation,
                 final=simba and i == len(hidden) - 2,
                 spectral_norm=self.spectral_norm,
-                init=self.init,
+                init=self.initialiser,
                 key=key,
             )
             for i, key in enumerate(keys[1:-1])
         ]
-        last = self.output_init or init
-        return [stem, *blocks, Dense(width, outputs, activation="linear", init=last, key=keys[-1])]
+        return [stem, *blocks, Dense(width, outputs, activation="linear", init=init, key=keys[-1])]
+
+
+PLAIN = Style()

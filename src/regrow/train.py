@@ -24,7 +24,7 @@ from regrow.checkpoint import SAVE_EVERY, claim_folder, load, read_json, save
 from regrow.environments.base import World
 from regrow.errors import RegrowError, require
 from regrow.families import describe
-from regrow.results import write_table
+from regrow.rows import write_table
 from regrow.rules import (
     Check,
     Rule,

@@ -29,10 +29,16 @@ def widened(learner: Learner, factor: float, key: Key) -> Learner:
     What is new is drawn by the layers' own initialisers and its statistics start with it. The
     target gets the same units, and memories of habits begin anew. Raises `RegrowError` for a
     network without hidden units, or in which new units would be felt by old ones: with residual
-    blocks, layer or spectral normalisation.
+    blocks, layer or spectral normalisation; and where no layer would have a unit more.
     """
     layers = _plain(learner.network)
     counts = [round(factor * layer.units) for layer in layers[:-1]]
+    widest = max(layer.units for layer in layers[:-1])
+    require(
+        max(counts) > widest,
+        f"widen: factor is {factor}, by which no hidden layer gains a unit; "
+        f"{(widest + 1) / widest:.6g} gives one to the widest, of {widest}",
+    )
     sent = [layer.copies * count for layer, count in zip(layers, counts, strict=False)]
     drawn = [
         layer.fresh(k, below=below, units=units)

@@ -27,7 +27,7 @@ from regrow.initialisers import Initialiser
 from regrow.learner import Learner
 from regrow.network import Network, convolutional, dqn_zoo, mlp
 from regrow.optimizer import Optimizer
-from regrow.style import Kind
+from regrow.style import Kind, Style
 from regrow.types import ActionSpace, Discrete, Key, Scalar, Transition
 
 
@@ -154,22 +154,16 @@ class DoubleDQN(OffPolicy):
         return DoubleDQNState(Learner.create(network, self._optimizer()), jnp.array(0))
 
     def _network(self, shape: tuple[int, ...], num_actions: int, key: Key) -> Network:
-        style: dict[str, Any] = {
-            "activation": self.activation,
-            "layer_norm": self.layer_norm,
-            "spectral_norm": self.spectral_norm,
-            "block": self.block,
-            "init": self.initialiser,
-        }
+        style = Style(**{field.name: getattr(self, field.name) for field in fields(Style)})
         first = 0 if self.block == "dense" else 1
         match shape:
             case (height, width, depth):
                 hidden = [self.hidden] * (first + (self.depth or 1))
                 image = (height, width, depth)
-                return convolutional(image, self.channels, hidden, num_actions, key=key, **style)
+                return convolutional(image, self.channels, hidden, num_actions, style, key=key)
             case (inputs,):
                 hidden = [self.hidden] * (first + (self.depth or 2))
-                return mlp(inputs, hidden, num_actions, key=key, **style)
+                return mlp(inputs, hidden, num_actions, style, key=key)
             case _:
                 raise RegrowError(
                     f"double_dqn takes vectors or images (height, width, channels), not {shape}"
@@ -232,11 +226,8 @@ class DoubleDQN(OffPolicy):
         return DoubleDQNState(q.sync(updates % self.target_period == 0), updates)
 
 
-# What `style.Style` and widths say of a network.
-_WORDS = (
-    *("channels", "hidden", "depth", "activation"),
-    *("block", "layer_norm", "spectral_norm", "initialiser"),
-)
+# What widths and style say of a network.
+_WORDS = ("channels", "hidden", "depth", *(field.name for field in fields(Style)))
 
 
 def _picked(values: Float[Array, "batch actions"], actions: Int[Array, " batch"]) -> Array:

@@ -39,6 +39,7 @@ from regrow.errors import RegrowError, require
 from regrow.layers import Conv, Dense
 from regrow.learner import Knob, Learner, joint_gradient
 from regrow.network import Network, mlp
+from regrow.style import Style
 from regrow.types import ActionSpace, Key, Scalar, Transition
 
 VALUED = ("encoder", "projection", "critic", "critic_2")
@@ -148,11 +149,8 @@ class DrQ(SoftActorCritic):
         )
 
     def _dense(self, inputs: int, outputs: int, key: Key) -> tuple[Any, ...]:
-        hidden = (self.hidden, self.hidden)
-        network = mlp(
-            inputs, hidden, outputs, layer_norm=self.layer_norm, init="orthogonal", key=key
-        )
-        return network.layers
+        style = Style(layer_norm=self.layer_norm, initialiser="orthogonal")
+        return mlp(inputs, (self.hidden, self.hidden), outputs, style, key=key).layers
 
     def act(
         self, state: DrQState, obs: Shaped[Array, "*obs"], env_steps: Int[Array, ""], key: Key

@@ -1,7 +1,7 @@
 """Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347), with GAE (1506.02438).
 
     δ_t = r_t + γ d_t V(s'_t) − V(s_t)            d = 0 where the environment terminated
-    A_t = δ_t + γ λ A_{t+1}                        to the end of the episode or of the round
+    A_t = δ_t + γ λ A_{t+1}                       to the end of the episode or of the round
     R_t = A_t + V(s_t)
     L(π) = −E min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) − c H(π),   ρ = π(a|s) / π_before(a|s)
     L(V) = E (V(s) − R)² / 2
@@ -31,8 +31,10 @@ from regrow.activations import Activation, units_for
 from regrow.agents.base import Agent
 from regrow.errors import RegrowError, require
 from regrow.families import make_all
+from regrow.initialisers import Initialiser
+from regrow.layers import Dense
 from regrow.learner import Knob, Learner
-from regrow.network import Network
+from regrow.network import Network, convolutional, mlp
 from regrow.optimizer import Optimizer
 from regrow.style import Style
 from regrow.types import ActionSpace, Continuous, Experience, Key, Scalar, Transition
@@ -185,21 +187,23 @@ class PPO(Agent):
             log_std,
         )
 
-    def _network(self, shape: tuple[int, ...], outputs: int, last: Any, key: Key) -> Network:
-        style = Style(self.activation, self.layer_norm, init="orthogonal", output_init=last)
-        hidden = [self.hidden] * self.depth
-        keys = tuple(jax.random.split(key, len(hidden) + 2))
+    def _network(
+        self, shape: tuple[int, ...], outputs: int, last: Initialiser, key: Key
+    ) -> Network:
+        style = Style(self.activation, self.layer_norm, initialiser="orthogonal")
+        hidden, (body, end) = [self.hidden] * self.depth, jax.random.split(key)
         match shape:
             case (height, width, depth):
-                conv = style.conv((height, width, depth), self.channels, key=keys[0])
-                read = (*conv.image, conv.width)
-                return Network([conv, *style.chain(read, hidden, outputs, keys[1:])], split=1)
-            case (_,):
-                return Network(style.chain(shape, hidden, outputs, keys[1:]), split=1)
+                image = (height, width, depth)
+                network = convolutional(image, self.channels, hidden, outputs, style, key=body)
+            case (inputs,):
+                network = mlp(inputs, hidden, outputs, style, key=body)
             case _:
                 raise RegrowError(
                     f"ppo takes vectors or images (height, width, channels), not {shape}"
                 )
+        output = Dense(self.hidden, outputs, activation="linear", init=last, key=end)
+        return Network([*network.layers[:-1], output], split=network.split)
 
     def act(
         self, state: PPOState, obs: Shaped[Array, "*obs"], env_steps: Int[Array, ""], key: Key
@@ -319,14 +323,13 @@ def _value_of(knob: Knob | None) -> Array | None:
 
 
 def _goes_on(batch: Transition, stride: int) -> Bool[Array, " batch"]:
-    """Whether the row `stride` later begins with what this one ended in.
+    """Whether the row `stride` later begins with what this one ended in, not terminated.
 
-    That holds within an episode and not beyond its end, terminated or truncated. In a batch that
-    was drawn at random it holds for no row, but for a state met twice, from which going on is no
-    error.
+    That holds within an episode and not beyond its end. In a batch that was drawn at random it
+    holds for no row, but for an observation met twice, from which going on is no error.
     """
     count = len(batch.reward)
     rest = min(stride, count)
     ends, begins = (x.reshape(count, -1) for x in (batch.obs_t, batch.obs_tm1))
     same = jnp.all(ends[: count - rest] == begins[rest:], axis=-1)
-    return jnp.concatenate([same, jnp.zeros(rest, bool)])
+    return jnp.concatenate([same, jnp.zeros(rest, bool)]) & (batch.discount > 0)

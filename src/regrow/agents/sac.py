@@ -26,6 +26,7 @@ from regrow.agents.soft.base import (
 from regrow.errors import RegrowError
 from regrow.learner import Knob, Learner
 from regrow.network import Network, mlp
+from regrow.style import Style
 from regrow.types import ActionSpace, Key, Scalar, Transition
 
 
@@ -74,8 +75,8 @@ class SAC(SoftActorCritic):
         )
 
     def _network(self, inputs: int, outputs: int, key: Key) -> Network:
-        hidden = (self.hidden, self.hidden)
-        return mlp(inputs, hidden, outputs, layer_norm=self.layer_norm, init="orthogonal", key=key)
+        style = Style(layer_norm=self.layer_norm, initialiser="orthogonal")
+        return mlp(inputs, (self.hidden, self.hidden), outputs, style, key=key)
 
     def act(
         self, state: SACState, obs: Shaped[Array, "*obs"], env_steps: Int[Array, ""], key: Key

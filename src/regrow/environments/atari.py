@@ -20,8 +20,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from regrow.environments.base import HostEnvironment, HostStep, Simulator
-from regrow.errors import RegrowError, require, unknown
+from regrow.environments.base import HostEnvironment, HostStep, Simulator, needed
+from regrow.errors import require, unknown
 from regrow.types import Discrete
 
 REPEAT, POOLED, STACKED, SIDE = 4, 2, 4, 84
@@ -216,13 +216,8 @@ def _number_of_actions(game: str) -> int:
 
 def _loaded(game: str) -> Any:
     """An emulator with a game in it."""
-    try:
-        import ale_py
-        from ale_py import roms
-    except ImportError as error:
-        raise RegrowError(
-            f"atari/{game} needs ale-py: pip install 'regrow[atari]' ({error})"
-        ) from error
+    ale_py = needed("ale_py", "ale-py", f"atari/{game}")
+    roms = needed("ale_py.roms", "ale-py", f"atari/{game}")
     # The emulator ends the process where it is given a game that it does not know.
     known = ale_py.ALEInterface.isSupportedROM
     games = {name for name in roms.get_all_rom_ids() if known(str(roms.get_rom_path(name)))}

@@ -19,7 +19,8 @@ fork and a loaded run begin a new episode.
 """
 
 import abc
-from typing import Any, NamedTuple
+import importlib
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
@@ -42,6 +43,9 @@ class Step(NamedTuple):
 
 class Spaces(abc.ABC):
     """What agents see of an environment, wherever it runs."""
+
+    shifts: ClassVar[bool] = False
+    """Whether the task changes as training goes on: then returns are of their time."""
 
     @property
     @abc.abstractmethod
@@ -139,6 +143,20 @@ class HostEnvironment(Spaces):
     @abc.abstractmethod
     def simulator(self) -> Simulator:
         """A new simulation. Raises `RegrowError` where a package that it needs is not there."""
+
+
+def needed(module: str, package: str, name: str) -> Any:
+    """A module of a package that the environment `name`, as in atari/pong, is simulated in.
+
+    Raises `RegrowError` with what to install where it is not there.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        extra = name.partition("/")[0]
+        raise RegrowError(
+            f"{name} needs {package}: pip install 'regrow[{extra}]' ({error})"
+        ) from error
 
 
 World = Environment | HostEnvironment

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from regrow.environments.base import HostEnvironment, HostStep, Simulator
+from regrow.environments.base import HostEnvironment, HostStep, Simulator, needed
 from regrow.errors import RegrowError, unknown
 from regrow.types import ActionSpace, Continuous, Discrete
 
@@ -112,12 +112,7 @@ def _spaces(env_id: str) -> _Spaces:
 
 def _made(env_id: str) -> Any:
     """The environment of that id."""
-    try:
-        import gymnasium
-    except ImportError as error:
-        raise RegrowError(
-            f"gymnasium/{env_id} needs gymnasium: pip install 'regrow[gymnasium]' ({error})"
-        ) from error
+    gymnasium = needed("gymnasium", "gymnasium", f"gymnasium/{env_id}")
     if env_id not in gymnasium.registry:
         raise unknown("id of gymnasium", env_id, gymnasium.registry)
     try:

@@ -112,7 +112,7 @@ class Processes:
                 self.count, context, initializer=_begin, initargs=(news, stop)
             )
             try:
-                _run_all(pool, tasks, news, report, stop)
+                _run_all(pool, self.count, tasks, news, report, stop)
             except BaseException:
                 stop.set()
                 _drop(pool)
@@ -121,15 +121,22 @@ class Processes:
 
 
 def _run_all(
-    pool: ProcessPoolExecutor, tasks: Sequence[Task], news: Any, report: Report, stop: Event
+    pool: ProcessPoolExecutor,
+    count: int,
+    tasks: Sequence[Task],
+    news: Any,
+    report: Report,
+    stop: Event,
 ) -> None:
-    """Submits every task once what it needs is done; after a failure, waits for what still runs."""
-    waiting, running, done = list(tasks), dict[Future[None], str](), set[str]()
+    """Submits every task once what it needs is done; after a failure, waits for what still runs.
+
+    No more than `count` at once, so tasks are done about in their order, and what is complete early
+    can be looked at early.
+    """
+    queue, running = _Queue(tasks), dict[Future[None], str]()
     failure: BaseException | None = None
-    while running or (waiting and failure is None):
-        ready = [] if failure else [task for task in waiting if done.issuperset(task.needs)]
-        for task in ready:
-            waiting.remove(task)
+    while running or (queue.waiting and failure is None):
+        while failure is None and len(running) < count and (task := queue.take()):
             running[_submitted(pool, task)] = task.name
         finished, _ = wait(running, timeout=0.1, return_when=FIRST_COMPLETED)
         while not news.empty():
@@ -138,7 +145,7 @@ def _run_all(
             name = running.pop(future)
             error = None if future.cancelled() else future.exception()
             if error is None:
-                done.add(name)
+                queue.finished(name)
                 continue
             # What went wrong first is told, unless that was only the request to stop.
             failure = failure if failure and not isinstance(failure, StoppedError) else error
@@ -153,6 +160,36 @@ def _run_all(
         raise StoppedError(STOPPED) from failure
     if failure is not None:
         raise failure
+
+
+class _Queue:
+    """Tasks in their order, each once what it needs is done.
+
+    One whose program another is just compiling stands back while there is something else to do.
+    """
+
+    def __init__(self, tasks: Sequence[Task]):
+        self.waiting = list(tasks)
+        self.done = set[str]()
+        self.compiling = dict[str, str]()  # by the task that was the first of its program
+        self.compiled = {""}
+
+    def take(self) -> Task | None:
+        """The next task, or None where all that wait need another."""
+        ready = [task for task in self.waiting if self.done.issuperset(task.needs)]
+        if not ready:
+            return None
+        busy = set(self.compiling.values())
+        task = min(ready, key=lambda task: task.program in busy)
+        self.waiting.remove(task)
+        if task.program not in self.compiled:
+            self.compiling[task.name] = task.program
+        return task
+
+    def finished(self, name: str) -> None:
+        """A task is done, and its program is there for others."""
+        self.done.add(name)
+        self.compiled.add(self.compiling.pop(name, ""))
 
 
 def _submitted(pool: ProcessPoolExecutor, task: Task) -> "Future[None]":

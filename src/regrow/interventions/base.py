@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from regrow.errors import require
 from regrow.families import name_of
 from regrow.learner import Knob, Learner, learners, map_knobs, map_named
+from regrow.network import Network
 from regrow.types import Experience, Key, Transition
-from regrow.units import quiet, recycled, require_recyclable
+from regrow.units import quiet, recycled, recycled_where_any, require_recyclable
 
 State = PyTree[Any]
 Scores = Sequence[Float[Array, " _"]]
@@ -237,3 +238,44 @@ class Habitual(SelectiveIntervention):
             return learner.with_habit(self)
 
         return self.mapped(change, state, key)
+
+
+@dataclass(frozen=True)
+class HabitualRecycling(Habitual):
+    """A habit that draws single hidden units anew: layer by layer it keeps a record and judges.
+
+    A member writes `blank`, `seen` and `judged`.
+    """
+
+    renews_units: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def blank(self, units: int) -> PyTree:
+        """The record of a hidden layer with so many units, at first: a tree of arrays."""
+
+    @abc.abstractmethod
+    def seen(self, network: Network, inputs: Shaped[Array, "batch *obs"]) -> Sequence[Array]:
+        """What each hidden layer is judged by: an array whose last axis is its units."""
+
+    @abc.abstractmethod
+    def judged(
+        self, record: PyTree, seen: Float[Array, "... units"]
+    ) -> tuple[PyTree, Bool[Array, " units"]]:
+        """(the record of a layer after an update, which of its units go)."""
+
+    def begin(self, learner: Learner) -> tuple[PyTree, ...]:
+        """A record for every hidden layer."""
+        return tuple(self.blank(layer.units) for layer in learner.network.layers[:-1])
+
+    def tend(
+        self,
+        learner: Learner,
+        memory: Sequence[PyTree],
+        inputs: Shaped[Array, "batch *obs"],
+        key: Key,
+    ) -> tuple[Learner, tuple[PyTree, ...]]:
+        """(the Learner with the units drawn anew that go, the memory)."""
+        seen = self.seen(learner.network, inputs)
+        judged = [self.judged(*each) for each in zip(memory, seen, strict=True)]
+        masks = [mask for _, mask in judged]
+        return recycled_where_any(learner, masks, key), tuple(record for record, _ in judged)

@@ -16,19 +16,16 @@ sums over k, which ranks the units of a layer alike. What they leave open, or do
 - Their RL runs leave Adam's moments of replaced units. Here each new element is as old as it is.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from regrow.errors import require
-from regrow.interventions.base import Habitual
+from regrow.interventions.base import HabitualRecycling
 from regrow.layers import Affine, Dense
-from regrow.learner import Learner
-from regrow.types import Key
-from regrow.units import recycled_where_any
+from regrow.network import Network
 
 
 class _Record(NamedTuple):
@@ -40,7 +37,7 @@ class _Record(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ContinualBackprop(Habitual):
+class ContinualBackprop(HabitualRecycling):
     """From here on draws a few of the least useful hidden units anew, update by update.
 
     `rate` ρ: units to replace per update and unit that is older than `maturity` m updates. `decay`
@@ -51,8 +48,6 @@ class ContinualBackprop(Habitual):
     rate: float = 1e-4
     maturity: int = 10_000
     decay: float = 0.99
-
-    renews_units: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(
@@ -68,36 +63,25 @@ class ContinualBackprop(Habitual):
             f"continual_backprop: decay is {self.decay}; it must be at least 0 and below 1",
         )
 
-    def begin(self, learner: Learner) -> tuple[_Record, ...]:
+    def blank(self, units: int) -> _Record:
         """No utility, and every unit of age 0."""
-        return tuple(
-            _Record(jnp.zeros(layer.units), jnp.zeros(layer.units, jnp.int32), jnp.array(0.0))
-            for layer in learner.network.layers[:-1]
-        )
+        return _Record(jnp.zeros(units), jnp.zeros(units, jnp.int32), jnp.array(0.0))
 
-    def tend(
-        self,
-        learner: Learner,
-        memory: Sequence[_Record],
-        inputs: Shaped[Array, "batch *obs"],
-        key: Key,
-    ) -> tuple[Learner, tuple[_Record, ...]]:
-        """(the Learner with the least useful mature units drawn anew, the memory)."""
-        hidden = learner.network.features(inputs)[1:-1]
-        layers = [layer for layer in learner.network.layers if isinstance(layer, Affine)]
-        judged = [
-            self._judged(record, contribution(features, layers[i + 1], layers[i].units))
-            for i, (record, features) in enumerate(zip(memory, hidden, strict=True))
+    def seen(self, network: Network, inputs: Shaped[Array, "batch *obs"]) -> list[Array]:
+        """What every hidden unit contributes."""
+        hidden = network.features(inputs)[1:-1]
+        layers = [layer for layer in network.layers if isinstance(layer, Affine)]
+        return [
+            contribution(features, layers[i + 1], layers[i].units)
+            for i, features in enumerate(hidden)
         ]
-        masks = [mask for _, mask in judged]
-        return recycled_where_any(learner, masks, key), tuple(record for record, _ in judged)
 
-    def _judged(
-        self, record: _Record, contributed: Float[Array, " units"]
+    def judged(
+        self, record: _Record, seen: Float[Array, " units"]
     ) -> tuple[_Record, Bool[Array, " units"]]:
-        """(what is known of a layer after an update, which of its units go)."""
+        """(what is known of a layer after an update, its mature units whose turn it is)."""
         age = record.age + 1
-        utility = self.decay * record.utility + (1 - self.decay) * contributed
+        utility = self.decay * record.utility + (1 - self.decay) * seen
         unbiased = utility / (1 - self.decay**age)
         mature = age > self.maturity
         owed = record.owed + self.rate * mature.sum()

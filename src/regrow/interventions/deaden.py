@@ -55,6 +55,8 @@ class Deaden(LearnerIntervention):
         lowered = jnp.where(jnp.expand_dims(dead, range(shift.ndim - 1)), _FAR_BELOW, shift)
         killed = eqx.tree_at(shift_of, layer, lowered)
         changed = eqx.tree_at(lambda one: one.network.layers[self.layer], learner, killed)
+        # What habits remember is of units that lived: an average would wake them again.
+        changed = changed.with_memories_anew()
         return changed if changed.target is None else changed.sync()
 
 

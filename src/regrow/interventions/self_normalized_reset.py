@@ -8,27 +8,24 @@ Its threshold is a percentile of its own silences: every `period` updates
 
 and a silence that ended in a reset counts among them. As in the authors' code
 (SelfNormalizedResets, src/algorithms/snr.py), which counts in examples where this counts in
-updates: a unit fires where it is above 0 on any input of the batch (and at any position); firing in
-two batches in a row is no silence; a unit with no silence in a period gets the smallest q, one
-update; p = 0.99 and γ = 2 are its defaults, and thresholds are revised after so many tasks. That
-code takes the first threshold as an argument: here it is the largest, `limit`. How long `period`
-and `limit` should be in reinforcement learning was not found. Fired is what the network makes of
-the batch after the update.
+updates: a unit fires where it is not 0, a ReLU where it is above 0, on any input of the batch (and
+at any position); firing in two batches in a row is no silence; a unit with no silence in a period
+gets the smallest q, one update; p = 0.99 and γ = 2 are its defaults, and thresholds are revised
+after so many tasks. That code takes the first threshold as an argument: here it is the largest,
+`limit`. How long `period` and `limit` should be in reinforcement learning was not found. Fired is
+what the network makes of the batch after the update.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from regrow.errors import require
-from regrow.interventions.base import Habitual
-from regrow.learner import Learner
-from regrow.types import Key
-from regrow.units import recycled_where_any
+from regrow.interventions.base import HabitualRecycling
+from regrow.network import Network
 
 
 class _Record(NamedTuple):
@@ -41,7 +38,7 @@ class _Record(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SelfNormalizedReset(Habitual):
+class SelfNormalizedReset(HabitualRecycling):
     """From here on draws a hidden unit anew that has been silent longer than it used to be.
 
     `percentile` p of a unit's silences, and `expansion` γ, by which a threshold grows that was no
@@ -53,8 +50,6 @@ class SelfNormalizedReset(Habitual):
     period: int = 10_000
     limit: int = 1_000
     expansion: int = 2
-
-    renews_units: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(
@@ -75,38 +70,25 @@ class SelfNormalizedReset(Habitual):
             "be at most 1,000,000, and the product of both below 2^31",
         )
 
-    def begin(self, learner: Learner) -> tuple[_Record, ...]:
+    def blank(self, units: int) -> _Record:
         """No silence yet, and the longest threshold for every unit."""
+        return _Record(
+            silence=jnp.zeros(units, jnp.int32),
+            threshold=jnp.full(units, self.limit, jnp.int32),
+            lengths=jnp.zeros((units, self.limit + 1), jnp.int32),
+            since=jnp.array(0, jnp.int32),
+        )
 
-        def nothing(units: int) -> _Record:
-            return _Record(
-                silence=jnp.zeros(units, jnp.int32),
-                threshold=jnp.full(units, self.limit, jnp.int32),
-                lengths=jnp.zeros((units, self.limit + 1), jnp.int32),
-                since=jnp.array(0, jnp.int32),
-            )
+    def seen(self, network: Network, inputs: Shaped[Array, "batch *obs"]) -> list[Array]:
+        """What every hidden unit sends, in size."""
+        hidden = network.features(inputs)[1:-1]
+        return [layer.sizes(h) for layer, h in zip(network.layers, hidden, strict=False)]
 
-        return tuple(nothing(layer.units) for layer in learner.network.layers[:-1])
-
-    def tend(
-        self,
-        learner: Learner,
-        memory: Sequence[_Record],
-        inputs: Shaped[Array, "batch *obs"],
-        key: Key,
-    ) -> tuple[Learner, tuple[_Record, ...]]:
-        """(the Learner with the units drawn anew that were silent for too long, the memory)."""
-        hidden = learner.network.features(inputs)[1:-1]
-        sizes = (layer.sizes(h) for layer, h in zip(learner.network.layers, hidden, strict=False))
-        judged = [self._judged(record, size) for record, size in zip(memory, sizes, strict=True)]
-        masks = [mask for _, mask in judged]
-        return recycled_where_any(learner, masks, key), tuple(record for record, _ in judged)
-
-    def _judged(
-        self, record: _Record, size: Float[Array, "... units"]
+    def judged(
+        self, record: _Record, seen: Float[Array, "... units"]
     ) -> tuple[_Record, Bool[Array, " units"]]:
-        """(what is known of a layer after an update, which of its units go)."""
-        fired = (size > 0).reshape(-1, size.shape[-1]).any(axis=0)
+        """(what is known of a layer after an update, its units that were silent for too long)."""
+        fired = (seen > 0).reshape(-1, seen.shape[-1]).any(axis=0)
         silence = jnp.where(fired, record.silence, record.silence + 1)
         goes = ~fired & (silence >= record.threshold)
         over = fired | goes

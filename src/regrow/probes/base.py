@@ -215,6 +215,33 @@ class PartProbe(Probe):
         return None if features is None else jnp.linalg.svd(features, compute_uv=False)
 
 
+@dataclass(frozen=True)
+class RankProbe(PartProbe):
+    """The least k for which the k largest of some sizes hold a share 1 − δ of all of them.
+
+    A member says what the sizes of Φ's directions are.
+    """
+
+    delta: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.delta < 1, f"delta is {self.delta}; it must be between 0 and 1")
+
+    @abc.abstractmethod
+    def sizes(self, sigma: Float[Array, " rank"]) -> Float[Array, " rank"]:
+        """The sizes, in falling order, for the singular values of Φ."""
+
+    def measure(self, view: View) -> Scalar:
+        """A whole number, at most the lesser of batch and features; 0 where all features are 0."""
+        sigma = self.singular_values(view)
+        if sigma is None:
+            return jnp.array(NOTHING_THERE)
+        sizes = self.sizes(sigma)
+        reached = jnp.cumsum(sizes) >= (1 - self.delta) * jnp.sum(sizes)
+        return jnp.where(sizes[0] > 0, jnp.argmax(reached) + 1, 0).astype(jnp.float32)
+
+
 def rows(batch: Transition, start: int, stop: int | None) -> Transition:
     """Some transitions of a batch."""
     return jax.tree.map(lambda x: x[start:stop], batch)
@@ -223,12 +250,6 @@ def rows(batch: Transition, start: int, stop: int | None) -> Transition:
 def vector(tree: PyTree) -> Float[Array, " numbers"]:
     """All numbers of a tree in one vector; it may be empty."""
     return jnp.concatenate([jnp.zeros(0), *(leaf.ravel() for leaf in jax.tree.leaves(tree))])
-
-
-def enough(sizes: Float[Array, " rank"], held: float) -> Scalar:
-    """The least k for which the k first of some sizes, in falling order, hold a share of all."""
-    reached = jnp.cumsum(sizes) >= held * jnp.sum(sizes)
-    return jnp.where(sizes[0] > 0, jnp.argmax(reached) + 1, 0).astype(jnp.float32)
 
 
 def share(flags: Sequence[Shaped[Array, " _"]]) -> Scalar:

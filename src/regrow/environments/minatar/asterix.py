@@ -17,8 +17,12 @@ from regrow.environments.minatar.base import (
     COLUMNS,
     SIZE,
     MinAtar,
+    ahead,
+    behind,
     below,
     cell,
+    entry,
+    on_screen,
     shifted,
 )
 
@@ -104,10 +108,10 @@ class Asterix(MinAtar[AsterixState, AsterixDraws]):
         # The player may touch a thing where it was or where it moves to. Gold is taken on the first
         # touch, and an enemy ends the episode: either way two touches count once.
         mine = game.occupied & (player_y == LANE_ROWS)
-        x = game.x + jnp.where(moves, jnp.where(game.right, 1, -1), 0)
+        x = jnp.where(moves, ahead(game.x, game.right), game.x)
         touched = mine & ((game.x == player_x) | (x == player_x))
         taken = touched & game.gold
-        occupied = game.occupied & ~taken & (x >= 0) & (x < SIZE)
+        occupied = game.occupied & ~taken & on_screen(x)
 
         after = game._replace(
             player_x=player_x,
@@ -124,8 +128,7 @@ class Asterix(MinAtar[AsterixState, AsterixDraws]):
     def observe(self, game: AsterixState) -> Bool[Array, "10 10 4"]:
         """The four planes, in the order of `channels`."""
         here = game.occupied[:, None] & (game.x[:, None] == COLUMNS)
-        behind = game.x - jnp.where(game.right, 1, -1)
-        trail = game.occupied[:, None] & (behind[:, None] == COLUMNS)
+        trail = game.occupied[:, None] & (behind(game.x, game.right)[:, None] == COLUMNS)
         gold = game.gold[:, None]
         lanes = jnp.stack([here & ~gold, trail, here & gold], axis=-1)
         player = cell(game.player_x, game.player_y)[:, :, None]
@@ -140,7 +143,7 @@ def _spawn(game: AsterixState, draws: AsterixDraws, spawns: Bool[Array, ""]) -> 
     new = spawns & free & (rank == chosen)
     return game._replace(
         occupied=game.occupied | new,
-        x=jnp.where(new, jnp.where(draws.right, 0, SIZE - 1), game.x),
+        x=jnp.where(new, entry(draws.right), game.x),
         right=jnp.where(new, draws.right, game.right),
         gold=jnp.where(new, draws.gold, game.gold),
     )

@@ -159,3 +159,39 @@ def below(uniform: Float[Array, "*shape"], count: int | Int[Array, ""]) -> Int[A
 def countdown(timer: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
     """A timer one step later; it rests at 0."""
     return jnp.maximum(timer - 1, 0)
+
+
+def entry(right: Bool[Array, ""]) -> Int[Array, ""]:
+    """The column in which a thing that moves this way appears."""
+    return jnp.where(right, 0, SIZE - 1).astype(jnp.int32)
+
+
+def ahead(x: Int[Array, "*n"], right: Bool[Array, "*n"]) -> Int[Array, "*n"]:
+    """The next column on the way."""
+    return x + jnp.where(right, 1, -1)
+
+
+def behind(x: Int[Array, "*n"], right: Bool[Array, "*n"]) -> Int[Array, "*n"]:
+    """The column before, where a trail is seen."""
+    return x - jnp.where(right, 1, -1)
+
+
+def on_screen(x: Int[Array, "*n"]) -> Bool[Array, "*n"]:
+    """Whether a column is on the grid; a thing that leaves it is gone."""
+    return (x >= 0) & (x < SIZE)
+
+
+def planes(
+    y: Int[Array, " n"], layers: list[tuple[Bool[Array, " n"] | None, Int[Array, " n"]]]
+) -> Bool[Array, "layers 10 10"]:
+    """Planes of the cells (x, y) that are on, for layers of (on, x) that share y; None: all are.
+
+    A row of a plane is first a bit mask, the bits of its cells or-ed together: that is ten times
+    less work than or-ing planes. Columns are -1 to 10; the first and the last are not shown.
+    """
+    bits = jnp.stack(
+        [1 << (x + 1) if on is None else jnp.where(on, 1 << (x + 1), 0) for on, x in layers]
+    )
+    in_row = ROWS[None] == y[None, None]
+    masks = jnp.bitwise_or.reduce(jnp.where(in_row, bits[:, None], 0), axis=2)
+    return (masks[:, :, None] >> (COLUMNS + 1)[None]) & 1 != 0

@@ -22,9 +22,14 @@ from regrow.environments.minatar.base import (
     ROWS,
     SIZE,
     MinAtar,
+    ahead,
+    behind,
     below,
     cell,
     countdown,
+    entry,
+    on_screen,
+    planes,
     shifted,
 )
 
@@ -194,26 +199,25 @@ class Seaquest(MinAtar[SeaquestState, SeaquestDraws]):
     def observe(self, game: SeaquestState) -> Bool[Array, "10 10 10"]:
         """The ten planes, in the order of `channels`."""
         enemies, divers, bullets = game.enemies, game.divers, game.bullets
-        fish, submarines, trails, enemy_bullets = _planes(
+        fish, submarines, trails, enemy_bullets = planes(
             enemies.y,
             [
                 (enemies.alive & ~enemies.armed, enemies.x),
                 (enemies.alive & enemies.armed, enemies.x),
-                (enemies.alive, _behind(enemies.x, enemies.right)),
+                (enemies.alive, behind(enemies.x, enemies.right)),
                 (None, enemies.bullet_x),
             ],
         )
-        swimmers, wakes = _planes(
-            divers.y,
-            [(divers.alive, divers.x), (divers.alive, _behind(divers.x, divers.right))],
+        swimmers, wakes = planes(
+            divers.y, [(divers.alive, divers.x), (divers.alive, behind(divers.x, divers.right))]
         )
-        (friendly_bullets,) = _planes(bullets.y, [(bullets.alive, bullets.x)])
+        (friendly_bullets,) = planes(bullets.y, [(bullets.alive, bullets.x)])
         bottom = ROWS == SIZE - 1
         oxygen = bottom & (jnp.maximum(game.oxygen, 0) * SIZE // MAX_OXYGEN > COLUMNS)
         rescued = bottom & (SIZE - 1 - game.rescued <= COLUMNS) & (COLUMNS < SIZE - 1)
-        planes = [
+        shown = [
             cell(game.x, game.y),
-            cell(_behind(game.x, game.right), game.y),
+            cell(behind(game.x, game.right), game.y),
             friendly_bullets,
             trails | wakes,
             enemy_bullets,
@@ -223,24 +227,7 @@ class Seaquest(MinAtar[SeaquestState, SeaquestDraws]):
             rescued,
             swimmers,
         ]
-        return jnp.stack(planes, axis=-1)
-
-
-def _ahead(x: Int[Array, "*n"], right: Bool[Array, "*n"]) -> Int[Array, "*n"]:
-    return x + jnp.where(right, 1, -1)
-
-
-def _behind(x: Int[Array, "*n"], right: Bool[Array, "*n"]) -> Int[Array, "*n"]:
-    return x - jnp.where(right, 1, -1)
-
-
-def _on_screen(x: Int[Array, "*n"]) -> Bool[Array, "*n"]:
-    return (x >= 0) & (x < SIZE)
-
-
-def _entry(right: Bool[Array, ""]) -> Int[Array, ""]:
-    """The column in which something that moves this way appears."""
-    return jnp.where(right, 0, SIZE - 1).astype(jnp.int32)
+        return jnp.stack(shown, axis=-1)
 
 
 def _spawn_enemy(game: SeaquestState, draws: SeaquestDraws) -> SeaquestState:
@@ -251,7 +238,7 @@ def _spawn_enemy(game: SeaquestState, draws: SeaquestDraws) -> SeaquestState:
     appears = due & ~jnp.any(enemies.alive & opposed)
     new = Enemies(
         alive=jnp.bool_(True),
-        x=_entry(draws.enemy_right),
+        x=entry(draws.enemy_right),
         y=draws.enemy_y,
         right=draws.enemy_right,
         armed=draws.enemy_armed,
@@ -277,7 +264,7 @@ def _spawn_diver(game: SeaquestState, draws: SeaquestDraws) -> SeaquestState:
     due = game.diver_timer == 0
     new = Divers(
         alive=jnp.bool_(True),
-        x=_entry(draws.diver_right),
+        x=entry(draws.diver_right),
         y=draws.diver_y,
         right=draws.diver_right,
         move_timer=jnp.int32(DIVER_MOVE_INTERVAL),
@@ -308,8 +295,8 @@ def _fly(game: SeaquestState) -> tuple[SeaquestState, Int[Array, ""]]:
     first, and takes fish before submarines and, of either, the one that appeared first.
     """
     bullets, enemies = game.bullets, game.enemies
-    x = _ahead(bullets.x, bullets.right)
-    alive = bullets.alive & _on_screen(x)
+    x = ahead(bullets.x, bullets.right)
+    alive = bullets.alive & on_screen(x)
     age_order = (SLOTS - game.next_slot) % NUM_ENEMIES
     order = age_order + NUM_ENEMIES * enemies.armed.astype(jnp.int32)
     last = 2 * NUM_ENEMIES
@@ -333,23 +320,21 @@ def _drift(game: SeaquestState) -> SeaquestState:
     """Divers move or come on board, the newer first: there may be room for only one."""
     divers = game.divers
     waits = divers.move_timer != 0
-    x = jnp.where(waits, divers.x, _ahead(divers.x, divers.right))
+    x = jnp.where(waits, divers.x, ahead(divers.x, divers.right))
     touched = (divers.y == game.y) & ((divers.x == game.x) | (x == game.x))
     boards = divers.alive & touched
     newer = boards[1] & (game.rescued < MAX_DIVERS)
     rescued = game.rescued + newer.astype(jnp.int32)
     older = boards[0] & (rescued < MAX_DIVERS)
     divers = divers._replace(
-        alive=divers.alive & ~jnp.stack([older, newer]) & _on_screen(x),
+        alive=divers.alive & ~jnp.stack([older, newer]) & on_screen(x),
         x=x,
         move_timer=jnp.where(waits, divers.move_timer - 1, DIVER_MOVE_INTERVAL),
     )
     return game._replace(divers=divers, rescued=rescued + older.astype(jnp.int32))
 
 
-def _attack(
-    game: SeaquestState,
-) -> tuple[SeaquestState, Int[Array, ""], Bool[Array, ""]]:
+def _attack(game: SeaquestState) -> tuple[SeaquestState, Int[Array, ""], Bool[Array, ""]]:
     """Enemies and their bullets move; (state, enemies that ran into a bullet, player touched).
 
     All enemies move at once here. Those of a row move the same way, start in the same cell and
@@ -358,7 +343,7 @@ def _attack(
     enemies, bullets = game.enemies, game.bullets
     in_row = enemies.y == game.y
     moves = enemies.alive & (enemies.move_timer == 0)
-    x = jnp.where(moves, _ahead(enemies.x, enemies.right), enemies.x)
+    x = jnp.where(moves, ahead(enemies.x, enemies.right), enemies.x)
     touches = enemies.alive & in_row & ((enemies.x == game.x) | (x == game.x))
 
     # Of two bullets in a cell the older is spent. An enemy that reaches the player meets no bullet.
@@ -371,12 +356,12 @@ def _attack(
     # A submarine that is hit or leaves in this step still fires.
     fires = enemies.alive & enemies.armed & (enemies.fire_timer == 0)
     muzzle = jnp.where(fires, x, enemies.bullet_x)
-    bullet_x = jnp.clip(_ahead(muzzle, enemies.right), -1, SIZE)
+    bullet_x = jnp.clip(ahead(muzzle, enemies.right), -1, SIZE)
     struck = in_row & ((muzzle == game.x) | (bullet_x == game.x))
 
     after = game._replace(
         enemies=enemies._replace(
-            alive=enemies.alive & _on_screen(x) & ~(meets[0] | meets[1]),
+            alive=enemies.alive & on_screen(x) & ~(meets[0] | meets[1]),
             x=x,
             move_timer=jnp.where(moves, game.move_interval, enemies.move_timer - 1),
             fire_timer=jnp.where(
@@ -413,19 +398,3 @@ def _breathe(
         ramp_index=game.ramp_index + harder.astype(jnp.int32),
     )
     return after, bonus, ends
-
-
-def _planes(
-    y: Int[Array, " n"], layers: list[tuple[Bool[Array, " n"] | None, Int[Array, " n"]]]
-) -> Bool[Array, "layers 10 10"]:
-    """Planes of the cells (x, y) that are on, for layers of (on, x) that share y; None: all are.
-
-    A row of a plane is first a bit mask, the bits of its cells or-ed together: that is ten times
-    less work than or-ing planes. Columns are -1 to 10; the first and the last are not shown.
-    """
-    bits = jnp.stack(
-        [1 << (x + 1) if on is None else jnp.where(on, 1 << (x + 1), 0) for on, x in layers]
-    )
-    in_row = ROWS[None] == y[None, None]
-    masks = jnp.bitwise_or.reduce(jnp.where(in_row, bits[:, None], 0), axis=2)
-    return (masks[:, :, None] >> (COLUMNS + 1)[None]) & 1 != 0

@@ -17,7 +17,7 @@ with itself bit for bit.
 import abc
 import functools
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +63,8 @@ class Reordered(Environment):
         period: env steps of training between two changes.
         seed: what the orders are drawn from; the run's own seed has no part in it.
     """
+
+    shifts: ClassVar[bool] = True
 
     game: str = "minatar/breakout"
     period: int = 100_000

@@ -8,7 +8,7 @@ arXiv 1903.03176).
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,8 @@ class SwitchedGames(Environment):
             blanks, if need be: "breakout(sticky_actions=0.0) asterix".
         period: env steps of training between two switches.
     """
+
+    shifts: ClassVar[bool] = True
 
     games: str = "breakout asterix freeway space_invaders"
     period: int = 100_000

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from regrow.environments.base import HostStep, Simulator
+from regrow.environments.base import HostStep, Simulator, needed
 from regrow.errors import RegrowError, require, unknown
 
 # What tasks of the suite write into their model at the beginning of an episode.
@@ -152,13 +152,8 @@ class Suite(Simulator):
 
 def _loaded(family: str, task: str) -> Any:
     """The suite's environment of that name."""
-    try:
-        with _silence():
-            from dm_control import suite
-    except ImportError as error:
-        raise RegrowError(
-            f"{family}/{task} needs dm_control: pip install 'regrow[control]' ({error})"
-        ) from error
+    with _silence():
+        suite = needed("dm_control.suite", "dm_control", f"{family}/{task}")
     domain, _, name = task.partition("-")
     if (domain, name) not in suite.ALL_TASKS:
         raise unknown(f"task of {family}", task, ("-".join(pair) for pair in suite.ALL_TASKS))

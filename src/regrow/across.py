@@ -1,0 +1,117 @@
+"""Over many conditions: which probe predicts the gain, and every arm in a few numbers."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regrow.aggregates import (
+    optimality_gap,
+    performance_profile,
+    probability_of_improvement,
+    rank_correlation,
+)
+from regrow.cases import Case, probes_of
+from regrow.outcomes import areas, scale_of
+from regrow.statistics import Floats, Interval, interquartile_mean, stratified_bootstrap
+
+
+class Proxy(NamedTuple):
+    """A probe at the fork against the gain from injection: a point for every seed of every case."""
+
+    name: str
+    values: Floats
+    gains: Floats
+    cases: list[Case]  # (points,), as are the seeds
+    seeds: list[int]
+    correlation: Interval
+
+
+def proxies(cases: Iterable[Case]) -> list[Proxy]:
+    """Every probe that was measured in enough seeds, the best predictor (by |ρ|) first."""
+    judged = [case for case in cases if case.verdict is not None]
+    points: dict[str, list[tuple[float, float, Case, int]]] = {}
+    for case in judged:
+        by_seed = gains_by_seed(case)
+        for row, gain in zip(case.arms[case.injection], by_seed, strict=True):
+            for name, value in probes_of(row, "fork").items():
+                if math.isfinite(value):
+                    points.setdefault(name, []).append((value, float(gain), case, row.seed))
+    found = [_proxy(name, held) for name, held in points.items() if len(held) >= LEAST]
+    return sorted(found, key=lambda proxy: -abs(proxy.correlation.estimate))
+
+
+LEAST = 5
+"""Fewer points make no correlation worth its name."""
+
+
+def _proxy(name: str, points: Sequence[tuple[float, float, Case, int]]) -> Proxy:
+    values, gained, held, seeds = zip(*points, strict=True)
+    correlation = rank_correlation(
+        np.array(values),
+        np.array(gained),
+        [f"{case.scale} {case.label}" for case in held],
+        generator=np.random.default_rng(0),
+    )
+    return Proxy(name, np.array(values), np.array(gained), list(held), list(seeds), correlation)
+
+
+class Aggregate(NamedTuple):
+    """An arm over many tasks; scores are normalised so that `nothing` is 1 on average."""
+
+    arm: str
+    interquartile_mean: Interval
+    optimality_gap: Interval
+    improvement: Interval | None  # over `nothing`; None for itself
+    thresholds: Floats
+    profile: tuple[Floats, Floats, Floats]
+
+
+PROFILE = 41  # thresholds
+
+
+def aggregates(cases: Iterable[Case]) -> list[Aggregate]:
+    """The metrics of arXiv 2108.13264 for every arm that all judged cases have.
+
+    A score is 1 + what a run's mean return after the fork lies above the mean of `nothing`, as a
+    share of the verdict's unit: arms are comparable with it, agents are not.
+    """
+    judged = [case for case in cases if case.verdict is not None]
+    if len(judged) < 2:
+        return []
+    shared = [arm for arm in judged[0].arms if all(arm in case.arms for case in judged)]
+    scores = {arm: [_scores(case, arm) for case in judged] for arm in shared}
+    pool = np.concatenate([task for tasks in scores.values() for task in tasks])
+    thresholds = np.linspace(pool.min(), pool.max(), PROFILE)
+    return [_aggregate(arm, scores[arm], scores["nothing"], thresholds) for arm in shared]
+
+
+def _scores(case: Case, arm: str) -> Floats:
+    scale, _ = scale_of(case.outcomes)
+    return 1 + (areas(case.outcomes[arm]) - areas(case.outcomes["nothing"]).mean()) / scale
+
+
+def _aggregate(
+    arm: str, scores: Sequence[Floats], control: Sequence[Floats], thresholds: Floats
+) -> Aggregate:
+    def drawn() -> np.random.Generator:
+        return np.random.default_rng(0)
+
+    return Aggregate(
+        arm,
+        stratified_bootstrap(scores, interquartile_mean, generator=drawn(), resamples=2000),
+        stratified_bootstrap(scores, optimality_gap, generator=drawn(), resamples=2000),
+        None
+        if arm == "nothing"
+        else probability_of_improvement(scores, control, generator=drawn()),
+        thresholds,
+        performance_profile(scores, thresholds, generator=drawn()),
+    )
+
+
+def gains_by_seed(case: Case) -> NDArray[np.float64]:
+    """What injection gained over `nothing`, seed by seed, as a share of the verdict's unit."""
+    scale, _ = scale_of(case.outcomes)
+    return (areas(case.outcomes[case.injection]) - areas(case.outcomes["nothing"])) / scale

@@ -1,0 +1,150 @@
+"""Many tasks in a few numbers, after *Deep RL at the Edge of the Statistical Precipice*.
+
+The interquartile mean is in `regrow.statistics`; here are the other metrics of arXiv 2108.13264
+(optimality gap, probability of improvement, performance profile), and how well one number ranks as
+another does. Scores are normalised by the caller: `scores[task]` has shape (seeds,).
+"""
+
+from collections.abc import Sequence
+from typing import Any, overload
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike, NDArray
+
+from regrow.errors import require
+from regrow.statistics import Floats, Interval, stratified_bootstrap
+
+Scores = Sequence[ArrayLike]
+
+
+@overload
+def optimality_gap(scores: ArrayLike, axis: None = None) -> float: ...
+@overload
+def optimality_gap(scores: ArrayLike, axis: int) -> Floats: ...
+def optimality_gap(scores: ArrayLike, axis: int | None = None) -> float | Floats:
+    """How far scores fall short of 1 on average: the mean of max(1 − score, 0).
+
+    `scores` has any shape; all of it is pooled, or reduced along `axis` where that is given. What
+    lies above 1 counts as 1.
+    """
+    short = np.maximum(1.0 - np.asarray(scores, dtype=np.float64), 0.0)
+    return float(short.mean()) if axis is None else short.mean(axis=axis)
+
+
+def probability_of_improvement(
+    treated: Scores,
+    control: Scores,
+    *,
+    generator: Generator,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+) -> Interval:
+    """How probable it is that a treated run beats one of the control, on a task drawn at random.
+
+    The mean over tasks of the share of pairs of runs in which the treated one is higher, ties
+    counting half; its interval resamples the seeds of each task, in both arms alike independently.
+    Raises `RegrowError` where the two have not as many tasks.
+    """
+    require(
+        len(treated) == len(control) > 0,
+        f"treated and control must have the same tasks, got {len(treated)} and {len(control)}",
+    )
+    tasks = [
+        (np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64))
+        for x, y in zip(treated, control, strict=True)
+    ]
+    drawn = np.zeros(resamples)
+    for x, y in tasks:
+        wins = _wins(x, y)
+        rows = generator.integers(0, len(x), (resamples, len(x)))
+        columns = generator.integers(0, len(y), (resamples, len(y)))
+        drawn += wins[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2)) / len(tasks)
+    estimate = float(np.mean([_wins(x, y).mean() for x, y in tasks]))
+    return _percentile(estimate, drawn, confidence)
+
+
+def _wins(x: Floats, y: Floats) -> Floats:
+    return (x[:, None] > y) + 0.5 * (x[:, None] == y)
+
+
+def performance_profile(
+    scores: Scores,
+    thresholds: ArrayLike,
+    *,
+    generator: Generator,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+) -> tuple[Floats, Floats, Floats]:
+    """(share, low, high) of runs that score above each threshold; shapes (thresholds,).
+
+    The interval is that of a bootstrap within tasks, threshold by threshold.
+    """
+    bands = [
+        stratified_bootstrap(
+            [np.asarray(task, dtype=np.float64) > threshold for task in scores],
+            np.mean,
+            generator=generator,
+            resamples=resamples,
+            confidence=confidence,
+        )
+        for threshold in np.asarray(thresholds, dtype=np.float64)
+    ]
+    estimates, lows, highs, _ = np.array(bands).T
+    return estimates, lows, highs
+
+
+def rank_correlation(
+    x: ArrayLike,
+    y: ArrayLike,
+    groups: Sequence[Any] | NDArray[Any],
+    *,
+    generator: Generator,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+) -> Interval:
+    """Spearman's ρ between x and y, shapes (points,), and its interval by bootstrap.
+
+    Points of a group are resampled together, since they are not independent of each other; where
+    there are fewer than three groups, points are. A resample without any spread counts as 0. Raises
+    `RegrowError` on unequal shapes or fewer than three points.
+    """
+    x, y, group = np.asarray(x, np.float64), np.asarray(y, np.float64), np.asarray(groups)
+    require(
+        x.shape == y.shape == group.shape and x.ndim == 1,
+        f"x, y and groups must pair up, got {x.shape}, {y.shape} and {group.shape}",
+    )
+    require(len(x) >= 3, f"a rank correlation needs at least 3 points, got {len(x)}")
+    _, member = np.unique(group, return_inverse=True)
+    if member.max() < 2:
+        member = np.arange(len(x))
+    drawn = generator.integers(0, member.max() + 1, (resamples, member.max() + 1))
+    times = np.stack([(drawn == one).sum(axis=1) for one in range(member.max() + 1)], axis=1)
+    correlations = _spearman(x, y, times[:, member])
+    return _percentile(float(_spearman(x, y, np.ones((1, len(x))))[0]), correlations, confidence)
+
+
+def _spearman(x: Floats, y: Floats, times: NDArray[Any]) -> Floats:
+    """Pearson's correlation of the ranks of samples that hold each point so many `times`.
+
+    `times` has shape (samples, points), the result (samples,).
+    """
+    a, b = _ranks(x, times), _ranks(y, times)
+    count = times.sum(axis=1, keepdims=True)
+    a, b = (ranks - (times * ranks).sum(axis=1, keepdims=True) / count for ranks in (a, b))
+    size = np.sqrt((times * a**2).sum(axis=1) * (times * b**2).sum(axis=1))
+    return np.divide((times * a * b).sum(axis=1), size, out=np.zeros(len(size)), where=size > 0)
+
+
+def _ranks(values: Floats, times: NDArray[Any]) -> Floats:
+    """The ranks of points in such samples, ties sharing theirs; shape (samples, points)."""
+    _, place = np.unique(values, return_inverse=True)
+    held = np.stack([times[:, place == one].sum(axis=1) for one in range(place.max() + 1)], axis=1)
+    ranks = np.cumsum(held, axis=1) - held + (held + 1) / 2
+    return ranks[:, place]
+
+
+def _percentile(estimate: float, drawn: Floats, confidence: float) -> Interval:
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return Interval(estimate, float(low), float(high), confidence)

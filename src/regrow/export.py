@@ -1,0 +1,117 @@
+"""Rows for other programs: TensorBoard event files, Weights & Biases, one Parquet file.
+
+Each row becomes a run: its learning curve over env steps, what it predicted, its probes at the fork
+and at the end, its configuration. Packages are imported where they are needed and named where they
+are not there.
+"""
+
+import importlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from regrow.errors import RegrowError, require
+from regrow.rows import Row, table_of, write_table
+
+
+class Point(NamedTuple):
+    """A number of a run at some env step."""
+
+    name: str
+    env_steps: int
+    value: float
+
+
+def points(row: Row) -> list[Point]:
+    """What there is to see of a row, in the order of env steps; NaN is left out."""
+    found = [
+        *_curve("return", row.env_steps_to_fork, row.returns_to_fork),
+        *_curve("return", row.env_steps, row.returns),
+        *_curve("predicted_value", row.env_steps, row.predicted),
+    ]
+    ends = {"fork": row.fork_at, "fresh": row.fork_at, "end": row.fork_at + row.horizon}
+    for one in row.probes:
+        fresh = "_fresh" if one.at == "fresh" else ""
+        name = "/".join(filter(None, ("probes" + fresh, one.learner, one.probe, one.part)))
+        found.append(Point(name, ends[one.at], one.value))
+    numbers = [point for point in found if point.value == point.value]
+    return sorted(numbers, key=lambda point: point.env_steps)
+
+
+def _curve(name: str, env_steps: Sequence[int], values: Sequence[float]) -> Iterator[Point]:
+    return (Point(name, step, value) for step, value in zip(env_steps, values, strict=True))
+
+
+def run_name(row: Row) -> str:
+    """The name of a row's run, in folders: study/scale/condition/arm/seed."""
+    parts = (row.study, row.scale, row.condition, row.arm, f"seed{row.seed}")
+    return "/".join("".join(c if c.isalnum() or c in "_-=." else "-" for c in p) for p in parts)
+
+
+def settings(row: Row) -> dict[str, Any]:
+    """What a run was made with."""
+    names = ("study", "scale", "condition", "environment", "agent", "arm", "seed", "fork_at")
+    held = {name: getattr(row, name) for name in (*names, "horizon", "commit")}
+    return {**held, "before": list(row.before), **_held("config", row), **_held("versions", row)}
+
+
+def _held(name: str, row: Row) -> dict[str, Any]:
+    try:
+        return {name: json.loads(getattr(row, name))}
+    except ValueError:
+        return {}
+
+
+def to_tensorboard(rows: Sequence[Row], folder: Path) -> None:
+    """Writes event files, a folder per row; `RegrowError` where there are some already."""
+    tensorboard = _package("tensorboardX", "tensorboard")
+    require(
+        not (folder.is_dir() and any(folder.rglob("events.out.tfevents.*"))),
+        f"{folder} holds event files already; delete it or choose another --into",
+    )
+    for row in rows:
+        written = row.written.timestamp()
+        with tensorboard.SummaryWriter(str(folder / run_name(row))) as writer:
+            for name, env_steps, value in points(row):
+                writer.add_scalar(name, value, env_steps, walltime=written)
+            text = json.dumps(settings(row), indent=2)
+            writer.add_text("settings", f"```\n{text}\n```", row.fork_at, walltime=written)
+
+
+def to_wandb(rows: Sequence[Row], folder: Path, *, project: str = "regrow") -> None:
+    """Logs a run per row to Weights & Biases, as that is set up (WANDB_MODE=offline: to disk)."""
+    wandb = _package("wandb", "wandb")
+    folder.mkdir(parents=True, exist_ok=True)
+    for row in rows:
+        run = wandb.init(
+            project=project,
+            name=run_name(row),
+            group=f"{row.study}/{row.condition}",
+            config=settings(row),
+            dir=str(folder),
+            reinit="create_new",
+        )
+        by_step: dict[int, dict[str, float]] = {}
+        for name, env_steps, value in points(row):
+            by_step.setdefault(env_steps, {})[name] = value
+        for env_steps, values in by_step.items():
+            run.log(values, step=env_steps)
+        run.finish()
+
+
+def to_parquet(rows: Sequence[Row], folder: Path) -> None:
+    """Writes all rows into one file, `rows/<study>--<scale>.parquet` per study: small, to keep."""
+    for study, scale in dict.fromkeys((row.study, row.scale) for row in rows):
+        own = [row for row in rows if (row.study, row.scale) == (study, scale)]
+        write_table(folder / "rows" / f"{study}--{scale}.parquet", table_of(own))
+
+
+def _package(name: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        install = f"pip install {extra}" if extra == name else f"pip install 'regrow[{extra}]'"
+        raise RegrowError(
+            f"this needs the package {name}, which is not there: {install}"
+        ) from error

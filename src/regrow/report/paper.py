@@ -1,0 +1,340 @@
+"""Figures for papers, one function each: PNG and SVG of what a study yields. Draws, never computes.
+
+Every function takes what is to be drawn and returns a Matplotlib figure; `write_figures` writes all
+that a folder of studies has to show.
+"""
+
+import io
+import math
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
+
+from regrow.across import Aggregate, Proxy
+from regrow.cases import Case
+from regrow.checkpoint import write_atomically
+from regrow.report.palette import COLOURS, inks
+from regrow.statistics import Interval
+from regrow.summary import (
+    BEFORE,
+    Panel,
+    Summary,
+    Told,
+    forks,
+    gains,
+    panels,
+    reach_of,
+    whole,
+)
+
+INK, SOFT = "#1b1d20", "#596067"
+Dash = Literal["-", "--", ":", "-."]
+DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
+WIDTH = 6.75  # inches: two columns of most proceedings
+LETTERS = 110  # across a figure
+ACROSS = 4  # panels in a row
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 8,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": SOFT,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "svg.hashsalt": "regrow",
+}
+FORMATS = {"png": {"dpi": 200}, "svg": {"metadata": {"Date": None}}}
+
+
+def write_figures(summary: Summary, folder: Path) -> list[Path]:
+    """Writes every figure of every study into a folder, as PNG and as SVG; the files."""
+    written = []
+    for told in summary.studies:
+        for kind, draw in _figures_of(told).items():
+            with mpl.rc_context(STYLE):
+                figure = draw()
+                for suffix, options in FORMATS.items():
+                    path = folder / f"{told.anchor}-{kind}.{suffix}"
+                    written.append(_write(figure, path, suffix, options))
+    return written
+
+
+def _figures_of(told: Told) -> dict[str, Callable[[], Figure]]:
+    """What there is to draw of a study, by name."""
+    judged = [case for case in told.cases if case.verdict is not None]
+    found: dict[str, Callable[[], Figure]] = {"curves": lambda: learning_curves(told.cases)}
+    if len(judged) > 1:
+        found["gains"] = lambda: gains_per_condition(judged)
+    if told.aggregates:
+        found["aggregate"] = lambda: aggregate(told.aggregates)
+    if any(case.row.level is not None for case in judged):
+        found["sweep"] = lambda: sweep(judged)
+    if told.figure == "compute":
+        found["compute"] = lambda: over_compute(told.cases)
+    if told.proxies:
+        found["proxies"] = lambda: proxies_and_gain(told.proxies)
+    if judged:
+        found["arms"] = lambda: arms_beside_nothing(judged)
+    return found
+
+
+def _write(figure: Figure, path: Path, suffix: str, options: dict[str, Any]) -> Path:
+    picture = io.BytesIO()
+    figure.savefig(picture, format=suffix, **options)
+    write_atomically(path, lambda file: file.write(picture.getvalue()))
+    return path
+
+
+# One function a figure.
+
+
+def learning_curves(cases: Sequence[Case], axis: str = "env_steps") -> Figure:
+    """A panel per condition, or per arm where there are many: mean and 95% t interval over seeds.
+
+    Dashed is the fork, dotted the return of the random policy.
+    """
+    held = panels(cases)
+    figure, places = _grid(len(held), 1.5)
+    styles = _styles(cases)
+    for panel, axes in zip_longest(held, places):
+        axes.set_visible(panel is not None)
+        if panel is not None:
+            _curves_on(axes, panel, styles, axis)
+            axes.set_title(plain(textwrap.fill(panel.name, 28)))
+    if not any(panel.reach for panel in held):
+        _legend(figure, styles)
+    figure.supxlabel(axis.replace("_", " "), fontsize=8)
+    figure.supylabel("return", fontsize=8)
+    return figure
+
+
+def over_compute(cases: Sequence[Case]) -> Figure:
+    """All conditions from the first env step on, over env steps and over what they cost."""
+    held = [(case, curve) for case in cases for curve in whole(case) if curve.arm != "again"]
+    titles = {"env_steps": "env steps", "flops": "FLOPs", "seconds": "seconds"}
+    across = [axis for axis in titles if all(axis in curve.over for _, curve in held)]
+    names = [f"{case.label}: {curve.arm}" for case, curve in held]
+    styles = _styles_of(names)
+    figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
+    for axis, axes in zip(across, figure.subplots(1, len(across), sharey=True), strict=True):
+        for name, (_, curve) in zip(names, held, strict=True):
+            colour, dash = styles[name]
+            over = curve.over[axis]
+            axes.plot(over, curve.mean, dash, color=colour, linewidth=1.2)
+            axes.fill_between(over, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
+        axes.set_ylim(*_within(reach_of([curve for _, curve in held])))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.margins(x=0)
+        axes.set_xlabel(titles[axis])
+    figure.supylabel("return", fontsize=8)
+    _legend(figure, styles)
+    return figure
+
+
+def gains_per_condition(cases: Sequence[Case]) -> Figure:
+    """What injection gains over nothing, condition by condition, the largest on top."""
+    rows = [gain for gain in gains(cases) if gain.effect is not None]
+    figure, axes = _rows(len(rows))
+    labels = [gain.case.label for gain in rows]
+    _dots(axes, labels, [gain.effect for gain in rows], [COLOURS[2]] * len(rows))
+    _shares(axes, cases)
+    axes.set_xlabel("gain from injection, as a share of nothing's return (95% t interval)")
+    return figure
+
+
+def arms_beside_nothing(cases: Sequence[Case]) -> Figure:
+    """Every arm's difference to nothing, a panel per condition."""
+    styles = _styles(cases)
+    rows = max(len(case.relative) for case in cases)
+    across = min(len(cases), 3)
+    down = -(-len(cases) // across)
+    size = (WIDTH, 0.5 + down * (0.45 + 0.19 * rows))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False, sharex=True).flat
+    for case, axes in zip_longest(cases, panels):
+        axes.set_visible(case is not None)
+        if case is not None:
+            colours = [styles[arm][0] for arm in case.relative]
+            _dots(axes, list(case.relative), list(case.relative.values()), colours)
+            _shares(axes, [case])
+            axes.set_title(plain(case.label))
+            axes.tick_params(axis="x", labelbottom=True)
+    figure.supxlabel("difference to nothing, as a share of its return (95% t interval)", fontsize=8)
+    return figure
+
+
+def sweep(cases: Sequence[Case]) -> Figure:
+    """The gain from injection along what the study turns, a panel for each such axis."""
+    found = {case.row.axis: [] for case in cases if case.row.level is not None}
+    for case in cases:
+        if case.row.level is not None:
+            found[case.row.axis].append(case)
+    figure, panels = _grid(len(found), 1.7, share_x=False)
+    for (axis, held), axes in zip(found.items(), panels, strict=False):
+        held = sorted(held, key=lambda case: case.row.level or 0.0)
+        levels = [case.row.level for case in held]
+        effects = [case.relative[case.injection] for case in held]
+        _errors(axes, levels, effects)
+        if min(levels) > 0 and max(levels) >= 8 * min(levels):
+            axes.set_xscale("log")
+        axes.axhline(0, color=SOFT, linewidth=0.8)
+        axes.yaxis.set_major_formatter(_percent)
+        axes.set_xlabel(plain(axis.replace("_", " ")))
+    for axes in list(panels)[len(found) :]:
+        axes.set_visible(False)
+    figure.supylabel("gain from injection", fontsize=8)
+    return figure
+
+
+def proxies_and_gain(found: Sequence[Proxy], most: int = 8) -> Figure:
+    """The probes that predict the gain best: a point per seed, with Spearman's ρ."""
+    shown = found[:most]
+    figure, panels = _grid(len(shown), 1.5, share_x=False)
+    for proxy, axes in zip_longest(shown, panels):
+        axes.set_visible(proxy is not None)
+        if proxy is not None:
+            axes.plot(proxy.values, proxy.gains, ".", color=COLOURS[2], alpha=0.6, markersize=4)
+            axes.axhline(0, color=SOFT, linewidth=0.8)
+            axes.yaxis.set_major_formatter(_percent)
+            rho = proxy.correlation
+            title = f"{proxy.name}\nρ = {rho.estimate:.2f} [{rho.low:.2f}, {rho.high:.2f}]"
+            axes.set_title(plain(title))
+    figure.supxlabel("probe at the fork", fontsize=8)
+    figure.supylabel("gain from injection", fontsize=8)
+    return figure
+
+
+def aggregate(found: Sequence[Aggregate]) -> Figure:
+    """IQM, optimality gap, probability of improvement, and performance profiles, by arm."""
+    arms = [one.arm for one in found]
+    styles = _styles_of(arms)
+    size = (WIDTH, 2.6 + 0.16 * len(arms))
+    figure = Figure(figsize=size, layout="constrained")
+    heights = (0.8 + 0.16 * len(arms), 1.8)
+    above, below = figure.subfigures(2, 1, height_ratios=heights, squeeze=False).flat
+    metrics: dict[str, Callable[[Aggregate], Interval | None]] = {
+        "interquartile mean": lambda one: one.interquartile_mean,
+        "optimality gap": lambda one: one.optimality_gap,
+        "probability of improvement": lambda one: one.improvement,
+    }
+    colours = [styles[arm][0] for arm in arms]
+    for axes, (name, read) in zip(above.subplots(1, 3, sharey=True), metrics.items(), strict=True):
+        _dots(axes, arms, [read(one) for one in found], colours)
+        axes.set_title(name)
+    axes = below.subplots()
+    for one in found:
+        share, low, high = one.profile
+        colour, dash = styles[one.arm]
+        axes.plot(one.thresholds, share, dash, color=colour, label=plain(one.arm))
+        axes.fill_between(one.thresholds, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set_xlabel("score τ (nothing is 1)")
+    axes.set_ylabel("runs above τ")
+    axes.legend()
+    return figure
+
+
+# What they share.
+
+
+def plain(text: str) -> str:
+    """Text as it stands: Matplotlib would read formulas between two dollar signs."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text).replace(
+        "$", r"\$"
+    )
+
+
+def _styles(cases: Sequence[Case]) -> dict[str, tuple[str, Dash]]:
+    """(colour, dashes) of every arm."""
+    return _styles_of(arm for case in cases for arm in case.arms)
+
+
+def _styles_of(names: Iterable[str]) -> dict[str, tuple[str, Dash]]:
+    return {name: (COLOURS[ink.colour], DASHES[ink.round % 4]) for name, ink in inks(names).items()}
+
+
+def _grid(count: int, height: float, *, share_x: bool = True) -> tuple[Figure, Any]:
+    across = min(max(count, 1), ACROSS)
+    down = -(-max(count, 1) // across)
+    height *= 1.7 if across == 1 else 1.0
+    figure = Figure(figsize=(WIDTH, 0.6 + height * down), layout="constrained")
+    axes = figure.subplots(down, across, sharex=share_x and down == 1, squeeze=False)
+    return figure, axes.flat
+
+
+def _rows(count: int) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, 0.7 + 0.19 * count), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _curves_on(axes: Axes, panel: Panel, styles: dict[str, tuple[str, Dash]], axis: str) -> None:
+    for curve in panel.curves:
+        colour, dash = (INK, "-") if curve.arm == BEFORE else styles[curve.arm]
+        over = curve.over[axis]
+        axes.plot(over, curve.mean, dash, color=colour, linewidth=1.2)
+        axes.fill_between(over, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+    axes.axvline(forks(panel.case)[axis], color=SOFT, linestyle="--", linewidth=0.8)
+    random_return = panel.case.row.random_return
+    if math.isfinite(random_return):
+        axes.axhline(random_return, color=SOFT, linestyle=":", linewidth=0.8)
+    axes.set_ylim(*_within(panel.reach or reach_of(panel.curves)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.margins(x=0)
+
+
+def _within(reach: tuple[float, float]) -> tuple[float, float]:
+    low, high = reach
+    room = 0.04 * (high - low) or 0.5
+    return low - room, high + room
+
+
+def _legend(figure: Figure, styles: dict[str, tuple[str, Dash]]) -> None:
+    handles = [
+        Line2D([], [], color=colour, linestyle=dash, label=plain(arm))
+        for arm, (colour, dash) in styles.items()
+    ]
+    columns = min(len(handles), max(1, LETTERS // max(len(arm) + 6 for arm in styles)))
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns)
+
+
+def _dots(
+    axes: Axes, labels: Sequence[str], held: Sequence[Interval | None], colours: Sequence[str]
+) -> None:
+    """Estimates with their intervals, one below the other."""
+    for place, (interval, colour) in enumerate(zip(held, colours, strict=True)):
+        if interval is None:
+            continue
+        axes.plot([interval.low, interval.high], [place, place], color=colour, linewidth=1.6)
+        axes.plot(interval.estimate, place, "o", color=colour, markersize=4)
+    axes.set_yticks(range(len(labels)), [plain(label) for label in labels])
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+def _errors(axes: Axes, levels: Sequence[Any], effects: Sequence[Interval]) -> None:
+    middles = [effect.estimate for effect in effects]
+    below = [effect.estimate - effect.low for effect in effects]
+    above = [effect.high - effect.estimate for effect in effects]
+    axes.errorbar(levels, middles, yerr=(below, above), fmt="o-", color=COLOURS[2], markersize=4)
+
+
+def _shares(axes: Axes, cases: Sequence[Case]) -> None:
+    axes.axvline(0, color=SOFT, linewidth=0.8)
+    for smallest in {case.verdict.smallest_effect for case in cases if case.verdict}:
+        axes.axvline(smallest, color=SOFT, linestyle="--", linewidth=0.8)
+    axes.xaxis.set_major_formatter(_percent)
+
+
+def _percent(value: float, _: Any = None) -> str:
+    return f"{value:+.0%}" if value else "0%"

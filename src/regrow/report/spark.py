@@ -1,0 +1,43 @@
+"""An interval as a picture within a line of text."""
+
+from collections.abc import Callable, Sequence
+
+from regrow.report.html import Element, tag
+from regrow.statistics import Interval
+
+WIDTH, HEIGHT = 132, 14
+EDGE = 6
+
+
+def sparks(intervals: Sequence[Interval], smallest: float) -> Callable[[Interval], Element]:
+    """A drawer of intervals on one scale, with marks at 0 and at the smallest effect.
+
+    The scale holds every estimate, and of the intervals what lies within reach of those: one vague
+    condition must not make all others look alike.
+    """
+    middles = [0.0, smallest, *(held.estimate for held in intervals)]
+    low, high = min(middles), max(middles)
+    reach = high - low
+    low = max(low - reach, min([low, *(held.low for held in intervals)]))
+    high = min(high + reach, max([high, *(held.high for held in intervals)]))
+
+    def at(value: float) -> str:
+        share = (min(max(value, low), high) - low) / (high - low)
+        return f"{EDGE + share * (WIDTH - 2 * EDGE):.1f}"
+
+    def spark(held: Interval) -> Element:
+        middle, zero, least = str(HEIGHT / 2), at(0.0), at(smallest)
+        return tag(
+            "svg",
+            tag("line", class_="zero", x1=zero, x2=zero, y1="0", y2=str(HEIGHT)),
+            tag("line", class_="smallest", x1=least, x2=least, y1="0", y2=str(HEIGHT)),
+            tag("line", class_="held", x1=at(held.low), x2=at(held.high), y1=middle, y2=middle),
+            tag("circle", cx=at(held.estimate), cy=middle, r="3.5"),
+            class_="spark c2",
+            viewBox=f"0 0 {WIDTH} {HEIGHT}",
+            width=str(WIDTH),
+            height=str(HEIGHT),
+            aria_hidden="true",
+        )
+
+    return spark

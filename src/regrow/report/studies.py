@@ -1,0 +1,132 @@
+"""Studies in a terminal: verdicts, how far they are, tables of published curves. Draws only."""
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from regrow.cases import Case
+from regrow.findings import percent
+from regrow.published import Line
+from regrow.statistics import Interval
+from regrow.verdict import INCONCLUSIVE, LOSS
+from regrow.watch import Seen, Watched
+
+_COLOUR = {LOSS: "red", INCONCLUSIVE: "yellow"}
+QUIET = 120.0  # seconds without news that are worth a word
+
+
+def verdicts_table(name: str, cases: Sequence[Case]) -> Table:
+    """Per condition and arm the paired difference to `nothing`; beside the injection the claim."""
+    table = Table(title=escape(name), title_justify="left")
+    table.add_column("condition")
+    table.add_column("arm")
+    table.add_column("difference to nothing\nas a share, 95%", justify="right")
+    table.add_column("seeds", justify="right")
+    table.add_column("verdict")
+    for case in cases:
+        label = case.label
+        for arm in case.arms:
+            if arm == "nothing" and len(case.arms) > 1:
+                continue
+            claim = _claim(case) if arm == case.injection or case.verdict is None else ""
+            difference = case.relative.get(arm)
+            table.add_row(
+                escape(label),
+                escape(arm),
+                escape(percent(difference)) if difference else "",
+                str(len(case.arms[arm])),
+                claim,
+            )
+            label = ""
+        table.add_section()
+    return table
+
+
+def _claim(case: Case) -> str:
+    if case.verdict is None:
+        return escape(f"none: {case.unjudged}")
+    colour = _COLOUR.get(case.verdict.claim, "green")
+    codes = ", ".join(finding.code for finding in case.verdict.findings)
+    return f"[{colour}]{case.verdict.claim}[/]" + (f" ({codes})" if codes else "")
+
+
+def watch_table(watched: Watched) -> RenderableType:
+    """The cells that are running, and per condition how many cells are done."""
+    running = Table(title="At work", title_justify="left")
+    for heading in ("cell", "for", "doing"):
+        running.add_column(heading)
+    for heading in ("env steps", "", "env steps/s", "left", ""):
+        running.add_column(heading, justify="right")
+    for cell in watched.cells:
+        if cell.state == "running":
+            running.add_row(*_running(cell))
+    rate = watched.rate
+    left = f", about {_time((watched.of - watched.done) / rate)} left" if rate > 0 else ""
+    total = (
+        f"{watched.done:,} of {watched.of:,} env steps"
+        f"{f', {rate:,.0f}/s' if rate > 0 else ''}{left}"
+    )
+    return Group(
+        _conditions(watched), running if running.row_count else "Nobody is at work.", total
+    )
+
+
+def _running(cell: Seen) -> tuple[str, ...]:
+    first, *others = cell.studies
+    more = f" and {len(others)} more" if others else ""
+    return (
+        escape(cell.cell),
+        escape(first + more),
+        escape(cell.phase),
+        f"{cell.done:,} of {cell.of:,}",
+        f"{cell.done / cell.of:.0%}",
+        f"{cell.rate:,.0f}" if cell.rate > 0 else "",
+        _time(cell.left) if cell.left is not None else "",
+        f"silent for {_time(cell.silent)}" if cell.silent > QUIET else "",
+    )
+
+
+def _conditions(watched: Watched) -> Table:
+    table = Table(title="Cells", title_justify="left")
+    table.add_column("study")
+    for heading in ("done", "running", "stopped", "waiting", "env steps"):
+        table.add_column(heading, justify="right")
+    for name in dict.fromkeys(study for cell in watched.cells for study in cell.studies):
+        own = [cell for cell in watched.cells if name in cell.studies]
+        counts = (
+            sum(cell.state == s for cell in own) for s in ("done", "running", "stopped", "waiting")
+        )
+        share = sum(cell.done for cell in own) / sum(cell.of for cell in own)
+        table.add_row(escape(name), *(str(count or "") for count in counts), f"{share:.0%}")
+    return table
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def curves_table(lines: Sequence[Line], title: str) -> Table:
+    """Interquartile means of published curves."""
+    table = Table(title=escape(title), title_justify="left")
+    headings = ("replay\nratio", "resets", "tasks", "runs", "IQM", "95%, all\nruns pooled")
+    for heading in (*headings, "95%, seeds\nwithin tasks"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for line in lines:
+        table.add_row(
+            line.replay_ratio,
+            "with" if line.resets else "without",
+            str(line.tasks),
+            str(line.runs),
+            f"{line.pooled.estimate:.1f}",
+            _interval(line.pooled),
+            _interval(line.within),
+        )
+    return table
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.low:.1f}–{interval.high:.1f}"

@@ -1,0 +1,292 @@
+"""Rows: what studies leave behind, one per study, condition, arm and seed, for any program to read.
+
+    OUT/rows/<study>--<digest>.parquet    one row, or many where somebody joined them
+    OUT/plans/<study>--<scale>.json       question, claims, conditions: what a row must belong to
+
+A row holds its curves, its probes and its events beside the printed form of every part that made
+it. It is written whole or not at all by whoever finished it, so many processes may add to one
+folder. The columns are the fields of `Row`; `pandas.read_parquet(OUT / "rows")` reads them, too.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from regrow.checkpoint import read_json, write_atomically
+from regrow.errors import RegrowError, require
+
+FORMAT = 1
+"""Counted up when a column changes its meaning, or the numbers in it would come out otherwise."""
+
+
+Key = tuple[str, str, str, str, int]
+"""What there is one row of: study, scale, condition, arm, seed."""
+
+
+class Measured(NamedTuple):
+    """One probe of one part of one Learner; a Learner that is alone has the name ""."""
+
+    learner: str
+    probe: str
+    part: str
+    at: str  # "fork", "fresh" (new networks, at the fork, on the same observations), or "end"
+    value: float  # NaN where the probe says nothing of such a part
+
+
+class Happened(NamedTuple):
+    """An intervention that was carried out, at the fork (`before` comes first) or later."""
+
+    env_steps: int
+    intervention: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one arm did with one seed.
+
+    `axis` and `level`: what a study turns from condition to condition and where it stands, as
+    "learning_rate" and 1e-3; "" and None where conditions have no order. Curves are mean returns of
+    time bins, of which `env_steps…` are the ends. `predicted`: mean |value| in every bin after the
+    fork; `realised`: mean |discounted return| that followed. `seconds` and `flops` are of this arm
+    from the fork on, `…_to_fork` of the way that all arms share; FLOPs are what the compiler counts
+    for acting and updating, with networks as large as they were then. `config`: JSON of the plan
+    (`Diagnosis.from_config` reads it) and, under "parts", of every part with all of its fields.
+    `commit`: of the source, "" where that is no working tree.
+    """
+
+    study: str
+    scale: str
+    condition: str
+    axis: str
+    level: float | None
+    environment: str
+    agent: str
+    before: tuple[str, ...]
+    arm: str
+    intervention: str
+    seed: int
+    fork_at: int
+    horizon: int
+    env_steps_to_fork: tuple[int, ...]
+    returns_to_fork: tuple[float, ...]
+    env_steps: tuple[int, ...]
+    returns: tuple[float, ...]
+    predicted: tuple[float, ...]
+    realised: float
+    largest_reward: float
+    random_return: float
+    probes: tuple[Measured, ...]
+    events: tuple[Happened, ...]
+    seconds: float
+    seconds_to_fork: float
+    flops: float
+    flops_to_fork: float
+    config: str
+    versions: str
+    commit: str
+    written: datetime
+    format: int = FORMAT
+
+    @property
+    def key(self) -> Key:
+        """There is one row of each."""
+        return self.study, self.scale, self.condition, self.arm, self.seed
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """What the numbers hang on."""
+        return self.environment, self.agent, self.before, self.fork_at, self.horizon
+
+
+_MEASURED = pa.struct(
+    {
+        "learner": pa.string(),
+        "probe": pa.string(),
+        "part": pa.string(),
+        "at": pa.string(),
+        "value": pa.float64(),
+    }
+)
+_HAPPENED = pa.struct({"env_steps": pa.int64(), "intervention": pa.string()})
+
+SCHEMA = pa.schema(
+    {
+        "study": pa.string(),
+        "scale": pa.string(),
+        "condition": pa.string(),
+        "axis": pa.string(),
+        "level": pa.float64(),
+        "environment": pa.string(),
+        "agent": pa.string(),
+        "before": pa.list_(pa.string()),
+        "arm": pa.string(),
+        "intervention": pa.string(),
+        "seed": pa.int64(),
+        "fork_at": pa.int64(),
+        "horizon": pa.int64(),
+        "env_steps_to_fork": pa.list_(pa.int64()),
+        "returns_to_fork": pa.list_(pa.float64()),
+        "env_steps": pa.list_(pa.int64()),
+        "returns": pa.list_(pa.float64()),
+        "predicted": pa.list_(pa.float64()),
+        "realised": pa.float64(),
+        "largest_reward": pa.float64(),
+        "random_return": pa.float64(),
+        "probes": pa.list_(_MEASURED),
+        "events": pa.list_(_HAPPENED),
+        "seconds": pa.float64(),
+        "seconds_to_fork": pa.float64(),
+        "flops": pa.float64(),
+        "flops_to_fork": pa.float64(),
+        "config": pa.string(),
+        "versions": pa.string(),
+        "commit": pa.string(),
+        "written": pa.timestamp("us", tz="UTC"),
+        "format": pa.int64(),
+    }
+)
+
+
+def file_of(folder: Path, key: Key) -> Path:
+    """Where the row of (study, scale, condition, arm, seed) is."""
+    digest = hashlib.sha256("\n".join(map(str, key)).encode()).hexdigest()[:16]
+    return folder / "rows" / f"{key[0]}--{digest}.parquet"
+
+
+def write_row(folder: Path, row: Row) -> None:
+    """Writes a row to its file, in place of what was there."""
+    write_table(file_of(folder, row.key), table_of([row]))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Writes a table as a Parquet file, whole or not at all."""
+    write_atomically(path, lambda file: pq.write_table(table, file, compression="zstd"))
+
+
+def table_of(rows: Iterable[Row]) -> pa.Table:
+    """Rows as a table."""
+    return pa.Table.from_pylist([_plain(row) for row in rows], schema=SCHEMA)
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    fields = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    lists = {name: [one._asdict() for one in fields[name]] for name in ("probes", "events")}
+    return {**fields, **lists}
+
+
+class Found(NamedTuple):
+    """The rows of a folder, and in a sentence each what could not be read or does not count."""
+
+    rows: list[Row]
+    problems: list[str]
+
+
+def read_rows(folder: Path) -> Found:
+    """All rows of a folder that belong to the studies as they are now.
+
+    Files that are broken or of another format, rows that an earlier definition of a study left, and
+    a folder without any row are told in `problems`; the rest is there. Of two rows with one key the
+    one that was written last counts. Raises `RegrowError` where there is no such folder.
+    """
+    folder = Path(folder)
+    require(folder.is_dir(), f"there is no folder {folder}; give the --out of a `regrow study`")
+    latest: dict[Key, Row] = {}
+    problems: list[str] = []
+    for path in sorted((folder / "rows").glob("*.parquet")):
+        try:
+            rows = _rows_of(path)
+        except RegrowError as error:
+            problems.append(str(error))
+            continue
+        for row in rows:
+            held = latest.get(row.key)
+            if held is None or held.written <= row.written:
+                latest[row.key] = row
+    plans, more = _plans(folder)
+    found = [row for row in latest.values() if _belongs(row, plans)]
+    earlier = len(latest) - len(found)
+    if earlier:
+        problems.append(
+            f"{earlier} rows in {folder} are of an earlier definition of their study and are left "
+            "out; run the study again for those that took their place"
+        )
+    if not latest:
+        problems.append(f"there are no rows in {folder} yet; `regrow study` writes them")
+    found.sort(key=lambda row: (row.study, row.scale))
+    return Found(found, [*problems, *more])
+
+
+def _rows_of(path: Path) -> list[Row]:
+    try:
+        with path.open("rb") as file:
+            table = pq.ParquetFile(file).read(use_threads=False)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _broken(path, str(error)) from error
+    if "format" not in table.column_names:
+        raise _broken(path, "it has no column 'format'")
+    for number in table["format"].unique().to_pylist():
+        require(
+            number == FORMAT,
+            f"{path} has rows of format {number}; this version reads {FORMAT}: run the study again "
+            "or read the file with the version that wrote it",
+        )
+    try:
+        held = table.select(SCHEMA.names).cast(SCHEMA).to_pylist()
+        return [_row(values) for values in held]
+    except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise _broken(path, str(error)) from error
+
+
+def _broken(path: Path, why: str) -> RegrowError:
+    return RegrowError(f"{path} is no file of rows, or cut short ({why}); delete it and run again")
+
+
+def _row(values: Mapping[str, Any]) -> Row:
+    lists = {name: tuple(held) for name, held in values.items() if isinstance(held, list)}
+    lists["probes"] = tuple(Measured(**held) for held in values["probes"])
+    lists["events"] = tuple(Happened(**held) for held in values["events"])
+    return Row(**{**values, **lists})
+
+
+# What a study was to do, as it was written down before it began.
+
+
+def plan_file(folder: Path, study: str, scale: str) -> Path:
+    """Where the plan of a study is written."""
+    return folder / "plans" / f"{study}--{scale}.json"
+
+
+def _plans(folder: Path) -> tuple[dict[tuple[str, str], Mapping[str, Any]], list[str]]:
+    """(the conditions of every study and scale by label, what could not be read)."""
+    plans: dict[tuple[str, str], Mapping[str, Any]] = {}
+    problems: list[str] = []
+    for path in sorted((folder / "plans").glob("*.json")):
+        try:
+            held = read_json(path)
+            plans[held["study"], held["scale"]] = {c["label"]: c for c in held["conditions"]}
+        except RegrowError as error:
+            problems.append(str(error))
+        except (KeyError, TypeError) as error:
+            problems.append(f"{path} is no plan of a study ({error}); run the study again")
+    return plans, problems
+
+
+def _belongs(row: Row, plans: Mapping[tuple[str, str], Mapping[str, Any]]) -> bool:
+    """Whether a row is one that its study asks for; a study without a plan asks for any."""
+    plan = plans.get((row.study, row.scale))
+    if plan is None:
+        return True
+    condition = plan.get(row.condition)
+    if condition is None:
+        return False
+    wanted = tuple(condition[name] for name in ("environment", "agent"))
+    wanted += (tuple(condition["before"]), condition["fork_at"], condition["horizon"])
+    arms = {arm for arm, *_ in condition["arms"]}
+    return row.parts == wanted and row.arm in arms and row.seed < condition["seeds"]

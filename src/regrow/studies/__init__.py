@@ -1,0 +1,5 @@
+"""One file each: `regrow.studies.Pace` and its like are found by walking this package."""
+
+from regrow.families import exports
+
+__getattr__, __dir__ = exports("studies")

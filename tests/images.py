@@ -1,0 +1,50 @@
+"""Small networks on small images, and a batch for them."""
+
+import jax
+import jax.numpy as jnp
+
+from regrow.agents import DoubleDQN
+from regrow.learner import Learner
+from regrow.network import Network, convolutional
+from regrow.optimizer import Optimizer
+from regrow.style import Style
+from regrow.types import Transition
+
+KEY = jax.random.key(5)
+CONV = convolutional((6, 6, 3), 4, 10, 3, key=KEY)
+IMAGES = jax.random.normal(jax.random.key(6), (20, 6, 6, 3))
+PAIRS = convolutional((6, 6, 3), 8, 20, 3, Style(activation="crelu"), key=KEY)  # 4 and 10 units
+AGENT = DoubleDQN(channels=4, hidden=10)
+BATCH = Transition(
+    obs_tm1=IMAGES,
+    action=jnp.arange(20, dtype=jnp.int32) % 3,
+    reward=jax.random.normal(KEY, (20,)),
+    discount=jnp.ones(20),
+    obs_t=IMAGES[::-1],
+)
+
+
+class Fixed:
+    """Experience that is always the same batch."""
+
+    def sample(self, key, count):
+        return jax.tree.map(lambda x: x[jnp.arange(count) % 20], BATCH)
+
+    def first(self, count):
+        return self.sample(None, count)
+
+
+def trained(network: Network) -> Learner:
+    """A Learner a few steps old, so that its statistics are not those of the start."""
+    learner = Learner.create(network, Optimizer(learning_rate=1e-3))
+    for i in range(30):
+        noise = jax.tree.map(
+            lambda leaf, i=i: jax.random.normal(jax.random.key(i), leaf.shape), learner.network
+        )
+        learner = learner.descend(noise)
+    return learner
+
+
+def untrained(network: Network) -> Learner:
+    """A Learner at its first step."""
+    return Learner.create(network, Optimizer())

@@ -1,0 +1,283 @@
+"""Advantages, losses and their gradients against NumPy in float64; rounds, learning, resets."""
+
+import dataclasses
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from trees import bit_equal, distance
+
+from regrow.agents import PPO
+from regrow.agents.ppo import Rollout
+from regrow.environments import Breakout, MatchingReward, Reach
+from regrow.environments.base import Environment, Step
+from regrow.errors import RegrowError
+from regrow.interventions import Inject, Reset
+from regrow.learner import Learner, learners
+from regrow.network import Network
+from regrow.run import Run
+from regrow.types import Continuous, Discrete, Transition
+
+KEY = jax.random.key(5)
+SEEN, ENVS, COUNT = 3, 2, 24
+AGENT = PPO(hidden=8, batch_size=COUNT, num_envs=ENVS, discount=0.9, trace=0.7, entropy=0.05)
+NUMBERED, VECTORS = Discrete(4), Continuous(2)
+both = pytest.mark.parametrize("space", [NUMBERED, VECTORS], ids=["numbered", "vectors"])
+
+
+def started(space, agent: PPO = AGENT):
+    """A state that does not choose alike in all observations."""
+    state = agent.init((SEEN,), np.dtype(np.float32), space, KEY)
+    louder = jax.tree.map(lambda x: 30 * x, state.actor.network.layers[-1])
+    state = eqx.tree_at(lambda s: s.actor.network.layers[-1], state, louder)
+    if state.log_std is not None:
+        state = eqx.tree_at(lambda s: s.log_std.value, state, jnp.array([-0.5, 0.3]))
+    return state
+
+
+def round_of(space, ends: dict[int, float]) -> Transition:
+    """A round of two environments in turn; `ends`: rows after which an episode is new, and d."""
+    rng = np.random.default_rng(0)
+    seen = rng.normal(size=(COUNT + ENVS, SEEN)).astype(np.float32)
+    after, discount = seen[ENVS:].copy(), np.ones(COUNT, np.float32)
+    for row, d in ends.items():
+        after[row], discount[row] = rng.normal(size=SEEN), d
+    if isinstance(space, Discrete):
+        action = rng.integers(0, space.number, COUNT).astype(np.int32)
+    else:
+        action = rng.normal(size=(COUNT, space.size)).astype(np.float32)
+    reward = rng.normal(size=COUNT).astype(np.float32)
+    return Transition(*map(jnp.asarray, (seen[:COUNT], action, reward, discount, after)))
+
+
+# PPO once more, in NumPy and float64.
+
+
+def arrays(network: Network) -> list[np.ndarray]:
+    return [
+        np.asarray(x, np.float64) for layer in network.layers for x in (layer.weight, layer.bias)
+    ]
+
+
+def forward(network: list[np.ndarray], x: np.ndarray) -> np.ndarray:
+    pairs = list(zip(network[::2], network[1::2], strict=True))
+    for weight, bias in pairs[:-1]:
+        x = np.tanh(x @ weight + bias)
+    return x @ pairs[-1][0] + pairs[-1][1]
+
+
+def log_probs(actor: list[np.ndarray], log_std, obs, action) -> tuple[np.ndarray, np.ndarray]:
+    out = forward(actor, np.asarray(obs, np.float64))
+    if log_std is None:
+        p = np.exp(out) / np.exp(out).sum(axis=1, keepdims=True)
+        return np.log(p[np.arange(len(p)), action]), scipy.stats.entropy(p, axis=1)
+    each = scipy.stats.norm(out, np.exp(log_std)[None])
+    return each.logpdf(action).sum(axis=1), each.entropy().sum(axis=1)
+
+
+def advantages(critic: list[np.ndarray], batch: Transition, ends: dict[int, float]) -> np.ndarray:
+    """A as the sum of discounted errors, environment by environment, episode by episode."""
+    before, after = (
+        forward(critic, np.asarray(x, np.float64))[:, 0] for x in (batch.obs_tm1, batch.obs_t)
+    )
+    error = np.asarray(batch.reward) + 0.9 * np.asarray(batch.discount) * after - before
+    found = np.zeros(COUNT)
+    for row in range(COUNT):
+        weight, later = 1.0, row
+        while later < COUNT:
+            found[row] += weight * error[later]
+            if later in ends:
+                break
+            weight, later = weight * 0.9 * 0.7, later + ENVS
+    return found
+
+
+ENDS = {4: 0.0, 7: 1.0, 11: 0.0, 12: 1.0, 14: 0.0}  # terminated and truncated, both environments
+
+
+@partial(jax.jit, static_argnums=0)
+def rollout(agent: PPO, state, batch: Transition) -> Rollout:
+    return agent.rollout(state, batch)
+
+
+@partial(jax.jit, static_argnums=0)
+def by_hand(agent: PPO, actor: Network, std, critic: Network, part: Rollout):
+    pulls = jax.grad(agent.actor_loss, argnums=(0, 1))(actor, std, part)
+    return pulls, jax.grad(agent.critic_loss)(critic, part)
+
+
+@jax.jit
+def descended(learner: Learner, gradient):
+    return learner.descend(gradient)
+
+
+@both
+def test_advantages_in_numpy(space):
+    state, batch = started(space), round_of(space, ENDS)
+    critic, seen = arrays(state.critic.network), rollout(AGENT, state, batch)
+    expected = advantages(critic, batch, ENDS)
+    np.testing.assert_allclose(seen.advantage, expected, rtol=2e-5, atol=2e-5)
+    value = forward(critic, np.asarray(batch.obs_tm1))[:, 0]
+    np.testing.assert_allclose(seen.value, expected + value, rtol=2e-5, atol=2e-5)
+    std = None if state.log_std is None else np.asarray(state.log_std.value, np.float64)
+    before, _ = log_probs(arrays(state.actor.network), std, batch.obs_tm1, batch.action)
+    np.testing.assert_allclose(seen.log_prob, before, rtol=2e-5, atol=2e-5)
+
+
+def test_a_batch_in_another_order_has_advantages_of_one_step():
+    state, batch = started(NUMBERED), round_of(NUMBERED, ENDS)
+    order = np.arange(COUNT)[::-1]
+    found = rollout(AGENT, state, jax.tree.map(lambda x: x[order], batch)).advantage
+    alone = dataclasses.replace(AGENT, trace=0.0)
+    expected = rollout(alone, state, batch).advantage[order]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@both
+def test_losses_and_gradients_in_numpy(space):
+    """Off the policy that acted, where some ratios are clipped; gradients by differences."""
+    state, batch = started(space), round_of(space, ENDS)
+    seen = rollout(AGENT, state, batch)
+    moved = jax.tree.map(lambda x: x + 0.1 * jnp.sign(x), state.actor.network)
+    std = None if state.log_std is None else state.log_std.value
+
+    acted, gain = np.asarray(seen.log_prob, np.float64), np.asarray(seen.advantage, np.float64)
+
+    def expected(actor: list[np.ndarray]) -> float:
+        log_std = None if std is None else np.asarray(std, np.float64)
+        log_prob, entropy = log_probs(actor, log_std, batch.obs_tm1, np.asarray(batch.action))
+        ratio = np.exp(log_prob - acted)
+        limited = np.minimum(ratio * gain, np.clip(ratio, 0.8, 1.2) * gain)
+        assert ((ratio < 0.8) | (ratio > 1.2)).any()
+        assert ((ratio > 0.8) & (ratio < 1.2)).any()
+        return float(-limited.mean() - 0.05 * entropy.mean())
+
+    loss, gradient = jax.value_and_grad(lambda one: AGENT.actor_loss(one, std, seen))(moved)
+    np.testing.assert_allclose(loss, expected(arrays(moved)), rtol=2e-5)
+    along = arrays(gradient)
+    length = np.sqrt(sum((g**2).sum() for g in along))
+    up, down = (
+        expected([x + h * g / length for x, g in zip(arrays(moved), along, strict=True)])
+        for h in (1e-5, -1e-5)
+    )
+    assert (up - down) / 2e-5 == pytest.approx(length, rel=1e-3)
+    value = forward(arrays(state.critic.network), np.asarray(batch.obs_tm1))[:, 0] + 1.0
+    shifted = eqx.tree_at(
+        lambda n: n.layers[-1].bias, state.critic.network, replace_fn=lambda b: b + 1
+    )
+    half = ((value - np.asarray(seen.value)) ** 2).mean() / 2
+    np.testing.assert_allclose(AGENT.critic_loss(shifted, seen), half, rtol=2e-5)
+
+
+@both
+def test_an_update_is_epochs_of_scaled_minibatches(space):
+    """Step by step outside of the compiled loop."""
+    agent = dataclasses.replace(AGENT, epochs=2, minibatches=3)
+    state, batch = started(space, agent), round_of(space, ENDS)
+    found, seen = jax.jit(agent.update)(state, batch, KEY), rollout(agent, state, batch)
+    actor, critic, log_std = state.actor, state.critic, state.log_std
+    for key in jax.random.split(KEY, 2):
+        for rows in np.asarray(jax.random.permutation(key, COUNT)).reshape(3, 8):
+            part = Rollout(*(x[rows] for x in seen))
+            gain = np.asarray(part.advantage, np.float64)
+            part = part._replace(
+                advantage=jnp.asarray((gain - gain.mean()) / gain.std(), jnp.float32)
+            )
+            std = None if log_std is None else log_std.value
+            grads, pull = by_hand(agent, actor.network, std, critic.network, part)
+            actor, critic = descended(actor, grads[0]), descended(critic, pull)
+            if log_std is not None:
+                log_std = log_std.descend(grads[1])
+    assert distance(found.actor.network, actor.network) < 1e-5
+    assert distance(found.critic.network, critic.network) < 1e-5
+    assert distance(found.actor.network, state.actor.network) > 1e-4
+    if log_std is not None:
+        np.testing.assert_allclose(found.log_std.value, log_std.value, atol=1e-6)
+
+
+# In the loop.
+
+BRIEF = {"hidden": 16, "num_envs": 4, "batch_size": 64}
+
+
+def test_a_round_is_all_that_is_remembered_and_learnt_from():
+    agent = PPO(channels=4, **BRIEF)
+    run, log = Run.start(agent, Breakout(), seed=0).advance(192)
+    assert int(run.state.updates) == 3
+    assert run.state.replay.capacity == int(run.state.replay.size) == 64
+    held = run.state.replay.first(64)
+    np.testing.assert_array_equal(held.reward, log.reward[-64:])
+    ended = (log.terminated | log.truncated)[-64:]
+    same = (held.obs_t[:-4] == held.obs_tm1[4:]).all(axis=(1, 2, 3))
+    np.testing.assert_array_equal(same | ended[:-4], True)
+    counts = [s[0].count for one in learners(run.state.agent).values() for s in one.statistics]
+    assert set(map(int, counts)) == {3 * 4 * 4}  # updates × epochs × minibatches
+
+
+@dataclasses.dataclass(frozen=True)
+class Corridor(Environment):
+    """One step ahead is worth 1, and the tenth ends the episode."""
+
+    observation_shape, observation_dtype, num_actions = (1,), np.dtype(np.float32), 2
+
+    def reset(self, key):
+        del key
+        return jnp.array(0.0), jnp.zeros(1)
+
+    def step(self, state, action, key):
+        del key
+        state = state + action
+        return state, Step(state[None] / 10, action * 1.0, state >= 10, jnp.bool_(False))
+
+
+def test_it_learns():
+    agent = PPO(**BRIEF, learning_rate=3e-3)
+    _, log = Run.start(agent, MatchingReward(), seed=0).advance(4_096)
+    assert log.reward[-512:].mean() > 0.9 > log.reward[:64].mean()
+    _, log = Run.start(agent, Corridor(), seed=0).advance(4_096)
+    assert log.reward[-512:].mean() > 0.9
+    assert log.value[-512:].mean() == pytest.approx(5.5, abs=1.0)  # 10 … 1 to go
+
+
+def test_it_reaches():
+    agent = PPO(**BRIEF, learning_rate=3e-3, entropy=0.0)
+    run, log = Run.start(agent, Reach(), seed=0).advance(8_192)
+    assert log.reward[-1_024:].mean() > log.reward[:64].mean() / 4  # it is below 0
+    assert float(run.state.agent.log_std.value.max()) < -0.5
+
+
+def test_a_reset_renews_the_deviations_and_an_injection_does_not():
+    run, _ = Run.start(PPO(**BRIEF), Reach(), seed=0).advance(128)
+    assert np.asarray(run.state.agent.log_std.value).any()
+    assert not np.asarray(run.intervene(Reset("everything")).state.agent.log_std.value).any()
+    injected = run.intervene(Inject())
+    assert bit_equal(injected.state.agent.log_std, run.state.agent.log_std)
+    _, log = injected.advance(64)
+    assert np.isfinite(log.value).all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"batch_size": 100}, "batch_size is 100; it must be a multiple of num_envs, 8"),
+        ({"batch_size": 40, "minibatches": 3}, "it must be a multiple of minibatches, 3"),
+        ({"trace": 1.5}, r"trace is 1.5; it must be in \[0, 1\]"),
+        ({"clip": 0.0}, "clip is 0.0; it must be > 0"),
+        ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+        ({"entropy": -1.0}, "entropy is -1.0; it must be 0 or more"),
+        ({"max_gradient_norm": 0.0}, "max_gradient_norm is 0.0; it must be > 0"),
+        ({"discount": 1.0}, r"discount is 1.0; it must be in \[0, 1\)"),
+    ],
+)
+def test_bad_fields_are_refused(fields, message):
+    with pytest.raises(RegrowError, match=message):
+        PPO(**fields)
+
+
+def test_observations_that_it_does_not_take():
+    with pytest.raises(RegrowError, match=r"ppo takes vectors or images .*, not \(2, 3\)"):
+        AGENT.init((2, 3), np.dtype(np.float32), NUMBERED, KEY)

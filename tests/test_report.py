@@ -1,0 +1,198 @@
+"""The page and the figures as files: whole, on their own, and deaf to what is written in rows."""
+
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from rows_made_up import rows_of, write, write_study
+
+from regrow import cli
+from regrow.report import charts, html, sections, spark
+from regrow.report.charts import Arms
+from regrow.report.palette import COLOURS, inks
+from regrow.report.paper import write_figures
+from regrow.rows import table_of, write_table
+from regrow.statistics import Interval
+from regrow.summary import summarise
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\u2028'\"&${body}$\u202e\x00"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    games = [
+        rows_of(condition=name, gain=gain, seeds=3) for name, gain in (("a", 2.0), ("b", -1.0))
+    ]
+    sweep = [rows_of("pace", f"{at}", axis="lr", at=at, gain=at, seeds=3) for at in (0.1, 0.5, 3.0)]
+    out = write(tmp_path_factory.mktemp("out"), *games, *sweep)
+    hostile = rows_of(HOSTILE, HOSTILE, seeds=2)
+    write_table(out / "rows" / "hostile.parquet", table_of(hostile))
+    return out
+
+
+class Tags(HTMLParser):
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_a_page_is_one_file_that_asks_for_nothing(folder):
+    text = sections.page(summarise(folder))
+    tags = Tags(text).tags
+    named = {"script", "link", "img", "iframe", "object", "form", "base"}
+    assert {tag for tag, _ in tags if tag in named} == {"script"}
+    assert not [attributes for _, attributes in tags if "src" in attributes]
+    links = [attributes["href"] for _, attributes in tags if "href" in attributes]
+    assert links
+    assert all(link.startswith("#") for link in links)
+    anchors = {attributes["id"] for _, attributes in tags if "id" in attributes}
+    assert {link[1:] for link in links} <= anchors
+
+
+def test_text_of_rows_stays_text(folder):
+    text = sections.page(summarise(folder))
+    tags = Tags(text).tags
+    assert not [tag for tag, attributes in tags if any(a.startswith("on") for a in attributes)]
+    assert text.count("</script>") == 1 + len(html.SCRIPTS)
+    assert not set(text) & set("\u2028\u2029\u202e\x00")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    names = [panel["name"] for chart in data["charts"].values() for panel in chart["panels"]]
+    assert any(name.startswith("</script><img") for name in names)
+
+
+@pytest.mark.parametrize("text", ["a<b>&\"'", "\ud800", "\x1b[0m", "\u202e", "$title", "&lt;"])
+def test_any_text_makes_a_page(text):
+    element = html.tag("p", text, html.tag("b", text), text, title=text)
+    page = html.document(text, [element], {"name": text}, generator=text)
+    found = Tags(page)
+    assert ("b", {}) in found.tags
+    assert page.encode()
+
+
+def test_nothing_in_embedded_data_ends_it():
+    held = html.embedded({"a": "</script><!--&\u2028", "b": [1.5, None]})
+    assert not set(held) & set("<>&\u2028")
+    assert json.loads(held) == {"a": "</script><!--&\ufffd", "b": [1.5, None]}
+
+
+def test_the_policy_of_a_page_names_its_scripts_and_nothing_else():
+    page = html.document("t", [], {}, generator="regrow")
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert policy.count("sha256-") == len(html.SCRIPTS) + 1
+
+
+def test_every_arm_has_one_ink_and_known_arms_their_own():
+    arms = ["reset", "redo", "nothing", *(f"arm {i}" for i in range(20)), "inject"]
+    found = inks(arms)
+    assert len(set(found.values())) == len(arms)
+    assert (found["nothing"].colour, found["inject"].colour, found["reset"].colour) == (0, 2, 3)
+    assert max(ink.colour for ink in found.values()) < len(COLOURS)
+
+
+def test_numbers_that_are_none_are_null(tmp_path):
+    folder = write(tmp_path, rows_of(random_return=float("nan"), flops=float("inf")))
+    studies = summarise(folder).studies
+    chart = charts.learning_curves(studies[0].cases, Arms(studies))
+    json.dumps(chart, allow_nan=False)
+    assert chart["panels"][0]["random"] is None
+    assert [axis["key"] for axis in chart["axes"]] == ["env_steps", "seconds"]
+
+
+def test_a_spark_stays_within_its_frame():
+    far = Interval(0.1, -90.0, 90.0, 0.95)
+    near = Interval(0.2, 0.1, 0.3, 0.95)
+    draw = spark.sparks([far, near], 0.05)
+    for held in (far, near):
+        for line in draw(held).iter("line"):
+            assert 0 <= float(line.get("x1")) <= float(line.get("x2")) <= spark.WIDTH
+
+
+def test_a_study_that_nobody_judged_is_drawn_all_the_same(tmp_path):
+    text = sections.page(summarise(write(tmp_path, rows_of(seeds=1))))
+    assert "not judged" in text
+    assert "at least 2 seeds, got 1" in text
+
+
+# Figures and the command.
+
+
+@pytest.fixture(scope="module")
+def every_figure(tmp_path_factory):
+    """A folder in which each kind of figure is asked for once."""
+    out = tmp_path_factory.mktemp("figures")
+    games = [rows_of(condition=f"game {i}", gain=i - 0.5, seeds=3) for i in range(3)]
+    sweep = [rows_of("pace", f"{at}", axis="lr", at=at, gain=at, seeds=3) for at in (0.1, 3.0)]
+    grown = [rows_of("growing", label, seeds=2) for label in ("small $x$", "wide")]
+    pasts = [rows_of("proxies", f"past {i}", gain=i, seeds=3) for i in (0.1, 2.0)]
+    write_study(out, *games, figure="gains")
+    write_study(out, *sweep, figure="sweep")
+    write_study(out, *grown, figure="compute")
+    return write_study(out, *pasts, figure="proxies")
+
+
+def test_figures_are_pictures_of_all_kinds(every_figure, tmp_path):
+    files = write_figures(summarise(every_figure), tmp_path)
+    names = {path.name for path in files}
+    kinds = ("curves", "gains", "arms", "aggregate")
+    assert {f"generality-smoke-{kind}.png" for kind in kinds} <= names
+    assert {"pace-smoke-sweep.svg", "growing-smoke-compute.svg"} <= names
+    assert "proxies-smoke-proxies.svg" in names
+    for path in files:
+        if path.suffix == ".png":
+            assert path.read_bytes().startswith(b"\x89PNG")
+        else:
+            assert ElementTree.parse(path).getroot().tag.endswith("svg")
+
+
+def test_a_figure_is_the_same_each_time(tmp_path):
+    summary = summarise(write(tmp_path / "out", rows_of(seeds=2)))
+    one, two = (write_figures(summary, tmp_path / name) for name in ("one", "two"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+
+
+def test_the_command_writes_a_page_and_figures_and_says_where(tmp_path, capsys, monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    folder = write(tmp_path, rows_of(seeds=2))
+    assert cli.run(["report", str(folder), "--open", "--figures"]) is None
+    out = capsys.readouterr().out
+    assert f"written to {folder / 'report.html'}" in out
+    assert "there is no display to show it on; open" in out
+    assert (folder / "report.html").read_text().startswith("<!doctype html>")
+    assert list((folder / "figures").glob("*.svg"))
+
+
+def test_a_browser_is_asked_for_where_there_is_a_display(folder, monkeypatch):
+    asked = []
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr("webbrowser.open", lambda url: asked.append(url) or True)
+    assert cli.run(["report", str(folder), "--open"]) is None
+    assert asked == [(folder / "report.html").as_uri()]
+
+
+def test_damage_is_told_and_the_page_is_there(tmp_path, capsys):
+    folder = write(tmp_path / "out", rows_of(seeds=2))
+    (folder / "rows" / "cut.parquet").write_bytes(b"PAR1")
+    assert cli.run(["report", str(folder)]) is None
+    assert "cut.parquet" in capsys.readouterr().err
+    assert "cut.parquet" in (folder / "report.html").read_text()
+
+
+def test_nothing_to_report_is_one_line(tmp_path):
+    assert "there is no folder" in cli.run(["report", str(tmp_path / "no")])
+    (tmp_path / "rows").mkdir()
+    for i in range(9):
+        (tmp_path / "rows" / f"{i}.parquet").write_bytes(b"x")
+    said = cli.run(["report", str(tmp_path)])
+    assert said.startswith("nothing to report: ")
+    assert "more like these" in said
+    assert not (tmp_path / "report.html").exists()

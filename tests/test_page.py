@@ -51,7 +51,7 @@ def page(browser, address, request):
     """The page, opened; whatever it complains of fails the test."""
     context = browser.new_context(**getattr(request, "param", {"viewport": WIDE}))
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(30_000)
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from soft import arrays, dense, drawn, plain, slopes
 from trees import bit_equal, distance
 
 from regrow.agents import SAC
-from regrow.agents.sac import policy
+from regrow.agents.soft.base import policy
 from regrow.checkpoint import load, save
 from regrow.environments import Reach
 from regrow.environments.base import Step
@@ -56,37 +57,12 @@ def batch_of(count: int = COUNT) -> Transition:
 # SAC once more, in NumPy and float64; a network is a list of arrays.
 
 
-def arrays(network: Network) -> list[np.ndarray]:
-    return [
-        np.asarray(x, np.float64) for layer in network.layers for x in (layer.weight, layer.bias)
-    ]
-
-
-def forward(network: list[np.ndarray], x: np.ndarray) -> np.ndarray:
-    pairs = list(zip(network[::2], network[1::2], strict=True))
-    for weight, bias in pairs[:-1]:
-        x = np.maximum(x @ weight + bias, 0)
-    return x @ pairs[-1][0] + pairs[-1][1]
-
-
-def drawn(actor: list[np.ndarray], obs: np.ndarray, key) -> tuple[np.ndarray, np.ndarray]:
-    mean, raw = np.split(forward(actor, obs), 2, axis=1)
-    std = np.exp(-10 + 12 * (1 + np.tanh(raw)) / 2)
-    u = mean + std * np.asarray(jax.random.normal(key, mean.shape), np.float64)
-    density = scipy.stats.norm.logpdf(u, mean, std) - np.log(1 / np.cosh(u) ** 2)
-    return np.tanh(u), density.sum(axis=1)
-
-
 def lower(critics: list[list[np.ndarray]], obs: np.ndarray, action: np.ndarray) -> np.ndarray:
-    return np.min([forward(c, np.hstack([obs, action]))[:, 0] for c in critics], axis=0)
-
-
-def plain(batch: Transition) -> Transition:
-    return Transition(*(np.asarray(x, np.float64) for x in batch))
+    return np.min([dense(c, np.hstack([obs, action]))[:, 0] for c in critics], axis=0)
 
 
 def goal(state, batch: Transition, key) -> np.ndarray:
-    action, log_prob = drawn(arrays(state.actor.network), batch.obs_t, key)
+    action, log_prob = drawn(dense(arrays(state.actor.network), batch.obs_t), key)
     value = lower([arrays(getattr(state, c).target) for c in CRITICS], batch.obs_t, action)
     return batch.reward + 0.9 * batch.discount * (value - 0.3 * log_prob)
 
@@ -99,10 +75,10 @@ def loss_of(name: str, state, batch: Transition, key):
 
     def critic(network: list[np.ndarray]) -> float:
         pairs = np.hstack([batch.obs_tm1, batch.action])
-        return float(np.mean((forward(network, pairs)[:, 0] - y) ** 2))
+        return float(np.mean((dense(network, pairs)[:, 0] - y) ** 2))
 
     def actor(network: list[np.ndarray]) -> float:
-        action, log_prob = drawn(network, batch.obs_tm1, acting)
+        action, log_prob = drawn(dense(network, batch.obs_tm1), acting)
         return float(np.mean(0.3 * log_prob - lower(critics, batch.obs_tm1, action)))
 
     return actor if name == "actor" else critic
@@ -122,24 +98,17 @@ def test_the_goal_and_the_losses_in_numpy():
     loss, entropy = AGENT.actor_loss(state.actor.network, state, batch, acting)
     actor = arrays(state.actor.network)
     assert float(loss) == pytest.approx(loss_of("actor", state, batch, KEY)(actor), rel=1e-5)
-    log_prob = drawn(actor, plain(batch).obs_tm1, acting)[1]
+    log_prob = drawn(dense(actor, plain(batch).obs_tm1), acting)[1]
     assert float(entropy) == pytest.approx(-log_prob.mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["actor", *CRITICS])
 def test_gradients_by_finite_differences(name):
-    """Along five directions in the space of all parameters."""
-    state, batch, rng = started(), batch_of(), np.random.default_rng(1)
+    state, batch = started(), batch_of()
     gradient = arrays(AGENT.gradients(state, batch, KEY)[name])
     network, loss = arrays(getattr(state, name).network), loss_of(name, state, batch, KEY)
-    for _ in range(5):
-        direction = [rng.normal(size=x.shape) for x in network]
-        there, back = (
-            loss([x + h * d for x, d in zip(network, direction, strict=True)])
-            for h in (1e-6, -1e-6)
-        )
-        slope = sum((g * d).sum() for g, d in zip(gradient, direction, strict=True))
-        assert slope == pytest.approx((there - back) / 2e-6, rel=1e-3, abs=1e-4)
+    for along, by_differences in slopes(loss, network, gradient):
+        assert along == pytest.approx(by_differences, rel=1e-3, abs=1e-4)
 
 
 def test_the_gradient_of_the_temperature():
@@ -223,7 +192,7 @@ def test_actions_are_uniform_first_and_then_the_policys():
     expected = lower(critics, np.ones((4_000, SEEN)), np.asarray(early, np.float64))
     np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
     late, _ = act(keys, jnp.array(AGENT.learn_start))
-    mean, raw = np.split(forward(arrays(state.actor.network), np.ones((1, SEEN)))[0], 2)
+    mean, raw = np.split(dense(arrays(state.actor.network), np.ones((1, SEEN)))[0], 2)
     std = np.exp(-10 + 6 * (1 + np.tanh(raw)))
     for each, m, s in zip(np.asarray(late, np.float64).T, mean, std, strict=True):
         assert scipy.stats.kstest(np.arctanh(each), scipy.stats.norm(m, s).cdf).pvalue > 1e-3

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from regrow.environments.base import Environment
@@ -42,7 +41,7 @@ def test_what_is_declared_is_what_is_given(env: Environment) -> None:
     assert env.action_space == (Continuous(2) if vector else Discrete(2))
     for seen in (observation, step.observation):
         assert seen.shape == env.observation_shape
-        assert seen.dtype == env.observation_dtype == np.float32
+        assert seen.dtype == env.observation_dtype
     assert (step.reward.dtype, step.terminated.dtype) == (jnp.float32, jnp.bool_)
     assert step.truncated.dtype == jnp.bool_
     assert jax.tree.structure(state) == jax.tree.structure(after)

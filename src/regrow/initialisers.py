@@ -9,9 +9,16 @@ from jaxtyping import Array, Float
 from regrow.types import Key
 
 Initialiser = Literal[
-    "lecun_uniform", "he_normal", "orthogonal", "orthonormal", "orthogonal_small", "torch"
+    "lecun_uniform",
+    "lecun_normal",
+    "he_normal",
+    "orthogonal",
+    "orthonormal",
+    "orthogonal_small",
+    "torch",
 ]
 _GAINS = {"orthogonal": 2**0.5, "orthonormal": 1.0, "orthogonal_small": 0.01}
+_VARIANCES = {"lecun_normal": 1.0, "he_normal": 2.0}  # times the numbers read
 
 
 def drawn(
@@ -20,10 +27,11 @@ def drawn(
     """(a weight of `shape`, its last axis the units; a bias for each unit).
 
     With n numbers read by a unit: "lecun_uniform" U(±√(3/n)), unit variance in, unit variance out
-    (LeCun et al. 1998); "he_normal" of variance 2/n, cut off at two deviations (arXiv 1502.01852);
-    "orthogonal" with gain √2, "orthonormal" with gain 1, "orthogonal_small" with gain 0.01 (arXiv
-    1312.6120), a kernel flattened to a row per number read. Their biases are 0. "torch" is U(±1/√n)
-    for weights and biases alike, as PyTorch and DQN have it.
+    (LeCun et al. 1998); "lecun_normal" of variance 1/n and "he_normal" of variance 2/n (arXiv
+    1502.01852), both cut off at two deviations; "orthogonal" with gain √2, "orthonormal" with gain
+    1, "orthogonal_small" with gain 0.01 (arXiv 1312.6120), a kernel flattened to a row per number
+    read. Their biases are 0. "torch" is U(±1/√n) for weights and biases alike, as PyTorch and DQN
+    have it.
     """
     units = shape[-1]
     reads = 1
@@ -34,8 +42,8 @@ def drawn(
         return _uniform(ours, shape, reads**-0.5), _uniform(theirs, (units,), reads**-0.5)
     if name == "lecun_uniform":
         return _uniform(key, shape, (3.0 / reads) ** 0.5), jnp.zeros(units)
-    if name == "he_normal":
-        draw = jax.nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+    if name in _VARIANCES:
+        draw = jax.nn.initializers.variance_scaling(_VARIANCES[name], "fan_in", "truncated_normal")
     else:
         draw = jax.nn.initializers.orthogonal(_GAINS[name])
     return draw(key, (reads, units)).reshape(shape), jnp.zeros(units)

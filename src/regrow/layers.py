@@ -5,7 +5,7 @@ Every call takes any number of leading batch axes, none included.
 
 import abc
 import math
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -18,6 +18,8 @@ from regrow.errors import require
 from regrow.initialisers import Initialiser, drawn
 from regrow.product import product
 from regrow.types import Key
+
+Padding = Literal["VALID", "SAME"]
 
 
 def normalised(norm: eqx.nn.LayerNorm | None, z: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -169,12 +171,15 @@ class Dense(Affine):
 
 
 class Conv(Affine):
-    """A square convolution without padding, on images of shape (height, width, channels).
+    """A square convolution on images of shape (height, width, channels).
 
-    `divisor`: what images are divided by on entry, 255 for frames of bytes.
+    `padding`: none ("VALID"), or so many zeros that a kernel begins at every `stride`-th pixel
+    ("SAME", as XLA has it: an odd one goes behind). `divisor`: what images are divided by on entry,
+    255 for frames of bytes.
     """
 
     stride: int = eqx.field(static=True)
+    padding: Padding = eqx.field(static=True)
     image: tuple[int, int] = eqx.field(static=True)  # height and width of the output
     divisor: float = eqx.field(static=True)
 
@@ -185,6 +190,7 @@ class Conv(Affine):
         *,
         size: int = 3,
         stride: int = 1,
+        padding: Padding = "VALID",
         activation: Activation = "relu",
         layer_norm: bool = False,
         spectral_norm: bool = False,
@@ -194,12 +200,14 @@ class Conv(Affine):
     ):
         height, width, inputs = image
         require(
-            min(height, width) >= size,
+            padding == "SAME" or min(height, width) >= size,
             f"an image of {height}×{width} is smaller than the kernel of {size}×{size}",
         )
         self.weight, self.bias = drawn(init, key, (size, size, inputs, units))
         self.stride = stride
-        self.image = ((height - size) // stride + 1, (width - size) // stride + 1)
+        self.padding = padding
+        left_out = size - 1 if padding == "VALID" else 0  # where no kernel can begin
+        self.image = (-(-(height - left_out) // stride), -(-(width - left_out) // stride))
         self.norm = eqx.nn.LayerNorm((*self.image, units)) if layer_norm else None
         self.activation = activation
         self.spectral_norm = spectral_norm
@@ -222,6 +230,10 @@ class Conv(Affine):
 
     def _by_slices(self, x: Float[Array, "*batch height width inputs"]) -> Float[Array, "..."]:
         """Shifted slices and one matrix product."""
+        if self.padding == "SAME":
+            strides, kernel = (self.stride, self.stride), self.weight.shape[:2]
+            sides = jax.lax.padtype_to_pads(x.shape[-3:-1], kernel, strides, "SAME")
+            x = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [*sides, (0, 0)])
         rows, columns = (self._shifts(length) for length in self.image)
         patches = jnp.concatenate(
             [x[..., row, column, :] for row in rows for column in columns], axis=-1
@@ -234,7 +246,7 @@ class Conv(Affine):
             x.reshape(-1, *x.shape[-3:]),
             self._matrix().reshape(self.weight.shape),
             (self.stride, self.stride),
-            "VALID",
+            self.padding,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         return out.reshape(*x.shape[:-3], *out.shape[1:])
@@ -250,12 +262,14 @@ class Conv(Affine):
         `below`, `units`: other numbers of channels that it reads, and of units, than it has.
         """
         size = self.weight.shape[0]
-        height, width = (self.stride * (side - 1) + size for side in self.image)
+        left_out = size - 1 if self.padding == "VALID" else 0
+        height, width = (self.stride * (side - 1) + 1 + left_out for side in self.image)
         return Conv(
             (height, width, below or self.below),
             units or self.units,
             size=size,
             stride=self.stride,
+            padding=self.padding,
             divisor=self.divisor,
             key=key,
             **self._options(),

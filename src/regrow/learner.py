@@ -261,11 +261,29 @@ class Knob(eqx.Module):
         return Knob(self.fresh().value, self.statistics, self.initial, self.optimizer)
 
 
+def joint_gradient(
+    learners: Mapping[str, Learner], loss: Callable[[Mapping[str, Network]], Scalar]
+) -> tuple[Scalar, dict[str, PyTree]]:
+    """(a loss of several networks, its gradient for each), by name; None where they are frozen."""
+    halves = {
+        name: eqx.partition(learner.network, learner.network.trainable())
+        for name, learner in learners.items()
+    }
+    live = {name: half for name, (half, _) in halves.items()}
+
+    def whole(live: Mapping[str, PyTree]) -> Scalar:
+        return loss({name: eqx.combine(live[name], frozen) for name, (_, frozen) in halves.items()})
+
+    return jax.value_and_grad(whole)(live)
+
+
 def _are_outputs(network: Network) -> tuple[bool, ...]:
-    """For every part, whether it is the last layer of the network or of an unfrozen old head."""
+    """For every part, whether it is the last layer of a head, unfrozen old ones included."""
     last = len(network.layers) - 1
+    has_head = network.split <= last
     thawed = [_are_outputs(pair.old) for pair in network.residual if not pair.frozen]
-    return (*(i == last for i in range(last + 1)), *(o for outputs in thawed for o in outputs))
+    live = [has_head and i == last for i in range(last + 1)]
+    return (*live, *(o for outputs in thawed for o in outputs))
 
 
 def is_learner(node: Any) -> bool:

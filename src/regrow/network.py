@@ -55,8 +55,8 @@ class Network(eqx.Module):
     """A chain of layers, cut into encoder and head at `split`, plus frozen pairs.
 
     **Arguments:** `layers`: the chain; `split`: how many of them are the encoder, from 0 (nothing
-    is shared with an injected head) to `len(layers) - 1`. **Raises** `RegrowError` for another
-    split.
+    is shared with an injected head) to all of them (what other networks read; it has no head).
+    **Raises** `RegrowError` for another split.
     """
 
     layers: tuple[Layer, ...]
@@ -66,7 +66,11 @@ class Network(eqx.Module):
     def __init__(self, layers: Sequence[Layer], *, split: int = 0, residual: tuple[Pair, ...] = ()):
         self.layers = tuple(layers)
         self.residual = residual
-        self.split = _checked_split(split, len(self.layers))
+        require(
+            0 <= split <= len(self.layers),
+            f"split is {split}; with {len(self.layers)} layers it must be 0 to {len(self.layers)}",
+        )
+        self.split = split
 
     @property
     def encoder(self) -> tuple[Layer, ...]:
@@ -142,9 +146,10 @@ class Network(eqx.Module):
         """Plasticity injection (arXiv 2305.15555, expression 1) with a fresh head drawn from `key`.
 
         `subtract=False` leaves the third term out, and the output then changes by h_θ'(φ);
-        `freeze=False` lets the old head go on learning. Raises `RegrowError` for a bad split.
+        `freeze=False` lets the old head go on learning. Raises `RegrowError` for a split that
+        leaves no head.
         """
-        split = self.split if split is None else _checked_split(split, len(self.layers))
+        split = _checked_split(self.split if split is None else split, len(self.layers))
         fresh = _fresh(self.layers[split:], key)
         # Pairs that read above the new split read features that freeze now: they move into the old
         # head.

@@ -1,19 +1,13 @@
-"""Soft Actor-Critic (Haarnoja et al. 2018, arXiv 1812.05905) for continuous actions.
+"""Soft Actor-Critic (Haarnoja et al. 2018, arXiv 1812.05905) for continuous actions, on vectors.
 
-    y    = r + γ d (min_i Q_i,target(s', a') − α log π(a'|s')),      a' ~ π(·|s'), d = 0 at an end
-    L(Q) = E (Q(s, a) − y)²                              for each of two critics, one y for both
-    L(π) = E (α log π(a|s) − min_i Q_i(s, a)),           a ~ π(·|s), through a
-    L(α) = α (H − H̄),      H = −E log π(a|s),            with respect to log α
-
-π is a Gaussian squashed by tanh, with log σ between −10 and 2. Settings and order are those of the
-primacy-bias work (Nikishin et al. 2022, arXiv 2205.07802; jaxrl): critics, then their targets, then
-the actor against the critics as just updated, then the temperature at the entropy of the actor as
-it was before. Weights are orthogonal with a gain of √2.
+Its losses stand in `regrow.agents.soft.base`. Settings and order are those of the primacy-bias work
+(Nikishin et al. 2022, arXiv 2205.07802; jaxrl): critics, then their targets, then the actor against
+the critics as just updated, then the temperature at the entropy of the actor as it was before.
+Weights are orthogonal with a gain of √2.
 """
 
-import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -21,23 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
-from regrow.agents.base import OffPolicy
-from regrow.errors import RegrowError, require
-from regrow.families import make_all
+from regrow.agents.soft.base import (
+    SoftActorCritic,
+    actor_loss,
+    joined,
+    lower,
+    policy,
+    target_of,
+)
+from regrow.errors import RegrowError
 from regrow.learner import Knob, Learner
 from regrow.network import Network, mlp
-from regrow.optimizer import Optimizer
 from regrow.style import Style
-from regrow.types import ActionSpace, Continuous, Key, Scalar, Transition
-
-LOG_STD_MIN, LOG_STD_MAX = -10.0, 2.0
-
-
-class Drawn(NamedTuple):
-    """Actions from the policy, with the logarithm of their density."""
-
-    action: Float[Array, "*batch size"]
-    log_prob: Float[Array, "*batch"]
+from regrow.types import ActionSpace, Key, Scalar, Transition
 
 
 class SACState(eqx.Module):
@@ -50,7 +40,7 @@ class SACState(eqx.Module):
 
 
 @dataclass(frozen=True)
-class SAC(OffPolicy):
+class SAC(SoftActorCritic):
     """Soft Actor-Critic: two critics, a tanh-Gaussian actor, a learned temperature.
 
     Until env step `learn_start` actions are uniform. `target_entropy`: H̄ for every entry of an
@@ -61,32 +51,6 @@ class SAC(OffPolicy):
     batch_size: int = 256
     replay_capacity: int = 1_000_000
     learn_start: int = 10_000
-    replay_ratio: float = 1.0
-    hidden: int = 256
-    layer_norm: bool = False
-    learning_rate: float = 3e-4
-    epsilon: float = 1e-8
-    gradient: str = ""  # terms beside the optimizer, e.g. "l2_init"; the temperature has none
-    target_rate: float = 0.005  # of the average that the targets are, per update
-    initial_temperature: float = 1.0
-    target_entropy: float = -0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.hidden >= 1, f"hidden is {self.hidden}; it must be at least 1")
-        require(
-            0 < self.target_rate <= 1,
-            f"target_rate is {self.target_rate}; it must be above 0 and at most 1",
-        )
-        require(
-            self.initial_temperature > 0,
-            f"initial_temperature is {self.initial_temperature}; it must be > 0",
-        )
-        self._optimizer()
-
-    def _optimizer(self) -> Optimizer:
-        terms = make_all("gradients", self.gradient)
-        return Optimizer("adam", self.learning_rate, self.epsilon, terms=terms)
 
     def init(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], actions: ActionSpace, key: Key
@@ -96,20 +60,18 @@ class SAC(OffPolicy):
         Raises `RegrowError` unless `shape` has one axis and the actions are continuous.
         """
         del dtype
-        if not isinstance(actions, Continuous):
-            raise RegrowError(f"sac takes continuous actions, not {actions}; try double_dqn")
+        size = self.size_of(actions)
         if len(shape) != 1:
-            raise RegrowError(f"sac takes vectors, not observations of shape {shape}")
+            raise RegrowError(f"sac takes vectors, not observations of shape {shape}; try drq")
         seen, keys = shape[0], jax.random.split(key, 3)
-        actor = self._network(seen, 2 * actions.size, keys[0])
-        critic, critic_2 = (self._network(seen + actions.size, 1, k) for k in keys[1:])
-        optimizer = self._optimizer()
-        plain = Optimizer("adam", self.learning_rate, self.epsilon)
+        actor = self._network(seen, 2 * size, keys[0])
+        critic, critic_2 = (self._network(seen + size, 1, k) for k in keys[1:])
+        optimizer = self.optimizer()
         return SACState(
             actor=Learner.create(actor, optimizer, target=False),
             critic=Learner.create(critic, optimizer),
             critic_2=Learner.create(critic_2, optimizer),
-            log_temperature=Knob.create(math.log(self.initial_temperature), plain),
+            log_temperature=self.first_temperature(),
         )
 
     def _network(self, inputs: int, outputs: int, key: Key) -> Network:
@@ -122,17 +84,15 @@ class SAC(OffPolicy):
         """(an action from the policy, or a uniform one before `learn_start`; its lower value)."""
         drawing, exploring = jax.random.split(key)
         drawn = policy(state.actor.network, obs, drawing).action
-        at_random = jax.random.uniform(exploring, drawn.shape, minval=-1.0, maxval=1.0)
-        action = jnp.where(env_steps < self.learn_start, at_random, drawn)
-        return action, _lower(state.critic.network, state.critic_2.network, joined(obs, action))
+        action = self.explored(drawn, env_steps, exploring)
+        return action, lower(state.critic.network, state.critic_2.network, joined(obs, action))
 
     def goal(self, state: SACState, batch: Transition, key: Key) -> Float[Array, " batch"]:
         """y, what both critics are fitted to."""
         action, log_prob = policy(state.actor.network, batch.obs_t, key)
         pairs = joined(batch.obs_t, action)
-        value = _lower(_target(state.critic), _target(state.critic_2), pairs)
-        soft = value - jnp.exp(state.log_temperature.value) * log_prob
-        return batch.reward + self.discount * batch.discount * soft
+        value = lower(target_of(state.critic), target_of(state.critic_2), pairs)
+        return self.backed_up(batch, value, log_prob, state.log_temperature.value)
 
     def critic_loss(
         self, critic: Network, goal: Float[Array, " batch"], batch: Transition
@@ -147,13 +107,8 @@ class SAC(OffPolicy):
         """(L(π), H): the loss against the critics of `state`, and the entropy of the policy."""
         action, log_prob = policy(actor, batch.obs_tm1, key)
         pairs = joined(batch.obs_tm1, action)
-        value = _lower(state.critic.network, state.critic_2.network, pairs)
-        temperature = jnp.exp(state.log_temperature.value)
-        return jnp.mean(temperature * log_prob - value), -jnp.mean(log_prob)
-
-    def temperature_gradient(self, log_temperature: Scalar, entropy: Scalar, size: int) -> Scalar:
-        """dL(α)/d log α = α (H − H̄) for actions of `size` numbers."""
-        return jnp.exp(log_temperature) * (entropy - self.target_entropy * size)
+        value = lower(state.critic.network, state.critic_2.network, pairs)
+        return actor_loss(value, log_prob, state.log_temperature.value)
 
     def inputs(self, state: SACState, batch: Transition) -> dict[str, Array]:
         """`actor` sees the observation, the critics see it beside the action."""
@@ -207,36 +162,3 @@ class SAC(OffPolicy):
             lambda actor: self.actor_loss(actor, state, batch, key)
         )
         return gradient, entropy
-
-
-def joined(
-    obs: Shaped[Array, "*batch seen"], action: Float[Array, "*batch size"]
-) -> Float[Array, "*batch both"]:
-    """What a critic sees: the observation, then the action."""
-    return jnp.concatenate([obs.astype(jnp.float32), action], axis=-1)
-
-
-def policy(actor: Network, obs: Shaped[Array, "*batch seen"], key: Key) -> Drawn:
-    """Actions a = tanh(u), u ~ N(μ, σ²), and log π(a|s) = Σ log N(u) − log(1 − tanh² u).
-
-    The actor's output holds μ, then what becomes log σ in [−10, 2] through a tanh (1812.05905,
-    appendix C, for the density; jaxrl for the bounds).
-    """
-    mean, raw = jnp.split(actor(obs), 2, axis=-1)
-    log_std = LOG_STD_MIN + (LOG_STD_MAX - LOG_STD_MIN) * 0.5 * (1 + jnp.tanh(raw))
-    noise = jax.random.normal(key, mean.shape)
-    before = mean + jnp.exp(log_std) * noise
-    log_normal = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
-    # log(1 − tanh² u), which as it stands loses all digits where tanh is next to 1.
-    log_slope = 2 * (math.log(2) - before - jax.nn.softplus(-2 * before))
-    return Drawn(jnp.tanh(before), jnp.sum(log_normal - log_slope, axis=-1))
-
-
-def _lower(first: Network, second: Network, pairs: Float[Array, "*batch both"]) -> Array:
-    """The lower of two critics' values."""
-    return jnp.minimum(first(pairs), second(pairs))[..., 0]
-
-
-def _target(learner: Learner) -> Network:
-    assert learner.target is not None, "SAC always creates its critics with a target"
-    return learner.target

@@ -1,32 +1,19 @@
 """The DeepMind Control Suite (Tassa et al. 2018, arXiv 1801.00690): states, by dm_control.
 
 An observation is all that the task observes, one after the other; an episode of 1,000 control
-steps is cut short by the clock, so its end is bootstrapped. What a simulation is made of is copied
-bit for bit: MuJoCo's integration state (with the warm start of its solver), the arrays of the model
-that some tasks change when an episode begins (where the target is, which way the motors pull), the
-steps taken, and the task's random numbers. A test goes through the suite and looks for anything
-else.
+steps is cut short by the clock, so its end is bootstrapped. A copy of a simulation goes on bit for
+bit as the original (`regrow.environments.suite.base`).
 """
 
-import contextlib
-import functools
-import importlib
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from regrow.environments.base import HostEnvironment, HostStep, Simulator, needed
-from regrow.errors import RegrowError, require, unknown
+from regrow.environments.base import HostEnvironment, Simulator
+from regrow.environments.suite.base import Suite, facts
+from regrow.errors import require
 from regrow.types import Continuous
-
-# What tasks of the suite write into their model at the beginning of an episode.
-_CHANGES = ("body_pos", "body_quat", "geom_pos", "site_pos", "light_pos", "wrap_prm", "hfield_data")
-_UNBOUNDED = 1e9  # MuJoCo gives an actuator without limits the range ±1e10
 
 
 @dataclass(frozen=True)
@@ -50,7 +37,7 @@ class Control(HostEnvironment):
     @property
     def observation_shape(self) -> tuple[int, ...]:
         """A vector."""
-        return (_facts(self.task).observation,)
+        return (facts("control", self.task).observation,)
 
     @property
     def observation_dtype(self) -> np.dtype[Any]:
@@ -60,169 +47,13 @@ class Control(HostEnvironment):
     @property
     def action_space(self) -> Continuous:
         """A number per actuator; −1 and 1 are the ends of its range."""
-        return Continuous(_facts(self.task).actions)
+        return Continuous(facts("control", self.task).actions)
 
     @property
     def snapshot_size(self) -> int:
         """Some kilobytes, as many as the task's model needs."""
-        return _facts(self.task).snapshot
+        return facts("control", self.task).snapshot
 
     def simulator(self) -> Simulator:
         """A new simulation; `RegrowError` without dm_control, or where there is no such task."""
-        return _Suite(self.task, self.action_repeat)
-
-
-class _Facts(NamedTuple):
-    """Sizes: numbers per observation and per action, bytes per snapshot."""
-
-    observation: int
-    actions: int
-    snapshot: int
-
-
-@functools.cache
-def _facts(task: str) -> _Facts:
-    simulator = _Suite(task, 1)
-    return _Facts(simulator.reset(0).size, simulator.actions, simulator.snapshot().size)
-
-
-class _Suite(Simulator):
-    """One environment of the suite."""
-
-    def __init__(self, task: str, action_repeat: int):
-        self._environment = _loaded(task)
-        self._mujoco: Any = importlib.import_module("mujoco")
-        self._action_repeat = action_repeat
-        bounds = self._environment.action_spec()
-        self.actions = bounds.shape[0]
-        require(
-            bool(np.all(bounds.maximum - bounds.minimum < _UNBOUNDED)),
-            f"control/{task} has actions without bounds, which nothing can be scaled to",
-        )
-        self._middle = (bounds.maximum + bounds.minimum) / 2
-        self._half = (bounds.maximum - bounds.minimum) / 2
-        self._begin(task)
-
-    def _begin(self, task: str) -> None:
-        """A first episode: it also sets what a task sets once, so that `restore` need not."""
-        try:
-            self.reset(0)
-        except Exception as error:
-            # Of all tasks quadruped-escape alone: it hands its terrain to a renderer.
-            raise RegrowError(
-                f"control/{task} cannot begin an episode ({' '.join(str(error).split())}); "
-                "it draws its terrain: try MUJOCO_GL=egl"
-            ) from error
-
-    def reset(self, seed: int) -> NDArray[Any]:
-        """The first observation of an episode drawn from `seed`."""
-        self._environment.task.random.seed(seed)
-        return _flat(self._environment.reset().observation)
-
-    def step(self, action: NDArray[Any]) -> HostStep:
-        """`action_repeat` control steps, fewer where the episode ends."""
-        control = self._middle + self._half * np.asarray(action, np.float64)
-        now = self._environment.step(control)
-        reward = float(now.reward)
-        for _ in range(self._action_repeat - 1):
-            if now.last():
-                break
-            now = self._environment.step(control)
-            reward += float(now.reward)
-        # At the time limit dm_control says discount 1; where the task itself ends, 0.
-        terminated = bool(now.last() and now.discount == 0)
-        return HostStep(
-            _flat(now.observation), reward, terminated, bool(now.last()) and not terminated
-        )
-
-    def snapshot(self) -> NDArray[np.uint8]:
-        """The bytes of everything that a step or a reset depends on."""
-        parts = [self._state(), *self._changes(), *self._counters()]
-        return np.concatenate([part.reshape(-1).view(np.uint8) for part in parts])
-
-    def restore(self, snapshot: NDArray[np.uint8]) -> None:
-        """Goes on where the snapshot was taken."""
-        model, data = self._model_and_data()
-        state, counters = self._state(), self._counters()
-        _read(snapshot, [state, *self._changes(), *counters])
-        self._mujoco.mj_setState(model, data, state, self._mujoco.mjtState.mjSTATE_INTEGRATION)
-        # A step of dm_control begins with the positions and forces that the one before left.
-        self._mujoco.mj_forward(model, data)
-        self._environment._step_count = int(counters[0][0])
-        key, (pos, has_gauss), (gauss,) = counters[1:]
-        generator = {"key": key, "pos": int(pos)}
-        self._environment.task.random.set_state(
-            {
-                "bit_generator": "MT19937",
-                "state": generator,
-                "has_gauss": int(has_gauss),
-                "gauss": float(gauss),
-            }
-        )
-
-    def _model_and_data(self) -> tuple[Any, Any]:
-        physics = self._environment.physics
-        return physics.model.ptr, physics.data.ptr
-
-    def _state(self) -> NDArray[np.float64]:
-        """What MuJoCo goes on from, the warm start of its solver included."""
-        everything = self._mujoco.mjtState.mjSTATE_INTEGRATION
-        model, data = self._model_and_data()
-        state = np.zeros(self._mujoco.mj_stateSize(model, everything))
-        self._mujoco.mj_getState(model, data, state, everything)
-        return state
-
-    def _changes(self) -> list[NDArray[Any]]:
-        """The arrays of the live model, not copies."""
-        model, _ = self._model_and_data()
-        return [getattr(model, name) for name in _CHANGES]
-
-    def _counters(self) -> list[NDArray[Any]]:
-        """Control steps in the episode, and the state of the task's random numbers."""
-        random = self._environment.task.random.get_state(legacy=False)
-        return [
-            np.array([self._environment._step_count]),
-            random["state"]["key"],
-            np.array([random["state"]["pos"], random["has_gauss"]]),
-            np.array([random["gauss"]]),
-        ]
-
-
-def _loaded(task: str) -> Any:
-    """The suite's environment of that name."""
-    with _silence():
-        suite = needed("dm_control.suite", "dm_control", f"control/{task}")
-    domain, _, name = task.partition("-")
-    if (domain, name) not in suite.ALL_TASKS:
-        raise unknown("task of control", task, ("-".join(pair) for pair in suite.ALL_TASKS))
-    with _silence():
-        return suite.load(domain, name, task_kwargs={"random": 0})
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Against two warnings that nobody here can heed: of no display, of the suite's own models."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _flat(observation: Any) -> NDArray[np.float32]:
-    """What a task observes, in its own order, as one vector."""
-    parts = [np.ravel(part) for part in observation.values()]
-    return np.concatenate(parts).astype(np.float32)
-
-
-def _read(snapshot: NDArray[np.uint8], into: Sequence[NDArray[Any]]) -> None:
-    """Fills arrays with the bytes of a snapshot, one array after the other."""
-    start = 0
-    for part in into:
-        end = start + part.nbytes
-        part[...] = snapshot[start:end].view(part.dtype).reshape(part.shape)
-        start = end
+        return Suite("control", self.task, self.action_repeat)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from regrow.errors import require
 from regrow.families import name_of
-from regrow.learner import Knob, Learner, map_knobs, map_named
+from regrow.learner import Knob, Learner, learners, map_knobs, map_named
 from regrow.network import Network
 from regrow.types import Experience, Key, Transition
 from regrow.units import quiet, recycled, recycled_where_any, require_recyclable
@@ -80,11 +80,44 @@ class SelectiveIntervention(Intervention):
 
     only: str = field(default="", kw_only=True)
 
+    @property
+    def needs_hidden_units(self) -> bool:
+        """Whether it can do nothing to a network without hidden units, which then stays as it is.
+
+        It is an error where no other network is to be treated, or where that one was named.
+        """
+        return False
+
     def mapped(
         self, change: Callable[[str, Learner, Key], Learner], state: State, key: Key
     ) -> State:
-        """The agent's state with `change(name, learner, key)` for the chosen Learners."""
-        return map_named(change, state, key, only=self.only.split())
+        """The agent's state with `change(name, learner, key)` for the chosen Learners.
+
+        Raises `RegrowError` for an unknown name, or for want of hidden units.
+        """
+        named = self.only.split()
+        left_out = self._without_hidden_units(named or list(learners(state)), state)
+        return map_named(
+            lambda name, learner, key: learner if name in left_out else change(name, learner, key),
+            state,
+            key,
+            only=named,
+        )
+
+    def _without_hidden_units(self, names: Sequence[str], state: State) -> list[str]:
+        """Of the Learners to treat those that have none, if it needs them."""
+        if not self.needs_hidden_units:
+            return []
+        flat = [
+            name
+            for name, learner in learners(state).items()
+            if name in names and len(learner.network.layers) == 1
+        ]
+        require(
+            not flat or (not self.only and len(flat) < len(names)),
+            f"{name_of(self)}: the network of '{''.join(flat[:1])}' has no hidden units",
+        )
+        return flat
 
 
 @dataclass(frozen=True)
@@ -133,15 +166,19 @@ class Recycling(SelectiveIntervention):
         """False: the elements that are new have ages of their own."""
         return False
 
+    @property
+    def needs_hidden_units(self) -> bool:
+        """True."""
+        return True
+
     def renewed(self, state: State, scores: Mapping[str, Scores], key: Key) -> State:
         """The agent's state with its quiet units drawn anew.
 
-        `scores`: by Learner, for every hidden layer one number per unit. Raises `RegrowError` for a
-        network without hidden units.
+        `scores`: by Learner, for every hidden layer one number per unit. Raises `RegrowError` as
+        `mapped` does.
         """
 
         def change(name: str, learner: Learner, key: Key) -> Learner:
-            require_hidden_units(self, name, learner)
             masks = [quiet(score, self.tau) for score in scores[name]]
             return recycled(learner, masks, key).with_memories_anew()
 
@@ -172,6 +209,11 @@ class Habitual(SelectiveIntervention):
         """Whether it leaves units as old as they are."""
         return not self.renews_units
 
+    @property
+    def needs_hidden_units(self) -> bool:
+        """Whether it renews units."""
+        return self.renews_units
+
     @abc.abstractmethod
     def begin(self, learner: Learner) -> PyTree:
         """What it remembers at first: a tree of arrays."""
@@ -185,14 +227,13 @@ class Habitual(SelectiveIntervention):
     def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
         """The agent's state with the habit installed.
 
-        Raises `RegrowError` where it renews units and the network has none that could be.
+        Raises `RegrowError` where it renews units and there are none that could be.
         """
         del agent, experience
 
         def change(name: str, learner: Learner, key: Key) -> Learner:
-            del key
+            del name, key
             if self.renews_units:
-                require_hidden_units(self, name, learner)
                 require_recyclable(learner.network)
             return learner.with_habit(self)
 
@@ -238,11 +279,3 @@ class HabitualRecycling(Habitual):
         judged = [self.judged(*each) for each in zip(memory, seen, strict=True)]
         masks = [mask for _, mask in judged]
         return recycled_where_any(learner, masks, key), tuple(record for record, _ in judged)
-
-
-def require_hidden_units(intervention: Intervention, name: str, learner: Learner) -> None:
-    """Raises `RegrowError` where the network of the Learner `name` has no hidden units."""
-    require(
-        len(learner.network.layers) > 1,
-        f"{name_of(intervention)}: the network of '{name}' has no hidden units",
-    )

@@ -31,6 +31,11 @@ class Deaden(LearnerIntervention):
         require(self.layer >= 0, f"deaden: layer is {self.layer}; it must be 0 or more")
         require(0 < self.share <= 1, f"deaden: share is {self.share}; it must be in (0, 1]")
 
+    @property
+    def needs_hidden_units(self) -> bool:
+        """True."""
+        return True
+
     def change(self, learner: Learner, key: Key) -> Learner:
         """The Learner with dead units, and its target a copy."""
         hidden = len(learner.network.layers) - 1

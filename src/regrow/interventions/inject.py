@@ -19,7 +19,8 @@ from regrow.types import Key
 class Inject(LearnerIntervention):
     """Freezes the head and adds a fresh pair: new plasticity, the same output.
 
-    `split`: where the head begins; None keeps the network's own. The paper's ablations:
+    `split`: where the head begins; None keeps the network's own (and leaves one as it is that is
+    all encoder). The paper's ablations:
     `subtract=False` leaves the third term out, `freeze=False` lets the old head go on learning,
     `optimizer` keeps the statistics ("keep", as published), resets those of the head ("reset") or
     of all layers ("reset_all").
@@ -48,6 +49,8 @@ class Inject(LearnerIntervention):
 
     def change(self, learner: Learner, key: Key) -> Learner:
         """The network and its target injected with the same fresh head."""
+        if self.split is None and not learner.network.head:
+            return learner
         network, target = (
             net and net.inject(key, split=self.split, subtract=self.subtract, freeze=self.freeze)
             for net in (learner.network, learner.target)

@@ -14,8 +14,9 @@ class Reset(LearnerIntervention):
 
     `optimizer`: "reset" starts the statistics of those layers anew, step count included, as
     published; "keep" leaves them. Earlier injections end: what they froze would keep the old
-    predictions alive. With the head or everything a learned number (a temperature) begins anew too,
-    as in the published SAC (everything) and DrQ (heads).
+    predictions alive. A network that is all encoder stays as it is, its target too, unless
+    everything is drawn anew. With the head or everything a learned number (a temperature) begins
+    anew too, as in the published SAC (everything) and DrQ (heads).
     """
 
     where: Literal["head", "last", "everything"] = "head"
@@ -23,8 +24,10 @@ class Reset(LearnerIntervention):
 
     def change(self, learner: Learner, key: Key) -> Learner:
         """The Learner with fresh layers."""
-        layers = len(learner.network.layers)
-        start = {"head": learner.network.split, "last": layers - 1, "everything": 0}[self.where]
+        split, layers = learner.network.split, len(learner.network.layers)
+        start = {"head": split, "last": max(split, layers - 1), "everything": 0}[self.where]
+        if start == layers:
+            return learner
         network = learner.network.reset(start, key)
         target = None if learner.target is None else network
         return learner.with_network(network, target, fresh=self.optimizer)

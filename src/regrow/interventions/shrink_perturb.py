@@ -48,18 +48,23 @@ class ShrinkPerturb(LearnerIntervention):
 
     def change(self, learner: Learner, key: Key) -> Learner:
         """The Learner with its live layers moved."""
+        if not self._layers(learner.network):
+            return learner
         own, other = jax.random.split(key)
         network, target = self._moved(learner.network, own), learner.target
         if target is not None:
             target = network if self.target == "copy" else self._moved(target, other)
         return learner.with_moved_layers(network, target, moments=self.optimizer)
 
+    def _layers(self, network: Network) -> range:
+        """Which layers move, if any."""
+        start = network.split if self.where == "head" else 0
+        return range(start, network.split if self.where == "encoder" else len(network.layers))
+
     def _moved(self, network: Network, key: Key) -> Network:
         fresh = network.fresh(key).layers
-        start = network.split if self.where == "head" else 0
-        end = network.split if self.where == "encoder" else len(fresh)
         layers = list(network.layers)
-        for i in range(start, end):
+        for i in self._layers(network):
             noise = fresh[i]
             if self.noise == "normal":
                 leaves, structure = jax.tree.flatten(layers[i])

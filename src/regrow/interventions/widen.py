@@ -29,6 +29,11 @@ class Widen(LearnerIntervention):
         """False: the elements that are new have ages of their own."""
         return False
 
+    @property
+    def needs_hidden_units(self) -> bool:
+        """True."""
+        return True
+
     def change(self, learner: Learner, key: Key) -> Learner:
         """The wider Learner."""
         return widened(learner, self.factor, key)

@@ -4,9 +4,9 @@ A `Probe` looks at a whole network. A `PartProbe` looks at one part of it, "enco
 Parameters and units are those of the live chain: frozen heads are left out, and of units the
 outputs are. A unit of a convolution is a channel, seen at all its positions; one that sends two
 features is seen through both, and the units of a residual block are the stream after it. Where
-there is nothing of the kind (no encoder at split 0, no hidden layer in the head), where the
-architecture is no longer that of the earlier state it is compared with, or where the network or
-what it makes of the batch is not finite, the value is NaN.
+there is nothing of the kind (no encoder at split 0, no head where all is encoder, no hidden layer
+in the head), where the architecture is no longer that of the earlier state it is compared with, or
+where the network or what it makes of the batch is not finite, the value is NaN.
 """
 
 import abc
@@ -204,7 +204,7 @@ class PartProbe(Probe):
     ) -> Float[Array, "batch features"] | None:
         """Φ: what the encoder hands to the head, or what the head hands to its last layer."""
         depth = network.split if self.part == "encoder" else len(network.layers) - 1
-        if depth == 0:
+        if depth == 0 or not self.layers(network):
             return None
         features = network.features(inputs)[depth]
         return features.reshape(features.shape[0], -1)

@@ -1,0 +1,288 @@
+"""DrQ (Kostrikov et al. 2020, arXiv 2004.13649): soft actor-critic on images, randomly shifted.
+
+    φ(s): convolutions;   z = p(φ(s)): 50 numbers;   Q_i(z, a);   π(a|φ(s)), by 50 of its own
+    y    = r + γ d (min_i Q_i,target(z_target', a') − α log π(a'|φ(s'))),       a' ~ π(·|φ(s'))
+    L    = E Σ_i (Q_i(z, a) − y)²                        with respect to Q_1, Q_2, p and φ
+    L(π) = E (α log π(a|φ(s)) − min_i Q_i(z, a))         with respect to π alone
+
+with the s and the s' of every transition shifted by up to 4 pixels each way, once per update. The
+critics alone train φ; the actor reads it. Target networks of Q, p and φ are averages.
+
+Networks, settings and order are those of the primacy-bias work (Nikishin et al. 2022, arXiv
+2205.07802; jaxrl): 3×3 convolutions of stride 2 that double their channels; to 50 numbers by a
+dense layer, a layer normalisation and a tanh; first all critics, then targets, then the actor
+against the critics and the φ as just updated, then the temperature at the entropy of the actor as
+it was before. Each piece is a Learner of its own. φ is one that is all encoder and the others are
+all head, so that a reset of heads is the published one: it keeps φ, its target and its optimizer
+state.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree, Shaped
+
+from regrow.agents.soft.base import (
+    SoftActorCritic,
+    actor_loss,
+    joined,
+    lower,
+    policy,
+    target_of,
+)
+from regrow.errors import RegrowError, require
+from regrow.layers import Conv, Dense
+from regrow.learner import Knob, Learner, joint_gradient
+from regrow.network import Network, mlp
+from regrow.style import Style
+from regrow.types import ActionSpace, Key, Scalar, Transition
+
+VALUED = ("encoder", "projection", "critic", "critic_2")
+"""The Learners that values are made by, and that the critics' loss trains."""
+
+
+class DrQState(eqx.Module):
+    """What DrQ carries from update to update."""
+
+    encoder: Learner
+    projection: Learner
+    critic: Learner
+    critic_2: Learner
+    actor: Learner
+    log_temperature: Knob
+
+
+@dataclass(frozen=True)
+class DrQ(SoftActorCritic):
+    """DrQ for continuous actions, on images: shifted at random, their encoder trained by values.
+
+    `channels` of the first of `convolutions`, each of which has twice as many as the one before;
+    `latent`: numbers that critics, and the actor, make of their features; `shift`: pixels, each
+    way. `layer_norm` is that of the hidden layers. The defaults are the published values; the
+    preset `laptop` has sizes for a few updates per tenth of a second.
+    """
+
+    batch_size: int = 512
+    learn_start: int = 1_000
+    initial_temperature: float = 0.1
+    target_entropy: float = -1.0
+    channels: int = 32
+    convolutions: int = 4
+    latent: int = 50
+    shift: int = 4
+
+    # Sizes, and a rate at which they learn: ours.
+    laptop: ClassVar[dict[str, Any]] = {
+        "batch_size": 128,
+        "replay_capacity": 20_000,
+        "hidden": 128,
+        "channels": 16,
+        "learning_rate": 1e-3,
+        "target_rate": 0.01,
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("channels", "convolutions", "latent"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name} is {value}; it must be at least 1")
+        require(self.shift >= 0, f"shift is {self.shift}; it must be 0 or more")
+
+    def init(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], actions: ActionSpace, key: Key
+    ) -> DrQState:
+        """Fresh networks, with targets but for the actor, and the initial temperature.
+
+        Bytes are divided by 255. Raises `RegrowError` unless `shape` has three axes and the actions
+        are continuous.
+        """
+        size = self.size_of(actions)
+        if len(shape) != 3:
+            raise RegrowError(
+                f"drq takes images (height, width, channels), not observations of shape {shape}; "
+                "try sac"
+            )
+        keys = jax.random.split(key, 5)
+        encoder = self._encoder(shape, 255.0 if dtype == np.uint8 else 1.0, keys[0])
+        last = encoder.layers[-1]
+        assert isinstance(last, Conv), "an encoder is convolutions"
+        features = (*last.image, last.width)
+        optimizer = self.optimizer()
+        projecting, acting = jax.random.split(keys[4])
+        critic, critic_2 = (self._dense(self.latent + size, 1, k) for k in keys[1:3])
+        acts = self._dense(self.latent, 2 * size, acting)
+        return DrQState(
+            encoder=Learner.create(encoder, optimizer),
+            projection=Learner.create(Network([self._projection(features, keys[3])]), optimizer),
+            critic=Learner.create(Network(critic), optimizer),
+            critic_2=Learner.create(Network(critic_2), optimizer),
+            actor=Learner.create(
+                Network([self._projection(features, projecting), *acts]), optimizer, target=False
+            ),
+            log_temperature=self.first_temperature(),
+        )
+
+    def _encoder(self, image: tuple[int, int, int], divisor: float, key: Key) -> Network:
+        layers: list[Conv] = []
+        for i, k in enumerate(jax.random.split(key, self.convolutions)):
+            layer = Conv(
+                image,
+                self.channels * 2**i,
+                stride=2,
+                padding="SAME",
+                init="orthogonal",
+                divisor=1.0 if i else divisor,
+                key=k,
+            )
+            layers.append(layer)
+            image = (*layer.image, layer.width)
+        return Network(layers, split=len(layers))
+
+    def _projection(self, features: tuple[int, ...], key: Key) -> Dense:
+        return Dense(
+            features, self.latent, activation="tanh", layer_norm=True, init="lecun_normal", key=key
+        )
+
+    def _dense(self, inputs: int, outputs: int, key: Key) -> tuple[Any, ...]:
+        style = Style(layer_norm=self.layer_norm, initialiser="orthogonal")
+        return mlp(inputs, (self.hidden, self.hidden), outputs, style, key=key).layers
+
+    def act(
+        self, state: DrQState, obs: Shaped[Array, "*obs"], env_steps: Int[Array, ""], key: Key
+    ) -> tuple[Float[Array, " size"], Float[Array, ""]]:
+        """(an action from the policy, or a uniform one before `learn_start`; its lower value)."""
+        drawing, exploring = jax.random.split(key)
+        features = state.encoder.network(obs)
+        drawn = policy(state.actor.network, features, drawing).action
+        action = self.explored(drawn, env_steps, exploring)
+        return action, _lower(_networks(state), features, action)
+
+    def shifted(self, batch: Transition, key: Key) -> Transition:
+        """The batch with each observation shifted, s and s' by draws of their own."""
+        keys = jax.random.split(key)
+        obs_tm1, obs_t = (
+            shifted(images, self.shift, k)
+            for images, k in zip((batch.obs_tm1, batch.obs_t), keys, strict=True)
+        )
+        return batch._replace(obs_tm1=obs_tm1, obs_t=obs_t)
+
+    def goal(self, state: DrQState, batch: Transition, key: Key) -> Float[Array, " batch"]:
+        """y, what both critics are fitted to."""
+        drawn = policy(state.actor.network, state.encoder.network(batch.obs_t), key)
+        targets = {name: target_of(getattr(state, name)) for name in VALUED}
+        value = _lower(targets, targets["encoder"](batch.obs_t), drawn.action)
+        return self.backed_up(batch, value, drawn.log_prob, state.log_temperature.value)
+
+    def critic_loss(
+        self, networks: Mapping[str, Network], goal: Float[Array, " batch"], batch: Transition
+    ) -> Scalar:
+        """L: the mean squared errors of both critics, added."""
+        pairs = _pairs(networks, networks["encoder"](batch.obs_tm1), batch.action)
+        first, second = (networks[name](pairs)[..., 0] for name in ("critic", "critic_2"))
+        return jnp.mean((first - goal) ** 2 + (second - goal) ** 2)
+
+    def actor_loss(
+        self, actor: Network, state: DrQState, batch: Transition, key: Key
+    ) -> tuple[Scalar, Scalar]:
+        """(L(π), H): the loss against the critics of `state`, and the entropy of the policy."""
+        networks = _networks(state)
+        features = networks["encoder"](batch.obs_tm1)
+        action, log_prob = policy(actor, features, key)
+        value = _lower(networks, features, action)
+        return actor_loss(value, log_prob, state.log_temperature.value)
+
+    def inputs(self, state: DrQState, batch: Transition) -> dict[str, Array]:
+        """The encoder sees the image as it is; what is behind it, what the one before makes."""
+        networks = _networks(state)
+        features = networks["encoder"](batch.obs_tm1)
+        pairs = _pairs(networks, features, batch.action)
+        return {
+            "encoder": batch.obs_tm1,
+            "projection": features,
+            "critic": pairs,
+            "critic_2": pairs,
+            "actor": features,
+        }
+
+    def gradients(self, state: DrQState, batch: Transition, key: Key) -> dict[str, PyTree]:
+        """The gradient of each Learner's own loss on images as shifted, all of them at `state`.
+
+        `update` has the same for the critics' loss; there the actor comes after it.
+        """
+        shifting, following, acting = jax.random.split(key, 3)
+        batch = self.shifted(batch, shifting)
+        actor, _ = self._actor_gradient(state, batch, acting)
+        return {**self._critic_gradients(state, batch, following), "actor": actor}
+
+    def update(self, state: DrQState, batch: Transition, key: Key) -> DrQState:
+        """One step of encoder and critics, of their targets, of the actor, of the temperature."""
+        shifting, following, acting = jax.random.split(key, 3)
+        batch = self.shifted(batch, shifting)
+        gradients = self._critic_gradients(state, batch, following)
+        stepped = {
+            name: getattr(state, name).descend(gradient).follow(self.target_rate)
+            for name, gradient in gradients.items()
+        }
+        state = replace(state, **stepped)
+        gradient, entropy = self._actor_gradient(state, batch, acting)
+        log_temperature, size = state.log_temperature, batch.action.shape[-1]
+        pull = self.temperature_gradient(log_temperature.value, entropy, size)
+        return replace(
+            state,
+            actor=state.actor.descend(gradient),
+            log_temperature=log_temperature.descend(pull),
+        )
+
+    def _critic_gradients(self, state: DrQState, batch: Transition, key: Key) -> dict[str, PyTree]:
+        goal = self.goal(state, batch, key)
+        return joint_gradient(
+            {name: getattr(state, name) for name in VALUED},
+            lambda networks: self.critic_loss(networks, goal, batch),
+        )[1]
+
+    def _actor_gradient(
+        self, state: DrQState, batch: Transition, key: Key
+    ) -> tuple[PyTree, Scalar]:
+        """(the actor's gradient, the entropy of the policy)."""
+        _, gradient, entropy = state.actor.gradient_with(
+            lambda actor: self.actor_loss(actor, state, batch, key)
+        )
+        return gradient, entropy
+
+
+def shifted(
+    images: Shaped[Array, "batch height width channels"], most: int, key: Key
+) -> Shaped[Array, "batch height width channels"]:
+    """Each image moved by a draw of its own, up to `most` pixels each way, its edge repeated."""
+    corners = jax.random.randint(key, (len(images), 2), 0, 2 * most + 1)
+    sides = ((0, 0), (most, most), (most, most), (0, 0))
+    padded = jnp.pad(images, sides, mode="edge")
+
+    def cropped(image: Array, corner: Int[Array, " 2"]) -> Array:
+        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), images.shape[1:])
+
+    return jax.vmap(cropped)(padded, corners)
+
+
+def _networks(state: DrQState) -> dict[str, Network]:
+    return {name: getattr(state, name).network for name in VALUED}
+
+
+def _pairs(
+    networks: Mapping[str, Network], features: Array, action: Float[Array, "*batch size"]
+) -> Float[Array, "*batch both"]:
+    """What critics see."""
+    return joined(networks["projection"](features), action)
+
+
+def _lower(
+    networks: Mapping[str, Network], features: Array, action: Float[Array, "*batch size"]
+) -> Float[Array, "*batch"]:
+    """The lower of both critics' values."""
+    pairs = _pairs(networks, features, action)
+    return lower(networks["critic"], networks["critic_2"], pairs)

@@ -1,0 +1,1 @@
+"""What the agents that learn by soft actor-critic have in common."""

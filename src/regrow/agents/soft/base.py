@@ -1,0 +1,147 @@
+"""What SAC and DrQ share: the soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905).
+
+    y    = r + γ d (min_i Q_i,target(s', a') − α log π(a'|s')),      a' ~ π(·|s'), d = 0 at an end
+    L(Q) = E (Q(s, a) − y)²                              for each of two critics, one y for both
+    L(π) = E (α log π(a|s) − min_i Q_i(s, a)),           a ~ π(·|s), through a
+    L(α) = α (H − H̄),      H = −E log π(a|s),            with respect to log α
+
+π is a Gaussian squashed by tanh, with log σ between −10 and 2. What s is, an observation or what an
+encoder makes of it, is the agent's to say.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Shaped
+
+from regrow.agents.base import OffPolicy
+from regrow.errors import RegrowError, require
+from regrow.families import make_all, name_of
+from regrow.learner import Knob, Learner
+from regrow.network import Network
+from regrow.optimizer import Optimizer
+from regrow.types import ActionSpace, Continuous, Key, Scalar, Transition
+
+LOG_STD_MIN, LOG_STD_MAX = -10.0, 2.0
+
+
+class Drawn(NamedTuple):
+    """Actions from the policy, with the logarithm of their density."""
+
+    action: Float[Array, "*batch size"]
+    log_prob: Float[Array, "*batch"]
+
+
+@dataclass(frozen=True)
+class SoftActorCritic(OffPolicy):
+    """Fields of an agent with two critics, a tanh-Gaussian actor and a learned temperature.
+
+    Until env step `learn_start` actions are uniform. `target_entropy`: H̄ for every entry of an
+    action.
+    """
+
+    replay_ratio: float = 1.0
+    hidden: int = 256
+    layer_norm: bool = False
+    learning_rate: float = 3e-4
+    epsilon: float = 1e-8
+    gradient: str = ""  # terms beside the optimizer, e.g. "l2_init"; the temperature has none
+    target_rate: float = 0.005  # of the average that the targets are, per update
+    initial_temperature: float = 1.0
+    target_entropy: float = -0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.hidden >= 1, f"hidden is {self.hidden}; it must be at least 1")
+        require(
+            0 < self.target_rate <= 1,
+            f"target_rate is {self.target_rate}; it must be above 0 and at most 1",
+        )
+        require(
+            self.initial_temperature > 0,
+            f"initial_temperature is {self.initial_temperature}; it must be > 0",
+        )
+        self.optimizer()
+
+    def optimizer(self) -> Optimizer:
+        """Of the networks."""
+        terms = make_all("gradients", self.gradient)
+        return Optimizer("adam", self.learning_rate, self.epsilon, terms=terms)
+
+    def first_temperature(self) -> Knob:
+        """log α before training."""
+        plain = Optimizer("adam", self.learning_rate, self.epsilon)
+        return Knob.create(math.log(self.initial_temperature), plain)
+
+    def size_of(self, actions: ActionSpace) -> int:
+        """How many numbers an action has; `RegrowError` where actions are numbered."""
+        if not isinstance(actions, Continuous):
+            name = name_of(self)
+            raise RegrowError(f"{name} takes continuous actions, not {actions}; try double_dqn")
+        return actions.size
+
+    def explored(
+        self, drawn: Float[Array, " size"], env_steps: Int[Array, ""], key: Key
+    ) -> Float[Array, " size"]:
+        """The action that the policy drew, or a uniform one before `learn_start`."""
+        at_random = jax.random.uniform(key, drawn.shape, minval=-1.0, maxval=1.0)
+        return jnp.where(env_steps < self.learn_start, at_random, drawn)
+
+    def backed_up(
+        self,
+        batch: Transition,
+        value: Float[Array, " batch"],
+        log_prob: Float[Array, " batch"],
+        log_temperature: Scalar,
+    ) -> Float[Array, " batch"]:
+        """y, from the lower target value of a' and log π(a'|s')."""
+        soft = value - jnp.exp(log_temperature) * log_prob
+        return batch.reward + self.discount * batch.discount * soft
+
+    def temperature_gradient(self, log_temperature: Scalar, entropy: Scalar, size: int) -> Scalar:
+        """dL(α)/d log α = α (H − H̄) for actions of `size` numbers."""
+        return jnp.exp(log_temperature) * (entropy - self.target_entropy * size)
+
+
+def policy(actor: Network, seen: Shaped[Array, "*batch_and_seen"], key: Key) -> Drawn:
+    """Actions a = tanh(u), u ~ N(μ, σ²), and log π(a|s) = Σ log N(u) − log(1 − tanh² u).
+
+    The actor's output holds μ, then what becomes log σ in [−10, 2] through a tanh (1812.05905,
+    appendix C, for the density; jaxrl for the bounds).
+    """
+    mean, raw = jnp.split(actor(seen), 2, axis=-1)
+    log_std = LOG_STD_MIN + (LOG_STD_MAX - LOG_STD_MIN) * 0.5 * (1 + jnp.tanh(raw))
+    noise = jax.random.normal(key, mean.shape)
+    before = mean + jnp.exp(log_std) * noise
+    log_normal = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
+    # log(1 − tanh² u), which as it stands loses all digits where tanh is next to 1.
+    log_slope = 2 * (math.log(2) - before - jax.nn.softplus(-2 * before))
+    return Drawn(jnp.tanh(before), jnp.sum(log_normal - log_slope, axis=-1))
+
+
+def actor_loss(
+    value: Float[Array, " batch"], log_prob: Float[Array, " batch"], log_temperature: Scalar
+) -> tuple[Scalar, Scalar]:
+    """(L(π), H), from the lower value of a and log π(a|s)."""
+    return jnp.mean(jnp.exp(log_temperature) * log_prob - value), -jnp.mean(log_prob)
+
+
+def joined(
+    seen: Shaped[Array, "*batch seen"], action: Float[Array, "*batch size"]
+) -> Float[Array, "*batch both"]:
+    """What critics see."""
+    return jnp.concatenate([seen.astype(jnp.float32), action], axis=-1)
+
+
+def lower(first: Network, second: Network, pairs: Float[Array, "*batch both"]) -> Array:
+    """The lower of two critics' values."""
+    return jnp.minimum(first(pairs), second(pairs))[..., 0]
+
+
+def target_of(learner: Learner) -> Network:
+    """The target network of a Learner that was created with one."""
+    assert learner.target is not None, "critics and what they read are created with a target"
+    return learner.target

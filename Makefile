@@ -49,6 +49,7 @@ bench: $(VENV)/bench
 	$(BIN)/python bench/training_loop.py
 	$(BIN)/python bench/interventions.py
 	$(BIN)/python bench/sac.py
+	$(BIN)/python bench/atari.py
 
 clean:
 	rm -rf $(VENV) .jax_cache .pytest_cache .ruff_cache .hypothesis

@@ -7,7 +7,6 @@ refused by name.
 """
 
 import hashlib
-import io
 import json
 import os
 import tempfile
@@ -129,7 +128,9 @@ def save(run: Run, path: Path) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             archive.writestr(_MANIFEST, json.dumps(manifest))
             for name, array in arrays.items():
-                archive.writestr(f"{name}.npy", _npy_bytes(_packed(array)))
+                # Straight into the file: a replay may be half of the memory that there is.
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, _packed(array), allow_pickle=False)
 
     write_atomically(path, write)
 
@@ -147,7 +148,7 @@ def load(path: Path) -> Run:
             manifest = json.loads(archive.read(_MANIFEST))
             _check_format(manifest, path)
             arrays = {
-                name: _unpacked(archive.read(f"{name}.npy"), signature)
+                name: _unpacked(_read(archive, name), signature)
                 for name, signature in manifest["arrays"].items()
             }
     except RegrowError:
@@ -230,14 +231,12 @@ def _packed(array: np.ndarray) -> np.ndarray:
     return np.packbits(array) if array.dtype == bool else array
 
 
-def _npy_bytes(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
+def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(f"{name}.npy") as entry:
+        return np.lib.format.read_array(entry, allow_pickle=False)
 
 
-def _unpacked(data: bytes, signature: dict[str, Any]) -> np.ndarray:
-    array = np.load(io.BytesIO(data), allow_pickle=False)
+def _unpacked(array: np.ndarray, signature: dict[str, Any]) -> np.ndarray:
     if signature["dtype"] != "bool":
         return array
     shape = tuple(signature["shape"])

@@ -1,0 +1,151 @@
+"""Double DQN on Atari beside Stable-Baselines3's DQN: same game, network and settings; one core.
+
+Both run in this process on one core, taking turns, and ratios are medians over pairs: of whole
+training in frames/s (env steps × 4) and of updates alone, with sampling. Stable-Baselines3 has no
+double estimator, hence one forward pass fewer per update; so regrow runs as plain DQN too, which is
+the same work, and as Double DQN beside it. Theirs ends an episode at the loss of a life and presses
+fire after it, ours goes on; theirs resizes with OpenCV, ours as DQN Zoo does. For where the time
+goes: `bench/hosted.py --cores 1 --environment atari/pong --agent double_dqn:atari_laptop`.
+
+    python bench/atari.py [--turns 9] [--game pong]
+"""
+
+import argparse
+import functools
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from setting import MACHINE, on_one_core, versions
+
+on_one_core()
+
+import ale_py
+import gymnasium
+import jax
+import numpy as np
+import stable_baselines3
+import torch
+from stable_baselines3 import DQN
+from stable_baselines3.common.atari_wrappers import AtariWrapper
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
+
+from regrow.agents import DoubleDQN
+from regrow.environments import Atari
+from regrow.environments.atari import REPEAT
+from regrow.hosted import _learn
+from regrow.run import Run
+
+AGENT = DoubleDQN(**{**DoubleDQN.atari_laptop, "replay_capacity": 10_000, "learn_start": 1_000})
+SAME_WORK = replace(AGENT, double=False)
+ENV_STEPS, UPDATES = 200, 20  # per turn
+PAPER = 200_000_000  # frames
+KEY = jax.random.key(0)
+
+
+def stable_baselines(game: str) -> DQN:
+    gymnasium.register_envs(ale_py)
+    env_id = "".join(word.capitalize() for word in game.split("_")) + "NoFrameskip-v4"
+    frames = DummyVecEnv([lambda: AtariWrapper(gymnasium.make(env_id), frame_skip=REPEAT)])
+    return DQN(
+        "CnnPolicy",
+        VecFrameStack(frames, 4),
+        learning_rate=AGENT.learning_rate,
+        buffer_size=AGENT.replay_capacity,
+        learning_starts=AGENT.learn_start,
+        batch_size=AGENT.batch_size,
+        gamma=AGENT.discount,
+        train_freq=AGENT.env_steps_per_round,
+        gradient_steps=AGENT.updates_per_round,
+        target_update_interval=AGENT.target_period * AGENT.env_steps_per_round,
+        exploration_initial_eps=AGENT.exploration_end,  # every other action is the network's
+        exploration_final_eps=AGENT.exploration_end,
+        policy_kwargs={"optimizer_kwargs": {"eps": AGENT.epsilon}},
+        device="cpu",
+        seed=0,
+    )
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+class Ours:
+    """A Run that learns, and its updates alone."""
+
+    def __init__(self, agent: DoubleDQN, game: str):
+        self.run = Run.start(agent, Atari(game), seed=0).advance(AGENT.learn_start + 400)[0]
+        fork = self.run.fork()
+        self.agent, self.state, self.replay = agent, fork.state.agent, fork.state.replay
+
+    def train(self) -> None:
+        self.run = self.run.advance(ENV_STEPS)[0]
+
+    def update(self) -> None:
+        for i in range(UPDATES):
+            self.state = _learn(self.state, self.replay, np.int32(i), KEY, self.agent)
+        jax.block_until_ready(self.state)
+
+
+def turns(game: str, count: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """(frames/s, ms per update) of each, turn by turn, after all have compiled."""
+    torch.set_num_threads(1)
+    theirs = stable_baselines(game)
+    theirs.learn(AGENT.learn_start + 400)
+    ours = {"dqn": Ours(SAME_WORK, game), "double_dqn": Ours(AGENT, game)}
+    learn = functools.partial(theirs.learn, ENV_STEPS, reset_num_timesteps=False)
+    train = {name: one.train for name, one in ours.items()} | {"stable_baselines3": learn}
+    update = {name: one.update for name, one in ours.items()}
+    update["stable_baselines3"] = lambda: theirs.train(UPDATES, AGENT.batch_size)
+    for work in update.values():
+        work()
+    rates: dict[str, list[float]] = {name: [] for name in train}
+    times: dict[str, list[float]] = {name: [] for name in train}
+    for _ in range(count):
+        for name in train:
+            rates[name].append(ENV_STEPS * REPEAT / seconds(train[name]))
+        for name in train:
+            times[name].append(seconds(update[name]) / UPDATES * 1e3)
+        print("  " + "   ".join(f"{n} {rates[n][-1]:4.0f} {times[n][-1]:5.1f}" for n in train))
+    return rates, times
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--game", default="pong")
+    options = parser.parse_args()
+    print(f"atari/{options.game}, {AGENT}")
+    print("frames/s and ms per update, one core:")
+    rates, times = turns(options.game, options.turns)
+
+    def ratio(better: dict[str, list[float]], name: str) -> float:
+        pairs = zip(better[name], better["stable_baselines3"], strict=True)
+        return round(statistics.median(ours / theirs for ours, theirs in pairs), 2)
+
+    updates = {name: [1e3 / ms for ms in each] for name, each in times.items()}
+    frames = {name: statistics.median(each) for name, each in rates.items()}
+    ours = ("dqn", "double_dqn")
+    result = {
+        "game": options.game,
+        "frames_per_second": {name: round(rate) for name, rate in frames.items()},
+        "ratio": {name: ratio(rates, name) for name in ours},
+        "milliseconds_per_update": {
+            name: round(statistics.median(each), 1) for name, each in times.items()
+        },
+        "ratio_of_updates": {name: ratio(updates, name) for name in ours},
+        "days_for_200M_frames": {
+            name: round(PAPER / rate / 86_400, 1) for name, rate in frames.items()
+        },
+        "machine": MACHINE,
+        "versions": versions(jax, torch, stable_baselines3, ale_py),
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

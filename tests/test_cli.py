@@ -166,8 +166,15 @@ def test_training_that_ends_before_its_first_episode_does_is_drawn_too(tmp_path,
     assert (tmp_path / "out" / "curves.png").is_file()
 
 
-@pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("command", ["train", "diagnose"])
+@pytest.mark.parametrize(
+    ("command", "times"),
+    [
+        ("train", 2),
+        ("diagnose", 1),
+        pytest.param("train", 1, marks=pytest.mark.slow),
+        pytest.param("diagnose", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_ctrl_c_loses_nothing(tmp_path, command, times):
     """Once: stops where it can be saved. Twice: at once, and what was saved is whole."""
     out = tmp_path / "out"

@@ -222,7 +222,9 @@ def test_continuous_actions_are_refused_by_an_agent_for_discrete_ones():
         Run.start(AGENT, Control("cartpole-balance"), seed=0)
 
 
-@pytest.mark.parametrize("environment", [GAME, POLE], ids=describe)
+@pytest.mark.parametrize(
+    "environment", [pytest.param(GAME, marks=pytest.mark.slow), POLE], ids=["atari", "pole"]
+)
 def test_simulations_side_by_side(environment, tmp_path):
     """In pieces, forked, saved or loaded alike, each in an episode of its own."""
     fields = {**BRIEF, "num_envs": 3, "replay_ratio": 0.5}

@@ -169,6 +169,7 @@ SMALL = DrQ(
 )
 
 
+@pytest.mark.slow
 def test_in_pieces_or_forked_or_from_a_file_it_is_the_same_run(tmp_path):
     one, log = Run.start(SMALL, CARTPOLE, seed=0).advance(40)
     pieces, logs = Run.start(SMALL, CARTPOLE, seed=0), []

@@ -137,6 +137,7 @@ RULES = texts(
 )
 
 
+@pytest.mark.slow
 def test_training_that_stops_and_resumes_decides_as_if_it_had_not(tmp_path: Path):
     """Stopped at every env step that reports; the run, its events and its looks are the same."""
 

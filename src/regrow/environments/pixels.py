@@ -202,4 +202,5 @@ def _closed(screen: Any, context: Any) -> None:
 
 def grey(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The luminance of a picture, rounded down; shape (height, width)."""
-    return np.dot(picture, [0.299, 0.587, 0.114]).astype(np.uint8)
+    weighted = picture.astype(np.int32) @ np.array([299, 587, 114], np.int32)
+    return (weighted // 1_000).astype(np.uint8)

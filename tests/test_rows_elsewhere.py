@@ -27,7 +27,7 @@ from regrow.report.studies import verdicts_table, watch_table
 from regrow.results import query
 from regrow.rows import Row, plan_file, read_rows
 from regrow.shared import parts_of, shared, written
-from regrow.study import _held, progress_file, told
+from regrow.study import held, is_held, progress_file, told
 from regrow.watch import Watch
 
 HOSTILE = '../../../"<b>[red]$(rm)\n%s'
@@ -164,6 +164,10 @@ def test_weights_and_biases_offline(tmp_path, rows, monkeypatch):
 # From outside.
 
 
+def quietly(phase: str, env_steps: int) -> None:
+    pass
+
+
 @pytest.fixture
 def begun(tmp_path):
     """A study that was written down, and nothing done: (folder, its cells' group)."""
@@ -179,7 +183,10 @@ def test_cells_are_seen_as_they_are(begun):
     watch = Watch(out)
     assert {cell.state for cell in watch.look().cells} == {"waiting"}
     assert len(watch.look().cells) == 20
-    with told(group.folder, fork, 400, lambda phase, steps: None) as tell:
+    with (
+        held(group.folder, fork, quietly),
+        told(group.folder, fork, 400, quietly) as tell,
+    ):
         tell("seed 0 to the fork", 100)
         (seen,) = [cell for cell in watch.look().cells if cell.state == "running"]
         assert (seen.cell, seen.done, seen.of) == ("seed0-fork", 100, 400)
@@ -199,13 +206,18 @@ def test_rates_and_silence_are_told(begun):
     out, group = begun
     now = time.time()
     content = {"phase": "p", "done": 300, "of": 400, "earlier": 100, "began": now - 610}
-    write_json(progress_file(group.folder, Cell(0, None)), {**content, "written": now - 600})
-    (seen,) = [cell for cell in Watch(out).look().cells if cell.state == "running"]
-    assert seen.rate == pytest.approx(200 / 10)
-    assert seen.left == pytest.approx(5)
-    assert "silent for 10:0" in shown(watch_table(Watch(out).look()))
-    progress_file(group.folder, Cell(0, None)).write_text("{")
-    assert not [cell for cell in Watch(out).look().cells if cell.state == "running"]
+    fork = Cell(0, None)
+    write_json(progress_file(group.folder, fork), {**content, "written": now - 600})
+    watch = Watch(out)
+    assert not [cell for cell in watch.look().cells if cell.state == "running"]  # it was killed
+    with held(group.folder, fork, quietly):
+        (seen,) = [cell for cell in watch.look().cells if cell.state == "running"]
+        assert seen.rate == pytest.approx(200 / 10)
+        assert seen.left == pytest.approx(5)
+        assert "silent for 10:0" in shown(watch_table(watch.look()))
+        progress_file(group.folder, fork).write_text("{")
+        (seen,) = [cell for cell in watch.look().cells if cell.state == "running"]
+        assert seen.done == 0
 
 
 def test_rows_are_enough_to_be_done(tmp_path):
@@ -227,12 +239,16 @@ def test_a_folder_without_studies_is_named(tmp_path):
 
 
 def test_a_cell_is_held_by_one_process(tmp_path):
-    path, said = tmp_path / "held" / "seed0-fork", []
-    path.parent.mkdir()
-    with path.open("a") as file:
+    cell, said = Cell(0, None), []
+    assert not is_held(tmp_path, cell)
+    with held(tmp_path, cell, lambda phase, steps: said.append(phase)):
+        assert is_held(tmp_path, cell)
+    assert not said
+    assert not is_held(tmp_path, cell)
+    with (tmp_path / "held" / cell.name).open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         threading.Timer(0.3, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
-        with _held(path, lambda phase, steps: said.append(phase)):
+        with held(tmp_path, cell, lambda phase, steps: said.append(phase)):
             assert said == ["waiting for another process"]
 
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import jax
 
@@ -130,7 +130,7 @@ def _do(
     """Carries a cell out and writes its row for every condition that asks for it."""
     _forget_old_programs(group, cell)
     with (
-        _held(group.folder / "held" / cell.name, report),
+        held(group.folder, cell, report),
         told(group.folder, cell, group.env_steps(cell), report) as tell,
     ):
         run_cell(group.plan, cell, group.folder, tell)
@@ -139,21 +139,39 @@ def _do(
 
 
 @contextmanager
-def _held(path: Path, report: Report) -> Iterator[None]:
+def held(folder: Path, cell: Cell, report: Report) -> Iterator[None]:
     """Holds a cell: two processes at the same one would spoil what each other keeps.
 
     Waits for as long as another process holds it. The hold ends with the process, however it ends.
     """
+    path = _hold(folder, cell)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                report("waiting for another process", 0)
-                time.sleep(1.0)
+        while not _locked(file):
+            report("waiting for another process", 0)
+            time.sleep(1.0)
         yield
+
+
+def is_held(folder: Path, cell: Cell) -> bool:
+    """Whether a process holds a cell just now."""
+    try:
+        with _hold(folder, cell).open() as file:
+            return not _locked(file)
+    except OSError:
+        return False  # nobody ever held it, or nobody may
+
+
+def _hold(folder: Path, cell: Cell) -> Path:
+    return folder / "held" / cell.name
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
 
 
 _compiled: set[tuple[Path, Any]] = set()

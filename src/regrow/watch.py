@@ -1,7 +1,7 @@
 """How far studies are, from files alone: works beside the process that carries them out.
 
-A cell is `done` where its result or its row is there, `running` while it keeps a progress file,
-`stopped` where it kept something to go on from, and `waiting` otherwise.
+A cell is `done` where its result or its row is there, `running` while a process holds it, `stopped`
+where it kept something to go on from, and `waiting` otherwise.
 """
 
 import json
@@ -14,7 +14,7 @@ from regrow.cells import Cell
 from regrow.errors import require
 from regrow.rows import Key, file_of, read_rows
 from regrow.shared import Shared, parts_in, shared
-from regrow.study import progress_file
+from regrow.study import is_held, progress_file
 
 State = Literal["done", "running", "stopped", "waiting"]
 
@@ -104,6 +104,10 @@ class Watch:
         rows = [part.key(cell) for part in asking] if cell.arm else []
         if (rows and all(map(self._there, rows))) or cell.result(group.folder).is_file():
             return seen._replace(state="done", done=seen.of)
+        kept = (group.folder / "cells" / f"{cell.name}.part.ckpt").is_file()
+        seen = seen._replace(state="stopped") if kept else seen
+        if not is_held(group.folder, cell):
+            return seen
         try:
             told = json.loads(progress_file(group.folder, cell).read_text())
             done, took = int(told["done"]), told["written"] - told["began"]
@@ -116,8 +120,7 @@ class Watch:
                 silent=max(0.0, now - told["written"]),
             )
         except (OSError, ValueError, KeyError, TypeError):
-            kept = (group.folder / "cells" / f"{cell.name}.part.ckpt").is_file()
-            return seen._replace(state="stopped") if kept else seen
+            return seen._replace(state="running")  # it has just begun
 
     def _there(self, key: Key) -> bool:
         return key in self.rows or file_of(self.folder, key).is_file()

@@ -27,6 +27,8 @@ BATCH = Transition(
 class Fixed:
     """Experience that is always the same batch."""
 
+    capacity = 20
+
     def sample(self, key, count):
         return jax.tree.map(lambda x: x[jnp.arange(count) % 20], BATCH)
 

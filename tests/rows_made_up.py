@@ -130,6 +130,7 @@ def write_study(folder: Path, *groups: list[Row], **told) -> Path:
             "environment": row.environment,
             "agent": row.agent,
             "arms": [[held.arm] for held in group],
+            "seeds": 1 + max(held.seed for held in group),
         }
         for row, group in zip(rows, groups, strict=True)
     ]

@@ -8,6 +8,7 @@ from scipy import stats
 
 from regrow.aggregates import (
     optimality_gap,
+    over_tasks,
     performance_profile,
     probability_of_improvement,
     rank_correlation,
@@ -103,3 +104,19 @@ def test_what_does_not_pair_up_is_refused():
         rank_correlation([1, 2], [1, 2], [0, 1], generator=draws())
     with pytest.raises(RegrowError, match="must pair up"):
         rank_correlation([1, 2, 3], [1, 2], [0, 1, 2], generator=draws())
+
+
+def test_mean_and_median_over_tasks_are_of_the_tasks_means():
+    tasks = [np.array([1.0, 3.0]), np.array([10.0, 20.0, 30.0]), np.array([100.0])]
+    drawn = {"generator": draws(), "resamples": 500}
+    assert over_tasks(tasks, np.mean, **drawn).estimate == pytest.approx((2 + 20 + 100) / 3)
+    median = over_tasks(tasks, np.median, **drawn)
+    assert median.estimate == 20
+    assert 10 <= median.low < 20 < median.high <= 30
+
+
+def test_the_interval_of_a_mean_over_tasks_is_that_of_its_strata():
+    tasks = list(np.random.default_rng(6).normal(size=(8, 10)) + 100 * np.arange(8)[:, None])
+    found = over_tasks(tasks, np.mean, generator=draws(), resamples=20_000)
+    sd = np.sqrt(np.mean([task.var() for task in tasks]) / 80)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * sd, rel=0.03)

@@ -13,7 +13,16 @@ FLOORS = [
     {"errors", "types", "families", "streams", "statistics", "aggregates", "claims"},
     {"adam", "product", "initialisers", "activations", "layers", "blocks", "style", "network"},
     {"optimizer", "learner", "units", "widen"},
-    {"replay", "environments", "agents", "gradients", "interventions", "probes", "triggers"},
+    {
+        "replay",
+        "frames",
+        "environments",
+        "agents",
+        "gradients",
+        "interventions",
+        "probes",
+        "triggers",
+    },
     {"loop", "hosted", "run", "checkpoint"},
     {
         *("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
@@ -21,7 +30,7 @@ FLOORS = [
     },
     {
         *("rows", "results", "train", "studies", "shared", "study", "watch"),
-        *("cases", "across", "summary", "published"),
+        *("cases", "across", "decisions", "summary", "published"),
     },
     {"report"},
     {"execution", "adapters", "export"},
@@ -35,11 +44,12 @@ SEQUENCES = [
     ("errors", "statistics", "aggregates"),
     ("product", "initialisers", "activations", "layers", "blocks", "style", "network"),
     ("optimizer", "learner", "units", "widen"),
+    ("replay", "frames"),
     ("loop", "hosted", "run", "checkpoint"),
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
     ("rows", "results", "train"),
     ("rows", "results", "studies", "shared", "study", "watch"),
-    ("rows", "cases", "across", "summary"),
+    ("rows", "cases", "across", "decisions", "summary"),
     ("cli_studies", "cli"),
 ]
 

@@ -289,9 +289,13 @@ def test_what_is_not_there_is_said_in_a_line(name, message):
 
 
 @pytest.mark.parametrize(
-    ("environment", "package", "message"),
+    ("environment", "module", "message"),
     [
-        (Control(), "dm_control", "control/walker-walk needs dm_control: pip install 'regrow[con"),
+        (
+            Control(),
+            "dm_control.suite",
+            "control/walker-walk needs dm_control: pip install 'regrow[",
+        ),
         (Atari(), "ale_py", "atari/pong needs ale-py: pip install 'regrow[atari]'"),
         (
             Gymnasium(),
@@ -301,8 +305,8 @@ def test_what_is_not_there_is_said_in_a_line(name, message):
     ],
     ids=["control", "atari", "gymnasium"],
 )
-def test_a_package_that_is_not_there_is_named(environment, package, message, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)
+def test_a_package_that_is_not_there_is_named(environment, module, message, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(RegrowError) as caught:
         environment.simulator()
     assert str(caught.value).startswith(message)

@@ -11,6 +11,7 @@ from regrow.across import aggregates, proxies
 from regrow.cases import cases
 from regrow.errors import RegrowError
 from regrow.outcomes import Outcome
+from regrow.rows import file_of
 from regrow.summary import curves, forks, gains, panels, probes, summarise, whole
 from regrow.verdict import conclude
 
@@ -182,6 +183,7 @@ def test_a_study_is_told_as_it_was_planned(tmp_path):
     told = {"question": "Is it general?", "claims": [6, 7], "figure": "proxies"}
     (found,) = summarise(write_study(tmp_path, *groups, **told)).studies
     assert (found.question, list(found.claims)) == ("Is it general?", [6, 7])
+    assert list(found.decisions) == [7]  # 6 is the premise of every verdict
     assert [case.label for case in found.cases] == ["z", "b"]
     assert found.proxies
 
@@ -214,3 +216,19 @@ def test_many_arms_get_a_panel_each_beside_nothing_on_one_scale():
     assert len({panel.reach for panel in found}) == 1
     (one,) = panels([only(rows_of())])
     assert (one.name, one.reach) == ("minatar/breakout", None)
+
+
+def test_a_study_that_is_not_done_decides_nothing(tmp_path):
+    games = [rows_of(condition=f"{gain}", gain=gain, level=10.0) for gain in (5.0, -5.0)]
+    (done,) = summarise(write_study(tmp_path / "done", *games, claims=[7])).studies
+    assert done.decisions[7].answer == "holds here"
+    folder = write_study(tmp_path / "early", *games, claims=[7])
+    file_of(folder, games[0][-1].key).unlink()
+    (early,) = summarise(folder).studies
+    assert early.decisions[7] == ("not decided", "1 of 2 conditions are done.")
+
+
+def test_studies_stand_in_the_order_of_their_claims(tmp_path):
+    for name, claims in (("b", [9]), ("c", [2, 10]), ("a", [])):
+        write_study(tmp_path, rows_of(name, seeds=2), claims=claims)
+    assert [told.name for told in summarise(tmp_path).studies] == ["c", "b", "a"]

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from regrow.aggregates import (
     optimality_gap,
@@ -111,7 +110,11 @@ def _aggregate(
     )
 
 
-def gains_by_seed(case: Case) -> NDArray[np.float64]:
-    """What injection gained over `nothing`, seed by seed, as a share of the verdict's unit."""
+def gains_by_seed(case: Case, arm: str | None = None) -> Floats:
+    """What an arm (the injection, by default) gained over `nothing`, seed by seed; shape (seeds,).
+
+    As a share of the verdict's unit.
+    """
     scale, _ = scale_of(case.outcomes)
-    return (areas(case.outcomes[case.injection]) - areas(case.outcomes["nothing"])) / scale
+    treated = case.outcomes[arm or case.injection]
+    return (areas(treated) - areas(case.outcomes["nothing"])) / scale

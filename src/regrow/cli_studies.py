@@ -4,14 +4,13 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regrow.errors import require, unknown
 
 if TYPE_CHECKING:
-    from regrow.rows import Row
     from regrow.studies.base import Scale, Study
 
 LOOK_EVERY = 2.0  # seconds
@@ -149,7 +148,6 @@ def _studies(name: str) -> "list[Study]":
 def _carry_out(studies: "Sequence[Study]", scale: "Scale", options: argparse.Namespace) -> None:
     from regrow.execution.local import Processes, cores
     from regrow.report.progress import progress
-    from regrow.rows import read_rows
     from regrow.study import begin
 
     began = time.perf_counter()
@@ -159,26 +157,27 @@ def _carry_out(studies: "Sequence[Study]", scale: "Scale", options: argparse.Nam
         with progress("env steps", work.env_steps) as report:
             execute(work.tasks, report)
     seconds = time.perf_counter() - began
-    names = [study.name for study in studies]
-    rows, problems = read_rows(options.out)
-    own = [row for row in rows if row.study in names and row.scale == scale]
-    _show_verdicts(own, problems)
-    print(f"{len(own)} rows, {seconds:.0f} s; written to {shown(options.out / 'rows')}")
+    rows = _show_verdicts({study.name for study in studies}, scale, options.out)
+    print(f"{rows} rows, {seconds:.0f} s; written to {shown(options.out / 'rows')}")
 
 
-def _show_verdicts(rows: "Sequence[Row]", problems: Sequence[str]) -> None:
+def _show_verdicts(names: Container[str], scale: "Scale", folder: Path) -> int:
+    """Prints the verdicts of studies and what became of their claims; how many rows they have."""
     from rich.console import Console
 
-    from regrow.cases import cases
-    from regrow.report.studies import verdicts_table
+    from regrow.report.studies import claims_lines, verdicts_table
+    from regrow.summary import summarise
 
     console = Console()
-    found, more = cases(rows)
-    for problem in (*problems, *more):
+    summary = summarise(folder)
+    for problem in summary.problems:
         print(problem, file=sys.stderr)
-    for study in dict.fromkeys(case.study for case in found):
-        own = [case for case in found if case.study == study]
-        console.print(verdicts_table(f"{study} ({own[0].scale})", own))
+    own = [told for told in summary.studies if told.name in names and told.scale == scale]
+    for told in own:
+        console.print(verdicts_table(f"{told.name} ({told.scale})", told.cases))
+        for line in claims_lines(told):
+            console.print(line, highlight=False)
+    return sum(len(runs) for told in own for case in told.cases for runs in case.arms.values())
 
 
 def _curves(options: argparse.Namespace) -> None:
@@ -253,7 +252,7 @@ def _opened(page: Path) -> bool:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from regrow.export import to_parquet, to_tensorboard, to_wandb
+    from regrow.export import copy_plans, to_parquet, to_tensorboard, to_wandb
     from regrow.rows import read_rows
 
     if options.to not in SINKS:
@@ -265,4 +264,6 @@ def _export(options: argparse.Namespace) -> None:
     into: Path = options.into or options.folder / options.to
     writers = {"tensorboard": to_tensorboard, "wandb": to_wandb, "parquet": to_parquet}
     writers[options.to](rows, into)
+    if options.to == "parquet":
+        copy_plans(options.folder, into)
     print(f"{len(rows)} rows; written to {shown(into)}")

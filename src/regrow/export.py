@@ -8,9 +8,11 @@ are not there.
 import importlib
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+from regrow.checkpoint import write_atomically
 from regrow.errors import RegrowError, require
 from regrow.rows import Row, table_of, write_table
 
@@ -46,7 +48,8 @@ def _curve(name: str, env_steps: Sequence[int], values: Sequence[float]) -> Iter
 def run_name(row: Row) -> str:
     """The name of a row's run, in folders: study/scale/condition/arm/seed."""
     parts = (row.study, row.scale, row.condition, row.arm, f"seed{row.seed}")
-    return "/".join("".join(c if c.isalnum() or c in "_-=." else "-" for c in p) for p in parts)
+    plain = ("".join(c if c.isalnum() or c in "_-=." else "-" for c in part) for part in parts)
+    return "/".join(part.lstrip(".") or "-" for part in plain)
 
 
 def settings(row: Row) -> dict[str, Any]:
@@ -101,17 +104,24 @@ def to_wandb(rows: Sequence[Row], folder: Path, *, project: str = "regrow") -> N
 
 
 def to_parquet(rows: Sequence[Row], folder: Path) -> None:
-    """Writes all rows into one file, `rows/<study>--<scale>.parquet` per study: small, to keep."""
+    """Joins rows into one small file per study, in the layout of a folder of studies."""
     for study, scale in dict.fromkeys((row.study, row.scale) for row in rows):
         own = [row for row in rows if (row.study, row.scale) == (study, scale)]
         write_table(folder / "rows" / f"{study}--{scale}.parquet", table_of(own))
+
+
+def copy_plans(source: Path, folder: Path) -> None:
+    """What the studies of a folder were to do, beside rows that were joined elsewhere."""
+    for path in sorted((source / "plans").glob("*.json")):
+        write_atomically(folder / "plans" / path.name, partial(_write, path.read_bytes()))
+
+
+def _write(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
 
 
 def _package(name: str, extra: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        install = f"pip install {extra}" if extra == name else f"pip install 'regrow[{extra}]'"
-        raise RegrowError(
-            f"this needs the package {name}, which is not there: {install}"
-        ) from error
+        raise RegrowError(f"this needs {name}: pip install 'regrow[{extra}]' ({error})") from error

@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 from regrow.agents.base import Agent
 from regrow.environments.base import HostEnvironment, HostStep, Simulator
 from regrow.loop import State, each, keys_of, taught
-from regrow.replay import Replay
 from regrow.streams import keys_from
-from regrow.types import Continuous, Key, Log, Transition
+from regrow.types import Continuous, Key, Log, Memory, Transition
 
 # For every environment the simulations that were last used, and the leaf of the Run whose they are.
 _live: dict[HostEnvironment, tuple[Array, list[Simulator]]] = {}
@@ -191,7 +190,7 @@ def _act(
 
 @functools.partial(jax.jit, static_argnames="agent", donate_argnames="state")
 def _learn(
-    state: PyTree, replay: Replay, updates: Int[Array, ""], root: Key, agent: Agent
+    state: PyTree, replay: Memory, updates: Int[Array, ""], root: Key, agent: Agent
 ) -> PyTree:
     """The updates of one round."""
     keys = keys_from(root, "sample", updates, agent.updates_per_round)
@@ -199,7 +198,7 @@ def _learn(
 
 
 @functools.partial(jax.jit, donate_argnames="replay")
-def _add(replay: Replay, transition: Transition) -> Replay:
+def _add(replay: Memory, transition: Transition) -> Memory:
     return replay.add(transition)
 
 

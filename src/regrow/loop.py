@@ -21,9 +21,8 @@ from jaxtyping import Key as KeyArray
 from regrow.agents.base import Agent
 from regrow.environments.base import Environment
 from regrow.learner import learners, tended
-from regrow.replay import Replay
 from regrow.streams import key_at, keys_from, stream
-from regrow.types import ActionSpace, Continuous, Key, Keys, Log, Transition
+from regrow.types import ActionSpace, Continuous, Key, Keys, Log, Memory, Transition
 
 STEPS_PER_CHUNK = 2_000  # env steps; a chunk is whole rounds, one at least
 
@@ -39,7 +38,7 @@ class State(eqx.Module):
     environment: PyTree
     observation: Shaped[Array, "*envs_and_obs"]
     episode_return: Float[Array, "*envs"]
-    replay: Replay
+    replay: Memory
     # random numbers: keys derive from (root, stream, counter)
     root: Key
     origin: Key  # the root that the Run started with; a fork with other draws keeps it
@@ -217,7 +216,7 @@ def updated(state: State, keys: Keys, agent: Agent) -> State:
     )
 
 
-def taught(state: PyTree, replay: Replay, keys: Keys, agent: Agent) -> PyTree:
+def taught(state: PyTree, replay: Memory, keys: Keys, agent: Agent) -> PyTree:
     """The agent's state after one update per key."""
     if len(keys) == 1:
         # A loop of length one makes the round a quarter longer: XLA copies what it carries.
@@ -225,7 +224,7 @@ def taught(state: PyTree, replay: Replay, keys: Keys, agent: Agent) -> PyTree:
     return jax.lax.scan(lambda s, key: (learnt(s, replay, key, agent), None), state, keys)[0]
 
 
-def learnt(state: PyTree, replay: Replay, key: Key, agent: Agent) -> PyTree:
+def learnt(state: PyTree, replay: Memory, key: Key, agent: Agent) -> PyTree:
     """The agent's state after one update on a sample from the replay, and after its habits."""
     sampling, learning = jax.random.split(key)
     batch = agent.batch(replay, sampling)

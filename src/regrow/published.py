@@ -21,6 +21,7 @@ from regrow.statistics import (
     stratified_bootstrap,
 )
 
+RESAMPLES = 20_000
 COLUMNS = ("replay_ratio", "resets", "task", "seed", "env_steps", "return")
 
 Returns = dict[str, dict[str, float]]
@@ -78,8 +79,8 @@ def _line(replay_ratio: str, resets: bool, returns: Returns) -> Line:
         resets,
         len(tasks),
         len(values),
-        pooled_bootstrap(values, interquartile_mean, generator=drawn(), resamples=50_000),
-        stratified_bootstrap(tasks, interquartile_mean, generator=drawn(), resamples=50_000),
+        pooled_bootstrap(values, interquartile_mean, generator=drawn(), resamples=RESAMPLES),
+        stratified_bootstrap(tasks, interquartile_mean, generator=drawn(), resamples=RESAMPLES),
     )
 
 

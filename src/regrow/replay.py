@@ -35,7 +35,8 @@ class Replay(eqx.Module):
         Raises `RegrowError` where there is no memory for so many.
         """
         require(capacity > 0, f"replay_capacity is {capacity}; it must be at least 1")
-        _require_memory(capacity, shape, dtype, actions)
+        numbers = 2 + (actions.size if isinstance(actions, Continuous) else 1)
+        require_memory(capacity, 2 * math.prod(shape) * dtype.itemsize + 4 * numbers)
         observations = jnp.zeros((capacity, *shape), dtype)
         storage = Transition(
             obs_tm1=observations,
@@ -89,18 +90,16 @@ class Replay(eqx.Module):
         return jax.tree.map(drawn, self.storage)
 
 
-def _require_memory(
-    capacity: int, shape: tuple[int, ...], dtype: np.dtype, actions: ActionSpace
-) -> None:
-    """`RegrowError` unless `capacity` transitions fit into what is free."""
-    numbers = 2 + (actions.size if isinstance(actions, Continuous) else 1)
-    each = 2 * math.prod(shape) * dtype.itemsize + 4 * numbers
+def require_memory(capacity: int, each: int | float, fixed: int = 0) -> None:
+    """`RegrowError` unless `capacity` transitions of `each` bytes, and `fixed` ones, fit in."""
     free = _free_memory()
+    if free is None:
+        return
+    takes, most = fixed + capacity * each, int(max(free - fixed, 0) // each)
     require(
-        free is None or capacity * each <= free,
-        f"a replay of {capacity:,} transitions takes {capacity * each / 2**30:.1f} GiB and "
-        f"{(free or 0) / 2**30:.1f} GiB are free; replay_capacity can be at most "
-        f"{(free or 0) // each:,}",
+        takes <= free,
+        f"a replay of {capacity:,} transitions takes {takes / 2**30:.1f} GiB and "
+        f"{free / 2**30:.1f} GiB are free; replay_capacity can be at most {most:,}",
     )
 
 

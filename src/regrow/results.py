@@ -50,7 +50,7 @@ def query(folder: str | Path, sql: str) -> pa.Table:
         try:
             return connection.sql(sql).to_arrow_table()
         except (duckdb.Error, AttributeError) as error:
-            # A statement that gives nothing, as `create table`, gives None.
+            # Where there is no statement, there is None.
             raise RegrowError(f"the query cannot be carried out: {error}") from error
 
 

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -219,7 +219,7 @@ def read_rows(folder: Path) -> Found:
         )
     if not latest:
         problems.append(f"there are no rows in {folder} yet; `regrow study` writes them")
-    found.sort(key=lambda row: (row.study, row.scale))
+    found.sort(key=lambda row: _place(row, plans))
     return Found(found, [*problems, *more])
 
 
@@ -252,7 +252,7 @@ def _row(values: Mapping[str, Any]) -> Row:
     lists = {name: tuple(held) for name, held in values.items() if isinstance(held, list)}
     lists["probes"] = tuple(Measured(**held) for held in values["probes"])
     lists["events"] = tuple(Happened(**held) for held in values["events"])
-    return Row(**{**values, **lists})
+    return Row(**{**values, **lists, "written": values["written"].astimezone(UTC)})
 
 
 # What a study was to do, as it was written down before it began.
@@ -276,6 +276,20 @@ def _plans(folder: Path) -> tuple[dict[tuple[str, str], Mapping[str, Any]], list
         except (KeyError, TypeError) as error:
             problems.append(f"{path} is no plan of a study ({error}); run the study again")
     return plans, problems
+
+
+def _place(
+    row: Row, plans: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> tuple[str, str, int, str, int, str, int]:
+    """Rows in the order of their plan, or of the alphabet where there is none."""
+    plan = plans.get((row.study, row.scale), {})
+    arms = [arm for arm, *_ in plan.get(row.condition, {"arms": ()})["arms"]]
+    return (
+        *(row.study, row.scale),
+        *(list(plan).index(row.condition) if row.condition in plan else 0, row.condition),
+        *(arms.index(row.arm) if row.arm in arms else 0, row.arm),
+        row.seed,
+    )
 
 
 def _belongs(row: Row, plans: Mapping[tuple[str, str], Mapping[str, Any]]) -> bool:

@@ -19,13 +19,14 @@ from regrow.agents.base import Agent
 from regrow.environments.base import HostEnvironment, World
 from regrow.errors import RegrowError, require
 from regrow.families import describe
+from regrow.frames import FrameReplay
 from regrow.interventions.base import Intervention
 from regrow.learner import map_learners
 from regrow.loop import State
 from regrow.probes.base import Past, Probe
 from regrow.replay import Replay
 from regrow.streams import key_at
-from regrow.types import Key, Log, Transition
+from regrow.types import Key, Log, Memory, Transition
 
 
 class Event(NamedTuple):
@@ -152,17 +153,28 @@ class Run(eqx.Module):
 
 def _begun(agent: Agent, environment: World, root: Key, world: PyTree, observation: Array) -> State:
     """The state at env step 0, given that of the environment and what is seen first."""
-    shape, dtype = environment.observation_shape, environment.observation_dtype
     return State(
         agent=_initial(agent, environment, root),
         environment=world,
         observation=observation,
         episode_return=jnp.zeros(agent.num_envs if agent.num_envs > 1 else ()),
-        replay=Replay.empty(agent.capacity, shape, dtype, environment.action_space),
+        replay=_empty(agent, environment),
         root=root,
         origin=root,
         env_steps=jnp.array(0),
         updates=jnp.array(0),
+    )
+
+
+def _empty(agent: Agent, environment: World) -> Memory:
+    """What the agent will remember; every frame once, where the environment stacks them."""
+    shape, dtype = environment.observation_shape, environment.observation_dtype
+    actions, stacked = environment.action_space, environment.frames
+    # On policy a whole round is needed, and short episodes would cost its beginning.
+    if stacked == 1 or agent.waits_for_updates:
+        return Replay.empty(agent.capacity, shape, dtype, actions)
+    return FrameReplay.empty(
+        agent.capacity, shape, dtype, actions, stacked=stacked, num_envs=agent.num_envs
     )
 
 
@@ -225,6 +237,6 @@ def _unshared(state: State) -> State:
 
 @functools.partial(jax.jit, static_argnames=("intervention", "agent"))
 def _intervened(
-    state: PyTree, replay: Replay, key: Key, intervention: Intervention, agent: Agent
+    state: PyTree, replay: Memory, key: Key, intervention: Intervention, agent: Agent
 ) -> PyTree:
     return intervention(state, agent=agent, experience=replay, key=key)

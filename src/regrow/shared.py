@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from regrow.cells import Cell, cells
 from regrow.checkpoint import read_json
-from regrow.environments.base import World
 from regrow.errors import RegrowError, require
 from regrow.plan import BINS, Arm, Diagnosis
 from regrow.rows import FORMAT, Key
@@ -97,9 +96,10 @@ def digest_of(plan: Diagnosis) -> str:
     )
 
 
-def random_file(out: Path, environment: World) -> Path:
-    """Where it is kept what the random policy collects in an environment."""
-    return out / "work" / f"random-{_digest(repr(environment))}.json"
+def random_file(out: Path, plan: Diagnosis) -> Path:
+    """Where it is kept what the random policy earns in a plan's environment (at that time)."""
+    when = (plan.fork_at, plan.horizon, plan.agent.num_envs) if plan.environment.shifts else ()
+    return out / "work" / f"random-{_digest(repr(plan.environment), when)}.json"
 
 
 def _digest(*content: Any) -> str:

@@ -12,8 +12,9 @@ processes may work in one folder: each cell is held by one of them.
 import fcntl
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,18 +22,17 @@ from typing import Any, NamedTuple
 
 import jax
 
-from regrow.cells import Cell, Fork, fork_of, mean_return, outcome_of, run_cell
+from regrow.cells import Cell, Fork, fork_of, outcome_of, run_cell
 from regrow.checkpoint import read_json, write_json
 from regrow.compute import flops
-from regrow.diagnose import RANDOM_STEPS, Task
-from regrow.environments.base import World
+from regrow.diagnose import Task, random_return
 from regrow.errors import require
 from regrow.families import describe
 from regrow.outcomes import Outcome
 from regrow.plan import Diagnosis
 from regrow.results import bin_ends, source_commit, versions
 from regrow.rows import Happened, Key, Measured, Row, plan_file, read_rows, write_row
-from regrow.run import Event, random_policy
+from regrow.run import Event
 from regrow.shared import Part, Shared, parts_of, random_file, shared, written
 from regrow.studies.base import Scale, Study
 from regrow.types import Report
@@ -57,9 +57,10 @@ def begin(studies: Sequence[Study], scale: Scale, out: Path) -> Work:
     _claim(out)
     for study in studies:
         write_json(plan_file(out, study.name, scale), written(study, scale, parts))
-    there = {row.key for row in read_rows(out).rows}
+    there = {row.key: row for row in read_rows(out).rows}
     commit, work = source_commit(), Work([], 0)
     for group in shared(parts, out):
+        _refresh(group, out, there)
         more = _left(group, out, there, commit)
         known = {task.name for task in work.tasks}  # the random policy of a shared environment
         new = [task for task in more.tasks if task.name not in known]
@@ -74,17 +75,27 @@ def _claim(out: Path) -> None:
         require(not odd, f"{out} is not empty and holds no studies; choose another --out")
 
 
-def _left(group: Shared, out: Path, there: set[Key], commit: str) -> Work:
+def _refresh(group: Shared, out: Path, there: Mapping[Key, Row]) -> None:
+    """Brings the plan up to date that rows hold, where arms or seeds were added since."""
+    for cell in group.cells():
+        for part in group.asking(cell) if cell.arm else ():
+            row = there.get(part.key(cell))
+            now = {"axis": part.axis, "level": part.level, "config": _config(part, cell)}
+            if row is not None and any(getattr(row, name) != now[name] for name in now):
+                write_row(out, replace(row, written=datetime.now(UTC), **now))
+
+
+def _left(group: Shared, out: Path, there: Container[Key], commit: str) -> Work:
     """What of a group is left: arms without all of their rows, and the forks that they need."""
     stem = group.folder.name
-    random = random_file(out, group.plan.environment)
+    random = random_file(out, group.plan)
     missing = {
         cell: asking
         for cell in group.cells()
         if cell.arm and (asking := [p for p in group.asking(cell) if p.key(cell) not in there])
     }
     forks = {cell.seed: Cell(cell.seed, None) for cell in missing}
-    tasks = [Task(random.stem, (), partial(_random_policy, group.plan.environment, random))]
+    tasks = [Task(random.stem, (), partial(_random_policy, group.plan, random))]
     for seed, fork in forks.items():
         work = partial(_do, group, fork, (), out, commit)
         fork_task = Task(f"{stem}/{fork.name}", (), work, program=f"{stem}/fork")
@@ -106,11 +117,11 @@ def _left(group: Shared, out: Path, there: set[Key], commit: str) -> Work:
 # What a worker does.
 
 
-def _random_policy(environment: World, path: Path, report: Report) -> None:
+def _random_policy(plan: Diagnosis, path: Path, report: Report) -> None:
     if not path.is_file():
         report("the random policy", 0)
-        log = random_policy(environment, RANDOM_STEPS, seed=0)
-        write_json(path, {"environment": describe(environment), "return": mean_return(log)})
+        earned = random_return(plan)
+        write_json(path, {"environment": describe(plan.environment), "return": earned})
 
 
 def _do(
@@ -188,14 +199,14 @@ def _row(part: Part, cell: Cell, folder: Path, out: Path, commit: str) -> Row:
         predicted=outcome.predicted,
         realised=outcome.realised,
         largest_reward=outcome.largest_reward,
-        random_return=read_json(random_file(out, plan.environment))["return"],
+        random_return=read_json(random_file(out, plan))["return"],
         probes=_probes(fork, outcome),
         events=tuple(Happened(*event) for event in history),
         seconds=outcome.seconds,
         seconds_to_fork=fork.seconds,
         flops=flops(plan.agent, plan.environment, history, plan.fork_at, end),
         flops_to_fork=flops(plan.agent, plan.environment, (), 0, plan.fork_at),
-        config=json.dumps({**plan.config(), "parts": _printed(plan, cell)}),
+        config=_config(part, cell),
         versions=json.dumps(versions()),
         commit=commit,
         written=datetime.now(UTC),
@@ -212,14 +223,16 @@ def _probes(fork: Fork, outcome: Outcome) -> tuple[Measured, ...]:
     return tuple(found)
 
 
-def _printed(plan: Diagnosis, cell: Cell) -> dict[str, Any]:
-    """Every part with all of its fields, defaults too: those may change in later versions."""
-    return {
+def _config(part: Part, cell: Cell) -> str:
+    """The plan, and every part with all of its fields: defaults may change in later versions."""
+    plan = part.plan
+    parts = {
         "agent": repr(plan.agent),
         "environment": repr(plan.environment),
         "before": [repr(intervention) for intervention in plan.before],
         "arm": repr(cell.arm),
     }
+    return json.dumps({**plan.config(), "parts": parts})
 
 
 # How far a running cell has come, for those who look at it from outside.

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ import numpy as np
 from regrow.across import Aggregate, Proxy, aggregates, proxies
 from regrow.cases import Case, cases, probes_of
 from regrow.checkpoint import read_json
+from regrow.claims import CLAIMS
+from regrow.decisions import OPEN, Decision, decide
 from regrow.errors import RegrowError
 from regrow.rows import Row, plan_file, read_rows
 from regrow.statistics import Floats, Interval, mean_band
@@ -210,6 +213,7 @@ class Told(NamedTuple):
     scale: str
     question: str
     claims: Sequence[int]
+    decisions: Mapping[int, Decision]
     figure: str
     cases: list[Case]
     proxies: list[Proxy]
@@ -247,7 +251,7 @@ def summarise(folder: Path) -> Summary:
         groups.setdefault((case.study, case.scale), []).append(case)
     return Summary(
         name=name,
-        studies=[_told(folder, *key, group) for key, group in groups.items()],
+        studies=sorted((_told(folder, *key, group) for key, group in groups.items()), key=_first),
         # A report may go to others, whom the way to its folder does not concern.
         problems=[text.replace(str(folder), name) for text in (*unread, *unsound)],
         rows=len(rows),
@@ -271,6 +275,7 @@ def _told(folder: Path, name: str, scale: str, cases: list[Case]) -> Told:
         scale,
         plan.question,
         plan.claims,
+        _decisions(plan, cases),
         figure,
         cases,
         proxies(cases) if figure == "proxies" else [],
@@ -278,11 +283,27 @@ def _told(folder: Path, name: str, scale: str, cases: list[Case]) -> Told:
     )
 
 
+def _first(told: Told) -> tuple[int, str]:
+    """Studies stand in the order of the claims that they are about."""
+    return min(told.claims, default=len(CLAIMS)), told.name
+
+
 class _Plan(NamedTuple):
     question: str = ""
     claims: Sequence[int] = ()
     figure: str = "curves"
-    labels: Sequence[str] = ()
+    seeds: Mapping[str, int] = MappingProxyType({})  # by condition
+
+
+def _decisions(plan: _Plan, cases: Sequence[Case]) -> dict[int, Decision]:
+    """What became of the claims that have a rule; of a study that is not done yet, nothing."""
+    there = {case.label: len(case.seeds) for case in cases}
+    done = sum(there.get(label, 0) >= seeds for label, seeds in plan.seeds.items())
+    found = {claim: held for claim in plan.claims if (held := decide(claim, cases)) is not None}
+    if done == len(plan.seeds):
+        return found
+    early = f"{done} of {len(plan.seeds)} conditions are done."
+    return dict.fromkeys(found, Decision(OPEN, early))
 
 
 def _plan(folder: Path, study: str, scale: str) -> _Plan:
@@ -290,12 +311,12 @@ def _plan(folder: Path, study: str, scale: str) -> _Plan:
     path = plan_file(folder, study, scale)
     try:
         held = read_json(path) if path.is_file() else {}
-        labels = [condition["label"] for condition in held.get("conditions", ())]
+        conditions = held.get("conditions", ())
         return _Plan(
             str(held.get("question", "")),
             [int(number) for number in held.get("claims", ())],
             str(held.get("figure", "curves")),
-            labels,
+            {str(held["label"]): int(held["seeds"]) for held in conditions},
         )
     except (RegrowError, AttributeError, KeyError, TypeError, ValueError):
         return _Plan()
@@ -303,10 +324,11 @@ def _plan(folder: Path, study: str, scale: str) -> _Plan:
 
 def _place(case: Case, plan: _Plan) -> tuple[int, str, float, str]:
     """Where a condition stands: as planned; what is turned, in its order."""
-    known = case.label in plan.labels
+    labels = list(plan.seeds)
+    known = case.label in labels
     level = case.row.level
     return (
-        list(plan.labels).index(case.label) if known and plan.figure != "sweep" else -1,
+        labels.index(case.label) if known and plan.figure != "sweep" else -1,
         case.row.axis,
         math.inf if level is None else level,
         case.label,

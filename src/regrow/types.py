@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 from jaxtyping import Key as KeyArray
 
 Key = PRNGKeyArray
@@ -53,7 +53,7 @@ class Transition(NamedTuple):
 
 @runtime_checkable
 class Experience(Protocol):
-    """Where an agent, an intervention or a probe looks for data; a Replay is one."""
+    """Where an agent, an intervention or a probe looks for data."""
 
     @property
     def capacity(self) -> int:
@@ -66,6 +66,20 @@ class Experience(Protocol):
 
     def first(self, count: int) -> Transition:
         """The `count` oldest transitions, in order; where fewer are held, they repeat."""
+        ...
+
+
+@runtime_checkable
+class Memory(Experience, Protocol):
+    """Experience that grows: `regrow.replay` and `regrow.frames` have one each."""
+
+    @property
+    def size(self) -> Int[Array, ""]:
+        """How many transitions are held."""
+        ...
+
+    def add(self, transition: Transition) -> "Memory":
+        """With one more transition, or with one of every environment, in place of the oldest."""
         ...
 
 

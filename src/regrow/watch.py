@@ -5,6 +5,7 @@ A cell is `done` where its result or its row is there, `running` while it keeps 
 """
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -55,7 +56,7 @@ class Watched(NamedTuple):
     @property
     def rate(self) -> float:
         """Env steps per second of what is running."""
-        return sum(cell.rate for cell in self.cells if cell.state == "running")
+        return math.fsum(cell.rate for cell in self.cells if cell.state == "running")
 
     @property
     def finished(self) -> bool:

@@ -70,6 +70,11 @@ class Atari(HostEnvironment):
         return Discrete(_number_of_actions(self.game))
 
     @property
+    def frames(self) -> int:
+        """Four, one channel each."""
+        return STACKED
+
+    @property
     def snapshot_size(self) -> int:
         """The emulator's state, the frames that are seen, and some counters."""
         return _STATE_ROOM + SIDE * SIDE * STACKED + len(_Counters._fields) * _COUNTER.itemsize

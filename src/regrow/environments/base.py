@@ -62,6 +62,14 @@ class Spaces(abc.ABC):
     def action_space(self) -> ActionSpace:
         """What may be done: numbered actions, or vectors."""
 
+    @property
+    def frames(self) -> int:
+        """How many frames an observation stacks on its last axis, oldest or newest first.
+
+        Of environments that stack some, a replay keeps every frame once.
+        """
+        return 1
+
 
 class Environment(Spaces):
     """An environment that runs on the device, one episode at a time; vmap it for more."""

@@ -73,6 +73,11 @@ class Pixels(HostEnvironment):
         return (SIDE, SIDE, STACKED)
 
     @property
+    def frames(self) -> int:
+        """The pictures."""
+        return STACKED
+
+    @property
     def observation_dtype(self) -> np.dtype[Any]:
         """Bytes."""
         return np.dtype(np.uint8)

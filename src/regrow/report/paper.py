@@ -62,7 +62,7 @@ def write_figures(summary: Summary, folder: Path) -> list[Path]:
     """Writes every figure of every study into a folder, as PNG and as SVG; the files."""
     written = []
     for told in summary.studies:
-        for kind, draw in _figures_of(told).items():
+        for kind, draw in figures_of(told).items():
             with mpl.rc_context(STYLE):
                 figure = draw()
                 for suffix, options in FORMATS.items():
@@ -71,7 +71,7 @@ def write_figures(summary: Summary, folder: Path) -> list[Path]:
     return written
 
 
-def _figures_of(told: Told) -> dict[str, Callable[[], Figure]]:
+def figures_of(told: Told) -> dict[str, Callable[[], Figure]]:
     """What there is to draw of a study, by name."""
     judged = [case for case in told.cases if case.verdict is not None]
     found: dict[str, Callable[[], Figure]] = {"curves": lambda: learning_curves(told.cases)}

@@ -7,6 +7,7 @@ from pathlib import Path
 from regrow.cases import Case
 from regrow.checkpoint import write_atomically
 from regrow.claims import CLAIMS
+from regrow.decisions import FAILS, HOLDS, OPEN
 from regrow.findings import percent
 from regrow.report import charts
 from regrow.report.charts import Arms, Chart
@@ -16,6 +17,7 @@ from regrow.statistics import Interval
 from regrow.summary import Summary, Told
 from regrow.verdict import INCONCLUSIVE, LOSS, NO_LOSS
 
+_ANSWERS = {HOLDS: "holds", FAILS: "fails", OPEN: "open"}
 _BADGES = {LOSS: "loss", NO_LOSS: "no-loss", INCONCLUSIVE: "open"}
 
 
@@ -95,10 +97,16 @@ def _verdict_block(told: Told) -> list[Element]:
 
 
 def _claims(told: Told) -> Element:
-    lines = [
-        tag("li", tag("b", f"Claim {number}"), tag("span", CLAIMS.get(number, "")))
-        for number in told.claims
-    ]
+    lines = []
+    for number in told.claims:
+        claim = tag("span", tag("b", f"Claim {number}: "), CLAIMS.get(number, ""))
+        decision = told.decisions.get(number)
+        if decision is None:
+            answer = tag("span", "no rule decides it", class_="why")
+        else:
+            answer = tag("span", decision.answer, class_=f"says {_ANSWERS[decision.answer]}")
+            claim.append(tag("span", f" — {decision.reason}", class_="why"))
+        lines.append(tag("li", answer, claim))
     return tag("ul", *lines, class_="claims")
 
 

@@ -7,9 +7,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from regrow.cases import Case
+from regrow.claims import CLAIMS
 from regrow.findings import percent
 from regrow.published import Line
 from regrow.statistics import Interval
+from regrow.summary import Told
 from regrow.verdict import INCONCLUSIVE, LOSS
 from regrow.watch import Seen, Watched
 
@@ -20,9 +22,9 @@ QUIET = 120.0  # seconds without news that are worth a word
 def verdicts_table(name: str, cases: Sequence[Case]) -> Table:
     """Per condition and arm the paired difference to `nothing`; beside the injection the claim."""
     table = Table(title=escape(name), title_justify="left")
-    table.add_column("condition")
-    table.add_column("arm")
-    table.add_column("difference to nothing\nas a share, 95%", justify="right")
+    table.add_column("condition", overflow="fold")
+    table.add_column("arm", overflow="fold")
+    table.add_column("difference to\nnothing, 95%", justify="right", no_wrap=True)
     table.add_column("seeds", justify="right")
     table.add_column("verdict")
     for case in cases:
@@ -50,6 +52,16 @@ def _claim(case: Case) -> str:
     colour = _COLOUR.get(case.verdict.claim, "green")
     codes = ", ".join(finding.code for finding in case.verdict.findings)
     return f"[{colour}]{case.verdict.claim}[/]" + (f" ({codes})" if codes else "")
+
+
+def claims_lines(told: Told) -> list[str]:
+    """What became of every claim that a study is about."""
+    lines: list[str] = []
+    for claim in told.claims:
+        decision = told.decisions.get(claim)
+        answer = f"[bold]{decision.answer}[/]: {escape(decision.reason)}" if decision else "no rule"
+        lines.append(f"claim {claim} ({CLAIMS.get(claim, '')}): {answer}")
+    return lines
 
 
 def watch_table(watched: Watched) -> RenderableType:

@@ -11,7 +11,6 @@ from regrow.studies.base import (
     Figure,
     Scale,
     Study,
-    of_scale,
 )
 
 PARTS = (
@@ -44,8 +43,8 @@ class Ablations(Study):
 
     def conditions(self, scale: Scale) -> tuple[Condition, ...]:
         """One fork of agents that lost plasticity, many arms."""
-        setting = of_scale(DOUBLE_DQN, scale).but(before=of_scale(FITTED_NOISE, scale))
+        setting = DOUBLE_DQN[scale].but(before=FITTED_NOISE[scale])
         if scale == "laptop":
             setting = setting.but(seeds=3)
-        arms = ("nothing", "again", "inject", *PARTS, *of_scale(OTHERS, scale))
+        arms = ("nothing", "again", "inject", *PARTS, *OTHERS[scale])
         return (setting.condition("the same fork", arms=arms),)

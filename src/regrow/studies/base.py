@@ -13,15 +13,16 @@ below where nothing speaks against it.
 
 import abc
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from regrow.agents.base import Agent
 from regrow.environments.base import World
-from regrow.errors import require, unknown
-from regrow.families import make, name_of
+from regrow.errors import require
+from regrow.families import make
 from regrow.plan import DEFAULT_ARMS, Arm, Diagnosis
 
 Scale = Literal["smoke", "laptop", "paper"]
@@ -35,9 +36,6 @@ condition, sorted. proxies: every probe at the fork against the gain. sweep: the
 compute: learning curves over env steps and over FLOPs. arms: the difference of every arm to
 `nothing`.
 """
-
-
-_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,8 @@ class Study(abc.ABC):
 
 
 def study_name(study: type[Study]) -> str:
-    """The name of a study on the command line: `primacy-bias` of primacy_bias.py."""
-    return name_of(study).replace("_", "-")
+    """The name of a study on the command line: `primacy-bias` of PrimacyBias."""
+    return re.sub("(?<!^)(?=[A-Z])", "-", study.__name__).lower()
 
 
 @dataclass(frozen=True)
@@ -124,13 +122,6 @@ class Setting:
             ),
         )
         return Condition(label, plan, axis, level)
-
-
-def of_scale(settings: Mapping[Scale, _Value], scale: Scale) -> _Value:
-    """What a study has for a scale; `RegrowError` for a scale that there is not."""
-    if scale not in settings:
-        raise unknown("scale", scale, SCALES)
-    return settings[scale]
 
 
 # What studies have in common, so that they share what is alike.

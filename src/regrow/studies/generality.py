@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from regrow.studies.base import DOUBLE_DQN, Condition, Figure, Scale, Study, of_scale
+from regrow.studies.base import DOUBLE_DQN, Condition, Figure, Scale, Study
 
 # The 57 games of Double DQN's and DQN Zoo's tables.
 ATARI = (
@@ -39,7 +39,7 @@ class Generality(Study):
 
     def conditions(self, scale: Scale) -> tuple[Condition, ...]:
         """Every game."""
-        setting = of_scale(DOUBLE_DQN, scale)
+        setting = DOUBLE_DQN[scale]
         if scale == "laptop":
             setting = setting.but(seeds=3)
-        return tuple(setting.condition(game, environment=game) for game in of_scale(GAMES, scale))
+        return tuple(setting.condition(game, environment=game) for game in GAMES[scale])

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from regrow.studies.base import DOUBLE_DQN, Condition, Figure, Scale, Study, of_scale
+from regrow.studies.base import DOUBLE_DQN, Condition, Figure, Scale, Study
 
 # How the wider agent differs. The Atari network comes in one size, and is widened before it learns.
 WIDER: Mapping[Scale, Mapping[str, Any]] = {
@@ -26,9 +26,9 @@ class Growing(Study):
 
     def conditions(self, scale: Scale) -> tuple[Condition, ...]:
         """The agent, injected and widened at the fork; the wider agent."""
-        setting, fields = of_scale(DOUBLE_DQN, scale), of_scale(WIDER, scale)
+        setting, fields = DOUBLE_DQN[scale], WIDER[scale]
         small = setting.condition(
-            "the agent", arms=["nothing", "again", "inject", "widen"], axis="width", level=1
+            "the agent", arms=["nothing", "again", "inject", "widen"], axis="width", level=1.0
         )
         if fields:
             wider = setting.condition(
@@ -36,7 +36,7 @@ class Growing(Study):
                 agent=fields,
                 arms=["nothing", "again", "inject"],
                 axis="width",
-                level=2,
+                level=2.0,
             )
             return small, wider
         start, end = 50_000, setting.fork_at + setting.horizon
@@ -46,6 +46,6 @@ class Growing(Study):
             before=["widen"],
             arms=["nothing", "again", f"inject at {setting.fork_at}"],
             axis="width",
-            level=2,
+            level=2.0,
         )
         return small, wider

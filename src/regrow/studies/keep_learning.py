@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from regrow.studies.base import DOUBLE_DQN, Condition, Figure, Scale, Setting, Study, of_scale
+from regrow.studies.base import DOUBLE_DQN, Condition, Figure, Scale, Setting, Study
 
 # S and P of shrink-and-perturb; the paper's best are 1 and 0.01.
 GRID: Mapping[Scale, tuple[tuple[float, float], ...]] = {
@@ -37,9 +37,9 @@ class KeepLearning(Study):
         """One fork, many arms."""
         grid = (
             f"shrink_perturb(shrink={shrink}, perturb={perturb}, noise='normal')"
-            for shrink, perturb in of_scale(GRID, scale)
+            for shrink, perturb in GRID[scale]
         )
         others = OTHERS[:3] if scale == "smoke" else OTHERS
-        setting = of_scale(SETTINGS, scale)
+        setting = SETTINGS[scale]
         arms = ("nothing", "again", "inject", *grid, *others)
         return (setting.condition("the same fork", arms=arms),)

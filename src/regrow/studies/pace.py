@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from regrow.studies.base import DOUBLE_DQN, Condition, Figure, Scale, Study, of_scale
+from regrow.studies.base import DOUBLE_DQN, Condition, Figure, Scale, Study
 
 # Every field's levels; one of them is the agent's own.
 LEVELS: Mapping[Scale, Mapping[str, tuple[Any, ...]]] = {
@@ -31,11 +31,13 @@ class Pace(Study):
 
     def conditions(self, scale: Scale) -> tuple[Condition, ...]:
         """One field after the other, the others as they are."""
-        setting = of_scale(DOUBLE_DQN, scale).but(arms=("nothing", "again", "inject"))
+        setting = DOUBLE_DQN[scale].but(arms=("nothing", "again", "inject"))
         if scale == "laptop":
             setting = setting.but(seeds=3, fork_at=40_000, horizon=30_000)
         return tuple(
-            setting.condition(f"{field} = {level:g}", agent={field: level}, axis=field, level=level)
-            for field, levels in of_scale(LEVELS, scale).items()
+            setting.condition(
+                f"{field} = {level:g}", agent={field: level}, axis=field, level=float(level)
+            )
+            for field, levels in LEVELS[scale].items()
             for level in levels
         )

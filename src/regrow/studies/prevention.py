@@ -11,7 +11,6 @@ from regrow.studies.base import (
     Figure,
     Scale,
     Study,
-    of_scale,
 )
 
 TERMS: Mapping[str, Mapping[str, Any]] = {
@@ -45,11 +44,11 @@ class Prevention(Study):
 
     def conditions(self, scale: Scale) -> tuple[Condition, ...]:
         """The agent as it is, and with each means alone."""
-        setting = of_scale(DOUBLE_DQN, scale).but(
-            arms=("nothing", "again", "inject"), before=of_scale(FITTED_NOISE, scale)
+        setting = DOUBLE_DQN[scale].but(
+            arms=("nothing", "again", "inject"), before=FITTED_NOISE[scale]
         )
         if scale == "laptop":
             setting = setting.but(seeds=3)
         return setting.condition("none"), *(
-            setting.condition(name, agent=MEANS[name]) for name in of_scale(NAMES, scale)
+            setting.condition(name, agent=MEANS[name]) for name in NAMES[scale]
         )

@@ -12,7 +12,6 @@ from regrow.studies.base import (
     Scale,
     Setting,
     Study,
-    of_scale,
 )
 
 # (the setting, how many first transitions, how many updates on them)
@@ -39,14 +38,14 @@ class PrimacyBias(Study):
 
     def conditions(self, scale: Scale) -> tuple[Condition, ...]:
         """The same fork without and with more and more updates on the first transitions."""
-        setting, transitions, amounts = of_scale(PRIMED, scale)
-        ordinary = setting.condition("ordinary training", axis="first updates", level=0)
+        setting, transitions, amounts = PRIMED[scale]
+        ordinary = setting.condition("ordinary training", axis="first updates", level=0.0)
         return ordinary, *(
             setting.condition(
                 f"after {updates:,} updates on {transitions:,} transitions",
                 before=[f"prime(updates={updates}, transitions={transitions})"],
                 axis="first updates",
-                level=updates,
+                level=float(updates),
             )
             for updates in amounts
         )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from regrow.studies.base import DOUBLE_DQN, Condition, Figure, Scale, Study, of_scale
+from regrow.studies.base import DOUBLE_DQN, Condition, Figure, Scale, Study
 
 # What came before the fork, and where: from agents that learn on well to agents that cannot.
 PASTS: Mapping[Scale, tuple[tuple[str, str], ...]] = {
@@ -44,7 +44,7 @@ class Proxies(Study):
 
     def conditions(self, scale: Scale) -> tuple[Condition, ...]:
         """Every past."""
-        setting = of_scale(DOUBLE_DQN, scale).but(arms=("nothing", "again", "inject"))
+        setting = DOUBLE_DQN[scale].but(arms=("nothing", "again", "inject"))
         if scale == "laptop":
             setting = setting.but(seeds=3)
         return tuple(
@@ -53,5 +53,5 @@ class Proxies(Study):
                 environment=environment,
                 before=[past] if past else [],
             )
-            for environment, past in of_scale(PASTS, scale)
+            for environment, past in PASTS[scale]
         )

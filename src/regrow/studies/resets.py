@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from regrow.studies.base import SAC, Condition, Figure, Scale, Study, of_scale
+from regrow.studies.base import SAC, Condition, Figure, Scale, Study
 
 # The tasks of the published curves.
 DMC = (
@@ -39,7 +39,7 @@ class Resets(Study):
 
     def conditions(self, scale: Scale) -> tuple[Condition, ...]:
         """Every task at every replay ratio."""
-        setting, (ratios, period) = of_scale(SAC, scale), of_scale(RESETS, scale)
+        setting, (ratios, period) = SAC[scale], RESETS[scale]
         arms = ("nothing", "again", "inject", f"reset(where='everything') every {period}")
         return tuple(
             setting.condition(
@@ -50,6 +50,6 @@ class Resets(Study):
                 axis="replay_ratio",
                 level=ratio,
             )
-            for task in of_scale(TASKS, scale)
+            for task in TASKS[scale]
             for ratio in ratios
         )

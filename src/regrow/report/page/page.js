@@ -73,7 +73,7 @@ class Chart {
       this.chosen = select.value === "" ? null : Number(select.value);
       this.draw();
     });
-    return html("label", { class: "chooser" }, `${choose} `, select);
+    return html("label", { class: "chooser" }, choose, select);
   }
 
   /** A button for every arm: pressed is shown. */

@@ -1,0 +1,250 @@
+"""Rows in other programs (SQL, TensorBoard, Weights & Biases, one file); studies from outside."""
+
+import dataclasses
+import fcntl
+import io
+import json
+import math
+import struct
+import sys
+import threading
+import time
+
+import pyarrow as pa
+import pytest
+import rows_made_up
+from rich.console import Console
+from tensorboardX.proto.event_pb2 import Event
+
+from regrow.cases import cases
+from regrow.cells import Cell
+from regrow.checkpoint import write_json
+from regrow.errors import RegrowError
+from regrow.export import points, run_name, to_parquet, to_tensorboard, to_wandb
+from regrow.families import make
+from regrow.plan import Arm
+from regrow.report.studies import verdicts_table, watch_table
+from regrow.results import query
+from regrow.rows import Row, plan_file, read_rows
+from regrow.shared import parts_of, shared, written
+from regrow.study import _held, progress_file, told
+from regrow.watch import Watch
+
+HOSTILE = '../../../"<b>[red]$(rm)\n%s'
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    return rows_made_up.rows_of(seeds=2)
+
+
+@pytest.fixture
+def folder(tmp_path, rows):
+    return rows_made_up.write(tmp_path / "out", rows)
+
+
+def shown(thing) -> str:
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(thing)
+    return console.export_text()
+
+
+# SQL.
+
+
+def test_a_query_gives_an_arrow_table(folder, rows):
+    found = query(
+        folder, "select arm, count(*) as n, avg(list_avg(returns)) from rows group by arm"
+    )
+    assert isinstance(found, pa.Table)
+    assert sorted(found["arm"].to_pylist()) == ["again", "inject", "nothing", "reset"]
+    assert set(found["n"].to_pylist()) == {2}
+    at_fork = "p.probe = 'srank' and p.at = 'fork' and p.part = 'head'"
+    probes = query(
+        folder,
+        "select p.value from (select unnest(probes) as p, * from rows) "
+        f"where {at_fork} and seed = 1 and arm = 'inject'",
+    )
+    (row,) = [row for row in rows if (row.arm, row.seed) == ("inject", 1)]
+    expected = [p.value for p in row.probes if p[1:4] == ("srank", "head", "fork")]
+    assert probes["value"].to_pylist() == expected
+
+
+def test_a_query_tells_what_could_not_be_read(folder):
+    (folder / "rows" / "broken.parquet").write_bytes(b"junk")
+    with pytest.warns(UserWarning, match=r"broken\.parquet is no file of rows"):
+        assert query(folder, "select * from rows").num_rows == 8
+
+
+def test_a_query_of_a_folder_without_rows_is_empty(tmp_path):
+    with pytest.warns(UserWarning, match="there are no rows"):
+        assert query(tmp_path, "select study from rows").num_rows == 0
+
+
+@pytest.mark.parametrize("sql", ["selec 1", "select nonsense from rows", ""])
+def test_a_query_that_cannot_be_carried_out_is_told(folder, sql):
+    with pytest.raises(RegrowError, match="the query cannot be carried out"):
+        query(folder, sql)
+
+
+# Exports.
+
+
+def events_in(path) -> list[Event]:
+    """The events of a TensorBoard file: length, its checksum, the record, its checksum."""
+    found, data = [], path.read_bytes()
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        found.append(Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
+    return found
+
+
+def test_event_files_hold_the_curves_and_probes(tmp_path, rows):
+    row = next(row for row in rows if row.arm == "inject")
+    to_tensorboard([row], tmp_path / "events")
+    (path,) = (tmp_path / "events" / run_name(row)).iterdir()
+    scalars = [
+        (value.tag, event.step, value.simple_value, event.wall_time)
+        for event in events_in(path)
+        for value in event.summary.value
+        if value.WhichOneof("value") == "simple_value"
+    ]
+    assert [(name, step) for name, step, *_ in scalars] == [point[:2] for point in points(row)]
+    for (*_, got, when), point in zip(scalars, points(row), strict=True):
+        assert got == pytest.approx(point.value)
+        assert when == row.written.timestamp()
+    curve = [value for name, _, value, _ in scalars if name == "return"]
+    assert curve == pytest.approx([*row.returns_to_fork, *row.returns])
+    with pytest.raises(RegrowError, match="holds event files already"):
+        to_tensorboard([row], tmp_path / "events")
+
+
+def test_what_is_not_a_number_is_no_point(rows):
+    assert not any(math.isnan(point.value) for point in points(rows[0]))
+    assert "probes/nowhere/head" not in {point.name for point in points(rows[0])}
+
+
+def test_a_name_stays_within_the_folder(rows):
+    name = run_name(dataclasses.replace(rows[0], condition=HOSTILE, study=".."))
+    parts = name.split("/")
+    assert len(parts) == 5
+    assert not {"..", "."} & set(parts)
+
+
+def test_one_file_per_study(tmp_path, folder, rows):
+    more = rows_made_up.rows_of("pace", "hidden = 32", seeds=2)
+    to_parquet([*rows, *more], tmp_path / "joined")
+    assert [path.name for path in sorted((tmp_path / "joined" / "rows").iterdir())] == [
+        "generality--smoke.parquet",
+        "pace--smoke.parquet",
+    ]
+    found = read_rows(tmp_path / "joined").rows
+    assert {str(row) for row in found} == {str(row) for row in [*rows, *more]}
+    assert [row.key for row in found] == sorted(row.key for row in [*rows, *more])
+
+
+def test_a_package_that_is_not_there_is_named(tmp_path, rows, monkeypatch):
+    for name in ("tensorboardX", "wandb"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(RegrowError, match=r"pip install 'regrow\[tensorboard\]'"):
+        to_tensorboard(rows, tmp_path)
+    with pytest.raises(RegrowError, match="this needs wandb: pip install"):
+        to_wandb(rows, tmp_path)
+
+
+def test_weights_and_biases_offline(tmp_path, rows, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    to_wandb(rows[:2], tmp_path)
+    assert len(list(tmp_path.rglob("run-*.wandb"))) == 2
+
+
+# From outside.
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A study that was written down, and nothing done: (folder, its cells' group)."""
+    study, out = make("studies", "primacy_bias"), tmp_path / "out"
+    parts = parts_of([study], "smoke")
+    write_json(plan_file(out, study.name, "smoke"), written(study, "smoke", parts))
+    return out, shared(parts, out)[0]
+
+
+def test_cells_are_seen_as_they_are(begun):
+    out, group = begun
+    fork, nothing = Cell(0, None), Cell(0, Arm.parse("nothing"))
+    watch = Watch(out)
+    assert {cell.state for cell in watch.look().cells} == {"waiting"}
+    assert len(watch.look().cells) == 20
+    with told(group.folder, fork, 400, lambda phase, steps: None) as tell:
+        tell("seed 0 to the fork", 100)
+        (seen,) = [cell for cell in watch.look().cells if cell.state == "running"]
+        assert (seen.cell, seen.done, seen.of) == ("seed0-fork", 100, 400)
+        assert seen.phase == "seed 0 to the fork"
+        assert seen.studies == ("primacy-bias: ordinary training",)
+        assert "100 of 400" in shown(watch_table(watch.look()))
+    assert {cell.state for cell in watch.look().cells} == {"waiting"}
+    fork.result(group.folder).write_text("{}")
+    (group.folder / "cells" / f"{nothing.name}.part.ckpt").write_text("")
+    states = [cell.state for cell in watch.look().cells if cell.studies[0].endswith("training")]
+    assert states[:2] == ["done", "stopped"]
+    assert not watch.look().finished
+    assert watch.look().done == 400
+
+
+def test_rates_and_silence_are_told(begun):
+    out, group = begun
+    now = time.time()
+    content = {"phase": "p", "done": 300, "of": 400, "earlier": 100, "began": now - 610}
+    write_json(progress_file(group.folder, Cell(0, None)), {**content, "written": now - 600})
+    (seen,) = [cell for cell in Watch(out).look().cells if cell.state == "running"]
+    assert seen.rate == pytest.approx(200 / 10)
+    assert seen.left == pytest.approx(5)
+    assert "silent for 10:0" in shown(watch_table(Watch(out).look()))
+    progress_file(group.folder, Cell(0, None)).write_text("{")
+    assert not [cell for cell in Watch(out).look().cells if cell.state == "running"]
+
+
+def test_rows_are_enough_to_be_done(tmp_path):
+    rows = rows_made_up.rows_of(seeds=2)
+    out = rows_made_up.write_study(tmp_path / "out", rows)
+    plan = plan_file(out, "generality", "smoke")
+    held = json.loads(plan.read_text())
+    for condition in held["conditions"]:
+        condition |= {"arms": json.loads(rows[0].config)["arms"], "axis": "", "level": None}
+    plan.write_text(json.dumps(held))
+    assert Watch(out).look().finished
+
+
+def test_a_folder_without_studies_is_named(tmp_path):
+    with pytest.raises(RegrowError, match="there is no study in"):
+        Watch(tmp_path)
+    with pytest.raises(RegrowError, match="there is no folder"):
+        Watch(tmp_path / "nowhere")
+
+
+def test_a_cell_is_held_by_one_process(tmp_path):
+    path, said = tmp_path / "held" / "seed0-fork", []
+    path.parent.mkdir()
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        threading.Timer(0.3, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
+        with _held(path, lambda phase, steps: said.append(phase)):
+            assert said == ["waiting for another process"]
+
+
+def test_verdicts_are_shown_whatever_names_there_are():
+    rows = rows_made_up.rows_of(condition="[red]odd[/] </b>", gain=3.0)
+    lonely = rows_made_up.rows_of(condition="one seed", seeds=1)
+    found, _ = cases([*rows, *lonely])
+    text = shown(verdicts_table("generality", found))
+    for word in (
+        "[red]odd[/] </b>",
+        "plasticity loss",
+        "inject",
+        "none: a verdict needs at least 2",
+    ):
+        assert word in text, word

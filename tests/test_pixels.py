@@ -110,8 +110,8 @@ def test_an_observation_is_the_last_three_pictures_oldest_first():
 
 
 def test_luminance_is_rounded_down():
-    picture = np.array([[[255, 255, 255], [0, 0, 255], [10, 20, 30]]], np.uint8)
-    np.testing.assert_array_equal(grey(picture), [[255, 29, 18]])
+    picture = np.array([[[200, 100, 50], [0, 0, 255], [10, 20, 30]]], np.uint8)
+    np.testing.assert_array_equal(grey(picture), [[124, 29, 18]])
 
 
 def test_actions_are_repeated_as_published_unless_told_otherwise():

@@ -11,6 +11,7 @@ reflections and smooth edges. They are fields and off: the same scene, with a da
 times the rate. With all three on a picture is that of dm_control, pixel by pixel.
 """
 
+import atexit
 import importlib
 import os
 import platform
@@ -158,7 +159,10 @@ class Camera:
                 f"pixels/{options.task} has nothing to draw with ({' '.join(str(error).split())}); "
                 "try: apt install libegl1 libgl1-mesa-dri, or libosmesa6 and MUJOCO_GL=osmesa"
             ) from error
-        weakref.finalize(self, _closed, self._screen, self._context)
+        # At the end of the process too, and ahead of the graphics library: last in, first out.
+        closing = weakref.finalize(self, _closed, self._screen, self._context)
+        closing.atexit = False
+        atexit.register(closing)
         self._scene = self._mujoco.MjvScene(self._model, maxgeom=10_000)
         self._scene.flags[self._mujoco.mjtRndFlag.mjRND_REFLECTION] = options.reflections
         self._view = self._mujoco.MjvCamera()

@@ -11,6 +11,7 @@ import pytest
 import scipy.stats
 from trees import bit_equal, distance
 
+from regrow import cli
 from regrow.agents import PPO
 from regrow.agents.ppo import Rollout
 from regrow.environments import Breakout, MatchingReward, Reach
@@ -281,3 +282,14 @@ def test_bad_fields_are_refused(fields, message):
 def test_observations_that_it_does_not_take():
     with pytest.raises(RegrowError, match=r"ppo takes vectors or images .*, not \(2, 3\)"):
         AGENT.init((2, 3), np.dtype(np.float32), NUMBERED, KEY)
+
+
+def test_defaults_of_the_command_line_are_whole_rounds():
+    """A round of PPO divides none of the round numbers that the defaults are."""
+    parser = cli._parser()
+    options = parser.parse_args(["diagnose", "toy/reach", "--agent", "ppo"])
+    plan = cli._plan(options)
+    assert (plan.fork_at, plan.horizon) == (60_416, 40_960)
+    given = parser.parse_args(["diagnose", "toy/reach", "--agent", "ppo", "--fork-at", "60_000"])
+    with pytest.raises(RegrowError, match="fork_at is 60000; it must be a multiple of 1024"):
+        cli._plan(given)

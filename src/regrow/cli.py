@@ -6,6 +6,7 @@ exit code 2. Nothing is lost: what was done is in the output folder, and the sam
 """
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -18,10 +19,12 @@ from regrow.cli_studies import count, shown
 from regrow.errors import RegrowError, require, unknown
 
 if TYPE_CHECKING:
+    from regrow.agents.base import Agent
     from regrow.plan import Diagnosis
 
 FAMILIES = ("environments", "agents", "interventions", "gradients", "probes", "studies")
 COMMANDS = ("diagnose", "train", "probe", "study", "watch", "report", "export", "list")
+NEXT_ROUND = ", or to the next whole round of the agent"
 
 
 def main() -> NoReturn:
@@ -34,7 +37,11 @@ def main() -> NoReturn:
     if problem is None:
         sys.exit(0)
     print(f"regrow: {problem}", file=sys.stderr)
-    sys.exit(2)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not by way of Python's own end: it would wait for a pool of processes that was dropped, and
+    # print a traceback where a pipe to it is closed.
+    os._exit(2)
 
 
 def run(arguments: Sequence[str]) -> str | None:
@@ -103,8 +110,8 @@ def _add_diagnose(parser: argparse.ArgumentParser) -> None:
     )
     _add_common(parser)
     add = parser.add_argument
-    add("--fork-at", type=count, default=60_000, help="env steps (default: %(default)s)")
-    add("--horizon", type=count, help="env steps after the fork (default: 40000)")
+    add("--fork-at", type=count, help=f"env steps (default: 60000{NEXT_ROUND})")
+    add("--horizon", type=count, help=f"env steps after the fork (default: 40000{NEXT_ROUND})")
     add("--env-steps", type=count, help="instead of --horizon: env steps in all, fork included")
     add("--seeds", type=count, default=5, help="how many (default: %(default)s)")
     add(
@@ -146,7 +153,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     _add_common(parser)
     add = parser.add_argument
-    add("--env-steps", type=count, default=1_000_000, help="in all (default: %(default)s)")
+    add("--env-steps", type=count, help=f"in all (default: 1000000{NEXT_ROUND})")
     add("--seed", type=count, default=0, help="(default: %(default)s)")
     add(
         "--do",
@@ -161,8 +168,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add(
         "--probe-every",
         type=count,
-        default=50_000,
-        help="measure the probes so often, in env steps; 0 is never (default: %(default)s)",
+        help=f"measure the probes so often, in env steps; 0 is never (default: 50000{NEXT_ROUND})",
     )
     add("--out", type=Path, help="folder to write into (default: runs/train-<environment>)")
     add("--resume", action="store_true", help="go on with the run in --out")
@@ -227,16 +233,17 @@ def _plan(options: argparse.Namespace) -> "Diagnosis":
     from regrow.families import make
     from regrow.plan import DEFAULT_ARMS, Arm, Diagnosis, arms_at_every_split
 
-    horizon: int = 40_000 if options.horizon is None else options.horizon
+    agent, environment = make("agents", options.agent), make("environments", options.environment)
+    fork_at = _given_or_whole(options.fork_at, 60_000, agent)
+    horizon = _given_or_whole(options.horizon, 40_000, agent)
     if options.env_steps is not None:
         require(options.horizon is None, "give --horizon or --env-steps, not both")
-        horizon = options.env_steps - options.fork_at
+        horizon = options.env_steps - fork_at
         require(
             horizon > 0,
-            f"the fork at {options.fork_at} env steps is not before the end at "
+            f"the fork at {fork_at} env steps is not before the end at "
             f"{options.env_steps}; give a smaller --fork-at or a larger --env-steps",
         )
-    agent, environment = make("agents", options.agent), make("environments", options.environment)
     require(not (options.where and options.arms), "give --arms or --where, not both")
     arms = options.arms or DEFAULT_ARMS
     if options.where:
@@ -246,11 +253,17 @@ def _plan(options: argparse.Namespace) -> "Diagnosis":
         environment=environment,
         arms=tuple(Arm.parse(text) for text in arms),
         seeds=options.seeds,
-        fork_at=options.fork_at,
+        fork_at=fork_at,
         horizon=horizon,
         before=tuple(make("interventions", text) for text in options.before),
         smallest_effect=options.smallest_effect,
     )
+
+
+def _given_or_whole(given: int | None, default: int, agent: "Agent") -> int:
+    """A number of env steps as it was asked for; by default one of whole rounds of the agent."""
+    per_round = agent.env_steps_per_round
+    return -(-default // per_round) * per_round if given is None else given
 
 
 def _what(plan: "Diagnosis") -> str:
@@ -276,15 +289,16 @@ def _train(options: argparse.Namespace) -> None:
     agent, environment = make("agents", options.agent), make("environments", options.environment)
     folder: Path = options.out or _default_folder("train", options.environment)
     rules = [Rule.parse(text) for text in options.do]
-    with interruptible() as stop, progress("env steps", options.env_steps) as report:
+    env_steps = _given_or_whole(options.env_steps, 1_000_000, agent)
+    with interruptible() as stop, progress("env steps", env_steps) as report:
         run, diary = train(
             agent,
             environment,
             folder,
-            env_steps=options.env_steps,
+            env_steps=env_steps,
             seed=options.seed,
             rules=rules,
-            probe_every=options.probe_every,
+            probe_every=_given_or_whole(options.probe_every, 50_000, agent),
             resume=options.resume,
             report=stopping(report, stop),
         )

@@ -199,7 +199,7 @@ def test_a_file_can_be_read_without_regrow(done):
     assert table.num_rows == 1
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 5, 8, 11])
+@pytest.mark.parametrize("stop_after", [1, 5, 11])
 def test_stopped_anywhere_it_goes_on_to_the_same_rows(done, tmp_path, stop_after):
     reports = iter(range(1, 1_000))
 

@@ -80,9 +80,19 @@ def _refresh(group: Shared, out: Path, there: Mapping[Key, Row]) -> None:
     for cell in group.cells():
         for part in group.asking(cell) if cell.arm else ():
             row = there.get(part.key(cell))
-            now = {"axis": part.axis, "level": part.level, "config": _config(part, cell)}
-            if row is not None and any(getattr(row, name) != now[name] for name in now):
+            if row is None:
+                continue
+            config = json.dumps({**_held_config(row), **part.plan.config()})
+            now = {"axis": part.axis, "level": part.level, "config": config}
+            if any(getattr(row, name) != now[name] for name in now):
                 write_row(out, replace(row, written=datetime.now(UTC), **now))
+
+
+def _held_config(row: Row) -> dict[str, Any]:
+    try:
+        return dict(json.loads(row.config))
+    except (ValueError, TypeError):
+        return {}  # written by somebody else
 
 
 def _left(group: Shared, out: Path, there: Container[Key], commit: str) -> Work:

@@ -11,7 +11,7 @@ help:
 	@echo "make diagnose   install into .venv, train Double DQN on Breakout, fork it, print a verdict"
 	@echo "make test       install what tests need; lint, types, tests"
 	@echo "make test-all   the same with the slow tests"
-	@echo "make bench      the loop beside Stable-Baselines3, and what interventions cost; one core"
+	@echo "make bench      beside Stable-Baselines3 and sbx, and what interventions cost; one core"
 
 $(VENV)/run: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -49,6 +49,7 @@ bench: $(VENV)/bench
 	$(BIN)/python bench/training_loop.py
 	$(BIN)/python bench/interventions.py
 	$(BIN)/python bench/sac.py
+	$(BIN)/python bench/ppo.py
 	$(BIN)/python bench/atari.py
 
 clean:

@@ -1,7 +1,7 @@
-"""Double DQN on Atari beside Stable-Baselines3's DQN: same game, network and settings; one core.
+"""Double DQN on Atari beside the DQN of Stable-Baselines3 and sbx: same game, network, settings.
 
-Both run in this process on one core, taking turns, and ratios are medians over pairs: of whole
-training in frames/s (env steps × 4) and of updates alone, with sampling. Stable-Baselines3 has no
+All run in this process on one core, taking turns, and ratios are medians over pairs: of whole
+training in frames/s (env steps × 4) and of updates alone, with sampling. The others have no
 double estimator, hence one forward pass fewer per update; so regrow runs as plain DQN too, which is
 the same work, and as Double DQN beside it. Theirs ends an episode at the loss of a life and presses
 fire after it, ours goes on; theirs resizes with OpenCV, ours as DQN Zoo does. For where the time
@@ -26,9 +26,9 @@ import ale_py
 import gymnasium
 import jax
 import numpy as np
+import sbx
 import stable_baselines3
 import torch
-from stable_baselines3 import DQN
 from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
@@ -45,11 +45,15 @@ PAPER = 200_000_000  # frames
 KEY = jax.random.key(0)
 
 
-def stable_baselines(game: str) -> DQN:
+PEERS = {"stable_baselines3": stable_baselines3.DQN, "sbx": sbx.DQN}
+
+
+def peer(algorithm: type, game: str) -> stable_baselines3.DQN | sbx.DQN:
+    """Its DQN with our settings, after it has begun to learn."""
     gymnasium.register_envs(ale_py)
     env_id = "".join(word.capitalize() for word in game.split("_")) + "NoFrameskip-v4"
     frames = DummyVecEnv([lambda: AtariWrapper(gymnasium.make(env_id), frame_skip=REPEAT)])
-    return DQN(
+    theirs = algorithm(
         "CnnPolicy",
         VecFrameStack(frames, 4),
         learning_rate=AGENT.learning_rate,
@@ -66,6 +70,8 @@ def stable_baselines(game: str) -> DQN:
         device="cpu",
         seed=0,
     )
+    theirs.learn(AGENT.learn_start + 400)
+    return theirs
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -94,13 +100,15 @@ class Ours:
 def turns(game: str, count: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """(frames/s, ms per update) of each, turn by turn, after all have compiled."""
     torch.set_num_threads(1)
-    theirs = stable_baselines(game)
-    theirs.learn(AGENT.learn_start + 400)
     ours = {"dqn": Ours(SAME_WORK, game), "double_dqn": Ours(AGENT, game)}
-    learn = functools.partial(theirs.learn, ENV_STEPS, reset_num_timesteps=False)
-    train = {name: one.train for name, one in ours.items()} | {"stable_baselines3": learn}
+    train = {name: one.train for name, one in ours.items()}
     update = {name: one.update for name, one in ours.items()}
-    update["stable_baselines3"] = lambda: theirs.train(UPDATES, AGENT.batch_size)
+    for name, algorithm in PEERS.items():
+        theirs = peer(algorithm, game)
+        train[name] = functools.partial(theirs.learn, ENV_STEPS, reset_num_timesteps=False)
+        update[name] = functools.partial(
+            theirs.train, gradient_steps=UPDATES, batch_size=AGENT.batch_size
+        )
     for work in update.values():
         work()
     rates: dict[str, list[float]] = {name: [] for name in train}
@@ -123,26 +131,30 @@ def main() -> None:
     print("frames/s and ms per update, one core:")
     rates, times = turns(options.game, options.turns)
 
-    def ratio(better: dict[str, list[float]], name: str) -> float:
-        pairs = zip(better[name], better["stable_baselines3"], strict=True)
-        return round(statistics.median(ours / theirs for ours, theirs in pairs), 2)
+    def ratios(better: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+        return {
+            name: {
+                who: round(statistics.median(np.divide(better[name], better[who])), 2)
+                for who in PEERS
+            }
+            for name in ("dqn", "double_dqn")
+        }
 
     updates = {name: [1e3 / ms for ms in each] for name, each in times.items()}
     frames = {name: statistics.median(each) for name, each in rates.items()}
-    ours = ("dqn", "double_dqn")
     result = {
         "game": options.game,
         "frames_per_second": {name: round(rate) for name, rate in frames.items()},
-        "ratio": {name: ratio(rates, name) for name in ours},
+        "ratio": ratios(rates),
         "milliseconds_per_update": {
             name: round(statistics.median(each), 1) for name, each in times.items()
         },
-        "ratio_of_updates": {name: ratio(updates, name) for name in ours},
+        "ratio_of_updates": ratios(updates),
         "days_for_200M_frames": {
             name: round(PAPER / rate / 86_400, 1) for name, rate in frames.items()
         },
         "machine": MACHINE,
-        "versions": versions(jax, torch, stable_baselines3, ale_py),
+        "versions": versions(jax, torch, stable_baselines3, sbx, ale_py),
     }
     print(json.dumps(result, indent=2))
 

@@ -1,8 +1,9 @@
-"""Env steps per second of PPO, end to end and of the update alone, beside Stable-Baselines3's.
+"""Env steps per second of PPO, end to end and of the update, beside Stable-Baselines3 and sbx.
 
 CartPole from Gymnasium, eight environments one after the other, the same networks, rounds, epochs
 and minibatches; one core and one thread, turns alternate. `minatar` is Breakout, for which
 Stable-Baselines3 is given the original game and our convolution; ours is compiled with the agent.
+sbx has no place for a convolution of one's own.
 
     python bench/ppo.py [--turns 5]
 """
@@ -17,10 +18,12 @@ from setting import MACHINE, on_one_core, versions
 
 on_one_core()
 
+import flax
 import gymnasium
 import jax
 import minatar
 import numpy as np
+import sbx
 import stable_baselines3
 import torch
 from stable_baselines3.common.env_util import make_vec_env
@@ -72,9 +75,9 @@ class Convolution(BaseFeaturesExtractor):
         return self.layers(seen.permute(0, 3, 1, 2))
 
 
-def stable_baselines(agent: PPO, environment: Callable[[], gymnasium.Env] | str, **policy):
+def peer(algorithm: type, agent: PPO, environment: Callable[[], gymnasium.Env] | str, **policy):
     """Its PPO with our settings; networks of actor and critic share nothing."""
-    theirs = stable_baselines3.PPO(
+    theirs = algorithm(
         "MlpPolicy",
         make_vec_env(environment, agent.num_envs, seed=0),
         learning_rate=agent.learning_rate,
@@ -115,29 +118,35 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def compared(name: str, ours: Ours, theirs, turns: int) -> dict[str, object]:
+def compared(name: str, ours: Ours, peers: dict[str, object], turns: int) -> dict[str, object]:
     """Rates in env steps per second, and ratios as medians of pairs."""
     steps = ROUNDS * ours.agent.batch_size
-    theirs._total_timesteps = steps
+    for theirs in peers.values():
+        theirs._total_timesteps = steps
+
+    def learning(theirs) -> Callable[[], object]:
+        return lambda: theirs.learn(steps, reset_num_timesteps=False)
+
+    def training(theirs) -> Callable[[], object]:
+        return lambda: [theirs.train() for _ in range(ROUNDS)]
+
     work = {
-        "end_to_end": (
-            lambda: ours.learn(steps),
-            lambda: theirs.learn(steps, reset_num_timesteps=False),
-        ),
-        "update": (
-            lambda: [ours.train() for _ in range(ROUNDS)],
-            lambda: [theirs.train() for _ in range(ROUNDS)],
-        ),
+        "end_to_end": {"regrow": lambda: ours.learn(steps)}
+        | {each: learning(theirs) for each, theirs in peers.items()},
+        "update": {"regrow": lambda: [ours.train() for _ in range(ROUNDS)]}
+        | {each: training(theirs) for each, theirs in peers.items()},
     }
     result: dict[str, object] = {}
-    for what, pair in work.items():
-        for each in pair:
+    for what, contenders in work.items():
+        for each in contenders.values():
             each()  # compiles
-        times = [[seconds(each) for each in pair] for _ in range(turns)]
-        rates = [round(steps / statistics.median(column)) for column in zip(*times, strict=True)]
-        ratio = round(statistics.median(b / a for a, b in times), 2)
-        print(f"  {name}, {what}: {rates[0]:,} beside {rates[1]:,} env steps/s, ratio {ratio}")
-        result[what] = {"regrow": rates[0], "stable_baselines3": rates[1], "ratio": ratio}
+        times = [{who: seconds(each) for who, each in contenders.items()} for _ in range(turns)]
+        rates = {who: round(steps / statistics.median(t[who] for t in times)) for who in contenders}
+        ratios = {
+            who: round(statistics.median(t[who] / t["regrow"] for t in times), 2) for who in peers
+        }
+        print(f"  {name}, {what}, env steps/s: {rates}, ratios to {ratios}")
+        result[what] = {"env_steps_per_second": rates, "ratio_to": ratios}
     return result
 
 
@@ -146,8 +155,14 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    pole = stable_baselines(POLE, "CartPole-v1", activation_fn=torch.nn.Tanh)
-    game = stable_baselines(
+    pole = {
+        "stable_baselines3": peer(
+            stable_baselines3.PPO, POLE, "CartPole-v1", activation_fn=torch.nn.Tanh
+        ),
+        "sbx": peer(sbx.PPO, POLE, "CartPole-v1", activation_fn=flax.linen.tanh),
+    }
+    game = peer(
+        stable_baselines3.PPO,
         GAME,
         Original,
         activation_fn=torch.nn.ReLU,
@@ -157,9 +172,11 @@ def main() -> None:
     )
     result = {
         "cartpole": compared("cartpole", Ours(POLE, Gymnasium("CartPole-v1")), pole, options.turns),
-        "minatar": compared("minatar", Ours(GAME, Breakout()), game, options.turns),
+        "minatar": compared(
+            "minatar", Ours(GAME, Breakout()), {"stable_baselines3": game}, options.turns
+        ),
         "machine": MACHINE,
-        "versions": versions(jax, torch, stable_baselines3),
+        "versions": versions(jax, torch, stable_baselines3, sbx),
     }
     print(json.dumps(result, indent=2))
 

@@ -1,8 +1,8 @@
-"""Milliseconds per update of SAC, with sampling, beside Stable-Baselines3's; one core.
+"""Milliseconds per update of SAC, with sampling, beside Stable-Baselines3 and sbx; one core.
 
-Both have the same sizes and settings, as many transitions of the same size, and one core and one
-thread; turns alternate. Ours is called once per update, as where a simulation on the host steps
-meanwhile; `in_a_loop` is the same compiled over many updates, as on the device.
+All have the same sizes and settings, as many transitions of the same size, and one core and one
+thread; turns alternate. Ours and sbx's are called once per update, as where a simulation steps in
+between; `in_a_loop` is the same compiled over many updates.
 
     python bench/sac.py [--turns 9] [--seen 24] [--actions 6]
 """
@@ -22,6 +22,7 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
+import sbx
 import stable_baselines3
 import torch
 from stable_baselines3.common.logger import configure
@@ -56,9 +57,9 @@ class Noise(gymnasium.Env):
         return self._observation(), float(self.draw.normal()), False, False, {}
 
 
-def stable_baselines(seen: int, actions: int) -> stable_baselines3.SAC:
+def peer(algorithm: type, seen: int, actions: int) -> stable_baselines3.SAC | sbx.SAC:
     """With a full enough buffer, its networks and settings ours."""
-    theirs = stable_baselines3.SAC(
+    theirs = algorithm(
         "MlpPolicy",
         Noise(seen, actions),
         learning_rate=AGENT.learning_rate,
@@ -121,11 +122,14 @@ class Ours:
 def turns(seen: int, actions: int, count: int) -> dict[str, list[float]]:
     """Milliseconds per update of each, turn by turn, after all have compiled."""
     torch.set_num_threads(1)
-    ours, theirs = Ours(seen, actions), stable_baselines(seen, actions)
+    ours = Ours(seen, actions)
+    torch_sac, jax_sac = (peer(each, seen, actions) for each in (stable_baselines3.SAC, sbx.SAC))
     work = {
         "regrow": ours.one_by_one,
-        "stable_baselines3": lambda: theirs.train(UPDATES, AGENT.batch_size),
-        "in_a_loop": ours.looped,
+        "stable_baselines3": lambda: torch_sac.train(UPDATES, AGENT.batch_size),
+        "sbx": lambda: [jax_sac.train(1, AGENT.batch_size) for _ in range(UPDATES)],
+        "regrow_in_a_loop": ours.looped,
+        "sbx_in_a_loop": lambda: jax_sac.train(UPDATES, AGENT.batch_size),
     }
     for each in work.values():
         milliseconds(each)
@@ -147,18 +151,20 @@ def main() -> None:
     print("ms per update, one core:")
     times = turns(options.seen, options.actions, options.turns)
 
-    def ratio(name: str) -> float:
-        pairs = zip(times["stable_baselines3"], times[name], strict=True)
-        return round(statistics.median(theirs / ours for theirs, ours in pairs), 2)
+    def ratio(theirs: str, ours: str) -> float:
+        pairs = zip(times[theirs], times[ours], strict=True)
+        return round(statistics.median(peer / own for peer, own in pairs), 2)
 
     result = {
         "milliseconds_per_update": {
             name: round(statistics.median(each), 2) for name, each in times.items()
         },
-        "ratio": ratio("regrow"),
-        "ratio_in_a_loop": ratio("in_a_loop"),
+        "ratio_to_stable_baselines3": ratio("stable_baselines3", "regrow"),
+        "ratio_to_sbx": ratio("sbx", "regrow"),
+        "ratio_to_stable_baselines3_in_a_loop": ratio("stable_baselines3", "regrow_in_a_loop"),
+        "ratio_to_sbx_in_a_loop": ratio("sbx_in_a_loop", "regrow_in_a_loop"),
         "machine": MACHINE,
-        "versions": versions(jax, torch, stable_baselines3),
+        "versions": versions(jax, torch, stable_baselines3, sbx),
     }
     print(json.dumps(result, indent=2))
 

@@ -86,15 +86,17 @@ class Ours:
     def __init__(self, agent: DoubleDQN, game: str):
         self.run = Run.start(agent, Atari(game), seed=0).advance(AGENT.learn_start + 400)[0]
         fork = self.run.fork()
-        self.agent, self.state, self.replay = agent, fork.state.agent, fork.state.replay
+        self.agent, self.replay = agent, fork.state.replay
+        self.leaves, self.form = jax.tree.flatten(fork.state.agent)
 
     def train(self) -> None:
         self.run = self.run.advance(ENV_STEPS)[0]
 
     def update(self) -> None:
         for i in range(UPDATES):
-            self.state = _learn(self.state, self.replay, np.int32(i), KEY, self.agent)
-        jax.block_until_ready(self.state)
+            now = np.int32(i)
+            self.leaves = _learn(self.leaves, self.form, self.replay, now, KEY, self.agent)
+        jax.block_until_ready(self.leaves)
 
 
 def turns(game: str, count: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:

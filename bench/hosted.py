@@ -64,7 +64,8 @@ class Parts:
         self.observation, self.seeds = hosted._together(seen), iter(range(10**9))
         self.draw = np.random.default_rng(0)
         state = run.fork().state
-        self.learner, self.replay, self.root = state.agent, state.replay, state.root
+        self.learner, self.form = jax.tree.flatten(state.agent)
+        self.replay, self.root = state.replay, state.root
         self.steps = self._stepped()
 
     def _stepped(self) -> list:
@@ -82,11 +83,15 @@ class Parts:
         return steps
 
     def act(self):
-        made = hosted._act(self.learner, self.observation, self.now, self.root, self.agent)
+        made = hosted._act(
+            self.learner, self.form, self.observation, self.now, self.root, self.agent
+        )
         return [np.asarray(x) for x in made]
 
     def learn(self):
-        self.learner = hosted._learn(self.learner, self.replay, np.int32(0), self.root, self.agent)
+        self.learner = hosted._learn(
+            self.learner, self.form, self.replay, np.int32(0), self.root, self.agent
+        )
         return self.learner
 
     def simulate(self):

@@ -105,18 +105,22 @@ class Ours:
 
     def __init__(self, seen: int, actions: int):
         start = AGENT.init((seen,), np.dtype(np.float32), Continuous(actions), KEY)
-        self.states = [jax.tree.map(lambda x: jnp.array(x, copy=True), start) for _ in range(2)]
+        self.state, mine = (
+            jax.tree.map(lambda x: jnp.array(x, copy=True), start) for _ in range(2)
+        )
+        self.leaves, self.form = jax.tree.flatten(mine)
         self.replay, self.updates = filled(seen, actions), 0
 
     def one_by_one(self):
         for _ in range(UPDATES):
-            self.states[0] = _learn(self.states[0], self.replay, np.int32(self.updates), KEY, AGENT)
+            now = np.int32(self.updates)
+            self.leaves = _learn(self.leaves, self.form, self.replay, now, KEY, AGENT)
             self.updates += 1
-        return self.states[0]
+        return self.leaves
 
     def looped(self):
-        self.states[1] = in_a_loop(self.states[1], self.replay, KEY)
-        return self.states[1]
+        self.state = in_a_loop(self.state, self.replay, KEY)
+        return self.state
 
 
 def turns(seen: int, actions: int, count: int) -> dict[str, list[float]]:

@@ -66,7 +66,10 @@ WRONG = [
     (["diagnose", "minatar/breakout", "--smallest-effect", "nan"], "smallest_effect is nan"),
     (["diagnose", "minatar/breakout", "--seed", "1"], "unrecognized arguments: --seed"),
     (["train", "minatar/breakout", "--env-steps", "99999999999"], "is out of range"),
-    (["train", "minatar/breakout", "--env-steps", "3"], "it must be a positive multiple of 4"),
+    (
+        ["train", "minatar/breakout", "--env-steps", "3"],
+        "3; it must be a multiple of 4",
+    ),
     ([], "the following arguments are required: COMMAND"),
 ]
 

@@ -34,7 +34,7 @@ FLOORS = [
     },
     {"report"},
     {"execution", "adapters", "export"},
-    {"cli_studies", "cli"},
+    {"cli_studies", "cli", "__main__"},
 ]
 FAMILIES = {"environments", "agents", "gradients", "interventions", "probes", "studies"}
 # Within a floor, files that are one chapter each may build on the one before.
@@ -50,7 +50,7 @@ SEQUENCES = [
     ("rows", "results", "train"),
     ("rows", "results", "studies", "shared", "study", "watch"),
     ("rows", "cases", "across", "decisions", "summary"),
-    ("cli_studies", "cli"),
+    ("cli_studies", "cli", "__main__"),
 ]
 
 

@@ -192,7 +192,7 @@ def test_checks_that_a_saved_run_does_not_know_of_are_forgotten():
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        (texts("inject at 41"), "41 must be a multiple of 4"),
+        (texts("inject at 41"), "the time of 'inject at 41' is 41; it must be a multiple of 4"),
         (texts("inject at 40", "inject at 40"), "the rule 'inject at 40' is there twice"),
         (texts("inject(split=5) at 40"), "split 5 is outside the network"),
         (texts("inject(only='critic') at 40"), "no learner 'critic'; there are: q"),

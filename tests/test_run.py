@@ -48,10 +48,10 @@ def test_in_pieces_or_in_one_it_is_the_same_run():
     "interventions",
     [
         (),
-        (Inject(),),
         (Inject(split=0), Inject(split=2), Inject()),
-        (Inject(freeze=False), Inject(subtract=False)),
-        (Inject(), Reset()),
+        pytest.param((Inject(),), marks=pytest.mark.slow),
+        pytest.param((Inject(freeze=False), Inject(subtract=False)), marks=pytest.mark.slow),
+        pytest.param((Inject(), Reset()), marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -54,7 +54,7 @@ def check_orders(orders: np.ndarray, period: int) -> None:
 # -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("game", ["breakout", "asterix"])
+@pytest.mark.parametrize("game", [pytest.param("breakout", marks=pytest.mark.slow), "asterix"])
 def test_permuted_observations_are_the_games_with_their_cells_elsewhere(game):
     period = 700
     env = PermutedObservations(game=f"minatar/{game}", period=period)
@@ -136,7 +136,7 @@ def test_an_order_moves_vectors_and_whole_cells_of_images(shape):
 # -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("game", ["breakout", "asterix"])
+@pytest.mark.parametrize("game", [pytest.param("breakout", marks=pytest.mark.slow), "asterix"])
 def test_relabelled_actions_act_as_the_action_they_stand_for(game):
     period = 450
     env = RelabelledActions(game=f"minatar/{game}", period=period, seed=3)

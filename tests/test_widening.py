@@ -17,7 +17,11 @@ from regrow.widen import widened
 
 @pytest.mark.parametrize(
     "network",
-    [CONV, CONV.inject(KEY), mlp(5, (8, 6), 2, key=KEY), PAIRS.inject(KEY, split=2)],
+    [
+        CONV.inject(KEY),
+        mlp(5, (8, 6), 2, key=KEY),
+        *(pytest.param(one, marks=pytest.mark.slow) for one in (CONV, PAIRS.inject(KEY, split=2))),
+    ],
 )
 def test_a_wider_network_computes_what_it_did(network):
     learner = trained(network) if not network.residual else untrained(network)

@@ -23,3 +23,14 @@ def require(condition: bool, message: str) -> None:
     """Raises `RegrowError(message)` unless the condition holds."""
     if not condition:
         raise RegrowError(message)
+
+
+def require_rounds(what: str, env_steps: int | None, per_round: int) -> None:
+    """Raises `RegrowError` unless the env steps are one whole round of the agent or more."""
+    if env_steps is None or env_steps < per_round or env_steps % per_round:
+        whole = max(per_round, (env_steps or 0) // per_round * per_round)
+        near = f"{whole}" if whole > (env_steps or 0) else f"{whole} or {whole + per_round}"
+        raise RegrowError(
+            f"{what} is {env_steps}; it must be a multiple of {per_round}, the agent's env steps "
+            f"per round, such as {near}"
+        )

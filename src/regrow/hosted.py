@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Int
 from numpy.typing import NDArray
 
 from regrow.agents.base import Agent
@@ -56,14 +56,15 @@ def advanced(
     per_round, side_by_side = agent.env_steps_per_round, agent.num_envs
     simulators, observation, totals = _resumed(state, environment, side_by_side)
     resets = _seeds(state.root, start, env_steps)
-    learner, replay, updates = state.agent, state.replay, int(state.updates)
+    learner, form = jax.tree.flatten(state.agent)
+    replay, updates = state.replay, int(state.updates)
     state.env_steps.delete()  # this state is used up from here on, as on the device
     log, continuous = _Pages(env_steps), isinstance(environment.action_space, Continuous)
     for i in range(0, env_steps, side_by_side):
         now, then = start + i, start + i + side_by_side
-        action, value = _act(learner, observation, np.int32(now), state.root, agent)
+        action, value = _act(learner, form, observation, np.int32(now), state.root, agent)
         if not agent.waits_for_updates and now >= warm and now % per_round == 0:
-            learner = _learn(learner, replay, np.int32(updates), state.root, agent)
+            learner = _learn(learner, form, replay, np.int32(updates), state.root, agent)
             updates += agent.updates_per_round
         action, value = np.asarray(action), np.asarray(value)
         within = np.clip(action, -1.0, 1.0) if continuous else action
@@ -79,10 +80,10 @@ def advanced(
                 seen[n], totals[n] = simulators[n].reset(int(resets[i + n])), 0.0
         observation = _together(seen)
         if agent.waits_for_updates and then > warm and then % per_round == 0:
-            learner = _learn(learner, replay, np.int32(updates), state.root, agent)
+            learner = _learn(learner, form, replay, np.int32(updates), state.root, agent)
             updates += agent.updates_per_round
     state = State(
-        agent=learner,
+        agent=jax.tree.unflatten(form, learner),
         environment=_marked(environment, simulators),
         observation=jnp.array(observation),
         episode_return=jnp.array(_together(list(totals))),
@@ -178,23 +179,36 @@ def _transition(
     return Transition(*held)
 
 
-@functools.partial(jax.jit, static_argnames="agent")
+# The agent's state goes in and out as leaves: its modules would be taken apart in Python, and put
+# together again, at every call.
+@functools.partial(jax.jit, static_argnames=("form", "agent"))
 def _act(
-    state: PyTree, observation: Array, env_steps: Int[Array, ""], root: Key, agent: Agent
+    leaves: list[Array],
+    form: Any,  # a PyTreeDef
+    observation: Array,
+    env_steps: Int[Array, ""],
+    root: Key,
+    agent: Agent,
 ) -> tuple[Array, Array]:
+    state = jax.tree.unflatten(form, leaves)
     keys = keys_of(root, "act", env_steps, agent.num_envs)
     return each(lambda obs, key: agent.act(state, obs, env_steps, key), agent.num_envs)(
         observation, keys
     )
 
 
-@functools.partial(jax.jit, static_argnames="agent", donate_argnames="state")
+@functools.partial(jax.jit, static_argnames=("form", "agent"), donate_argnames="leaves")
 def _learn(
-    state: PyTree, replay: Memory, updates: Int[Array, ""], root: Key, agent: Agent
-) -> PyTree:
+    leaves: list[Array],
+    form: Any,  # a PyTreeDef
+    replay: Memory,
+    updates: Int[Array, ""],
+    root: Key,
+    agent: Agent,
+) -> list[Array]:
     """The updates of one round."""
     keys = keys_from(root, "sample", updates, agent.updates_per_round)
-    return taught(state, replay, keys, agent)
+    return jax.tree.leaves(taught(jax.tree.unflatten(form, leaves), replay, keys, agent))
 
 
 @functools.partial(jax.jit, donate_argnames="replay")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from regrow.agents.base import Agent
 from regrow.environments.base import HostEnvironment, World
-from regrow.errors import require
+from regrow.errors import require, require_rounds
 from regrow.families import describe, make
 from regrow.interventions.base import Intervention
 from regrow.interventions.inject import Inject
@@ -95,10 +95,7 @@ class Diagnosis:
             value = getattr(self, name)
             least = per_round * (BINS if name == "horizon" else 1)
             require(value >= least, f"{name} is {value}; it must be at least {least} env steps")
-            require(
-                value % per_round == 0,
-                f"{name} is {value}; it must be a multiple of {per_round}, the env steps per round",
-            )
+            require_rounds(name, value, per_round)
         require(self.seeds >= 2, f"seeds is {self.seeds}; a verdict needs at least 2")
         require(
             self.fork_at + self.horizon < 2**31,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from regrow.errors import RegrowError, require
+from regrow.errors import RegrowError, require, require_rounds
 from regrow.families import describe, make
 from regrow.interventions.base import Intervention
 from regrow.run import Run
@@ -116,11 +116,7 @@ def check_rules(rules: Sequence[Rule], per_round: int) -> None:
     for name in names:
         require(names.count(name) == 1, f"the rule '{name}' is there twice")
     for rule in rules:
-        first = rule.trigger.next(0)
-        require(
-            first is not None and first % per_round == 0,
-            f"'{rule}': {first} must be a multiple of {per_round}, the env steps per round",
-        )
+        require_rounds(f"the time of '{rule}'", rule.trigger.next(0), per_round)
 
 
 def next_check(rules: Sequence[Rule], now: int, until: int) -> int:

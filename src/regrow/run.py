@@ -17,7 +17,7 @@ from jaxtyping import Array, PyTree
 from regrow import hosted, loop
 from regrow.agents.base import Agent
 from regrow.environments.base import HostEnvironment, World
-from regrow.errors import RegrowError, require
+from regrow.errors import RegrowError, require, require_rounds
 from regrow.families import describe
 from regrow.frames import FrameReplay
 from regrow.interventions.base import Intervention
@@ -71,12 +71,7 @@ class Run(eqx.Module):
         Raises `RegrowError` unless `env_steps` is a positive multiple of the agent's round, or when
         this Run was advanced before (its memory has passed to the Run that came out).
         """
-        per_round = self.agent.env_steps_per_round
-        require(
-            env_steps > 0 and env_steps % per_round == 0,
-            f"env_steps is {env_steps}; it must be a positive multiple of {per_round}, "
-            "the agent's env steps per round",
-        )
+        require_rounds("env_steps", env_steps, self.agent.env_steps_per_round)
         state = self._alive().state
         if isinstance(self.environment, HostEnvironment):
             state, log = hosted.advanced(state, self.agent, self.environment, env_steps)

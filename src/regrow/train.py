@@ -22,7 +22,7 @@ from regrow.agents.base import Agent
 from regrow.cells import measured
 from regrow.checkpoint import SAVE_EVERY, claim_folder, load, read_json, save
 from regrow.environments.base import World
-from regrow.errors import RegrowError, require
+from regrow.errors import RegrowError, require, require_rounds
 from regrow.families import describe
 from regrow.rows import write_table
 from regrow.rules import (
@@ -91,10 +91,7 @@ def train(
     folder, checkpoint = Path(folder), Path(folder) / "run.ckpt"
     per_round = agent.env_steps_per_round
     for name, number in (("env_steps", env_steps), ("probe_every", probe_every or per_round)):
-        require(
-            number > 0 and number % per_round == 0,
-            f"{name} is {number}; it must be a positive multiple of {per_round}",
-        )
+        require_rounds(name, number, per_round)
     check_rules(rules, per_round)
     rehearsed(agent, environment, [rule.intervention for rule in rules])
     if resume and not checkpoint.is_file():

@@ -37,7 +37,7 @@ from regrow.loop import taught
 from regrow.run import Run
 
 POLE = PPO()
-GAME = PPO(activation="relu", hidden=128, depth=1)
+GAME = PPO(activation="relu", hidden=128, depth=1, batch_size=1_024, epochs=4, minibatches=4)
 ROUNDS = 4  # per turn
 
 

@@ -66,7 +66,7 @@ def test_a_loop_counts_as_often_as_it_turns():
 
 
 def test_other_agents():
-    ppo = [PPO(epochs=n, num_envs=4, batch_size=64) for n in (2, 4)]
+    ppo = [PPO(epochs=n, minibatches=4, num_envs=4, batch_size=64) for n in (2, 4)]
     two, four = (cost(agent, rehearsed(agent, ENVIRONMENT, ())).update for agent in ppo)
     assert four / two == pytest.approx(2, rel=0.1)
     sac = SAC(replay_capacity=100, hidden=128)

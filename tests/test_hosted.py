@@ -247,7 +247,7 @@ def test_simulations_side_by_side(environment, tmp_path):
 
 def test_an_agent_on_policy_waits_for_its_updates():
     """What it does in a round is what the last update made of it: the learnt batch is its own."""
-    agent = PPO(hidden=8, num_envs=2, batch_size=32)
+    agent = PPO(hidden=8, num_envs=2, batch_size=32, epochs=4, minibatches=4)
     run, _ = Run.start(agent, POLE, seed=0).advance(64)
     assert int(run.state.updates) == 2
     before, _ = Run.start(agent, POLE, seed=0).advance(32)

@@ -56,7 +56,10 @@ AGENTS = {
         {"channels": 2, "convolutions": 2, "hidden": 8, "latent": 4, "batch_size": 8, **BRIEF},
         Shades(),
     ),
-    "ppo": ({"hidden": 16, "activation": "relu", "batch_size": 16, "num_envs": 4}, Reach()),
+    "ppo": (
+        dict(hidden=16, activation="relu", batch_size=16, num_envs=4, epochs=4, minibatches=4),
+        Reach(),
+    ),
 }
 
 EVERY = [cls(**SHORT.get(cls, {})) for cls in members("interventions").values()]

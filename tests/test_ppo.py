@@ -25,7 +25,16 @@ from regrow.types import Continuous, Discrete, Transition
 
 KEY = jax.random.key(5)
 SEEN, ENVS, COUNT = 3, 2, 24
-AGENT = PPO(hidden=8, batch_size=COUNT, num_envs=ENVS, discount=0.9, trace=0.7, entropy=0.05)
+PASSES = {"epochs": 4, "minibatches": 4}
+AGENT = PPO(
+    hidden=8,
+    batch_size=COUNT,
+    num_envs=ENVS,
+    discount=0.9,
+    trace=0.7,
+    entropy=0.05,
+    **PASSES,
+)
 NUMBERED, VECTORS = Discrete(4), Continuous(2)
 both = pytest.mark.parametrize("space", [NUMBERED, VECTORS], ids=["numbered", "vectors"])
 
@@ -202,7 +211,7 @@ def test_an_update_is_epochs_of_scaled_minibatches(space):
 
 # In the loop.
 
-BRIEF = {"hidden": 16, "num_envs": 4, "batch_size": 64}
+BRIEF = {"hidden": 16, "num_envs": 4, "batch_size": 64, **PASSES}
 
 
 def test_a_round_is_all_that_is_remembered_and_learnt_from():
@@ -236,7 +245,7 @@ class Corridor(Environment):
 
 
 def test_it_learns():
-    agent = PPO(**BRIEF, learning_rate=3e-3)
+    agent = PPO(**BRIEF, learning_rate=3e-3, entropy=0.01)
     _, log = Run.start(agent, MatchingReward(), seed=0).advance(4_096)
     assert log.reward[-512:].mean() > 0.9 > log.reward[:64].mean()
     _, log = Run.start(agent, Corridor(), seed=0).advance(4_096)
@@ -245,7 +254,7 @@ def test_it_learns():
 
 
 def test_it_reaches():
-    agent = PPO(**BRIEF, learning_rate=3e-3, entropy=0.0)
+    agent = PPO(**BRIEF, learning_rate=3e-3)
     run, log = Run.start(agent, Reach(), seed=0).advance(8_192)
     assert log.reward[-1_024:].mean() > log.reward[:64].mean() / 4  # it is below 0
     assert float(run.state.agent.log_std.value.max()) < -0.5
@@ -289,7 +298,7 @@ def test_defaults_of_the_command_line_are_whole_rounds():
     parser = cli._parser()
     options = parser.parse_args(["diagnose", "toy/reach", "--agent", "ppo"])
     plan = cli._plan(options)
-    assert (plan.fork_at, plan.horizon) == (60_416, 40_960)
+    assert (plan.fork_at, plan.horizon) == (61_440, 40_960)
     given = parser.parse_args(["diagnose", "toy/reach", "--agent", "ppo", "--fork-at", "60_000"])
-    with pytest.raises(RegrowError, match="fork_at is 60000; it must be a multiple of 1024"):
+    with pytest.raises(RegrowError, match="fork_at is 60000; it must be a multiple of 2048"):
         cli._plan(given)

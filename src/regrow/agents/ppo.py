@@ -62,6 +62,9 @@ class Rollout(NamedTuple):
 class PPO(Agent):
     """PPO for discrete or continuous actions, on images (a convolution first) or on vectors.
 
+    Settings are those of the paper for continuous control (1707.06347, table 3), with eight
+    environments side by side in place of one.
+
     `batch_size`: env steps per round, over `num_envs` environments; each takes
     batch_size / num_envs in a row. `minibatches` per epoch. `trace`: λ of the advantages.
     `clip`: ε. `entropy`: c. `channels` of the convolution, `hidden` and `depth` of the dense
@@ -69,13 +72,13 @@ class PPO(Agent):
     """
 
     discount: float = 0.99
-    batch_size: int = 1_024
+    batch_size: int = 2_048
     num_envs: int = 8
-    epochs: int = 4
-    minibatches: int = 4
+    epochs: int = 10
+    minibatches: int = 32
     trace: float = 0.95
     clip: float = 0.2
-    entropy: float = 0.01
+    entropy: float = 0.0
     channels: int = 16
     hidden: int = 64
     depth: int = 2
@@ -92,7 +95,9 @@ class PPO(Agent):
     minatar: ClassVar[dict[str, Any]] = {
         "batch_size": 4_096,
         "num_envs": 64,
+        "epochs": 4,
         "minibatches": 8,
+        "entropy": 0.01,
         "hidden": 128,
         "depth": 1,
         "activation": "relu",

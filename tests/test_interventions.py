@@ -57,7 +57,8 @@ AGENTS = {
         Shades(),
     ),
     "ppo": (
-        dict(hidden=16, activation="relu", batch_size=16, num_envs=4, epochs=4, minibatches=4),
+        {"hidden": 16, "activation": "relu", "num_envs": 4}
+        | {"batch_size": 16, "epochs": 4, "minibatches": 4},
         Reach(),
     ),
 }

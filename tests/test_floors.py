@@ -29,7 +29,7 @@ FLOORS = [
         "compute",
     },
     {
-        *("rows", "results", "train", "studies", "shared", "study", "watch"),
+        *("rows", "results", "train", "evaluate", "studies", "shared", "study", "watch"),
         *("cases", "across", "decisions", "summary", "published"),
     },
     {"report"},
@@ -48,6 +48,7 @@ SEQUENCES = [
     ("loop", "hosted", "run", "checkpoint"),
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
     ("rows", "results", "train"),
+    ("rows", "evaluate"),
     ("rows", "results", "studies", "shared", "study", "watch"),
     ("rows", "cases", "across", "decisions", "summary"),
     ("cli_studies", "cli", "__main__"),

@@ -7,6 +7,7 @@ from regrow import interventions as interventions
 from regrow import probes as probes
 from regrow.diagnose import diagnose as diagnose
 from regrow.errors import RegrowError as RegrowError
+from regrow.evaluate import evaluate as evaluate
 from regrow.families import make as make
 from regrow.learner import Learner as Learner
 from regrow.network import Network as Network

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from regrow.plan import Diagnosis
 
 FAMILIES = ("environments", "agents", "interventions", "gradients", "probes", "studies")
-COMMANDS = ("diagnose", "train", "probe", "study", "watch", "report", "export", "list")
+COMMANDS = ("diagnose", "train", "probe", "evaluate", "study", "watch", "report", "export", "list")
 NEXT_ROUND = ", or to the next whole round of the agent"
 
 
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_diagnose(commands.add_parser("diagnose", help="train, fork into arms, give a verdict"))
     _add_train(commands.add_parser("train", help="train one agent, with checkpoints"))
     _add_probe(commands.add_parser("probe", help="the probes over the life of a trained run"))
+    _add_evaluate(commands.add_parser("evaluate", help="episodes without exploring, of a run"))
     cli_studies.add_study(commands.add_parser("study", help="carry out a study, or all of them"))
     cli_studies.add_watch(commands.add_parser("watch", help="how far the studies in a folder are"))
     cli_studies.add_report(commands.add_parser("report", help="a page, and figures, of studies"))
@@ -184,6 +185,20 @@ def _add_probe(parser: argparse.ArgumentParser) -> None:
         help="measure those that take long, too, at the end of the run",
     )
     parser.set_defaults(command=_probe)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Plays episodes with a run that `regrow train` made, which neither explores nor learns.\n"
+        "Writes evaluations.parquet into its folder."
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder", type=Path, help="the --out of `regrow train`")
+    parser.add_argument(
+        "--episodes", type=count, default=20, help="how many (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=count, default=0, help="(default: %(default)s)")
+    parser.set_defaults(command=_evaluate)
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
@@ -316,6 +331,36 @@ def _train(options: argparse.Namespace) -> None:
     print(f"return of the last {recent.size} episodes: {mean}; written to {shown(folder)}")
 
 
+def _evaluate(options: argparse.Namespace) -> None:
+    from regrow.checkpoint import load
+    from regrow.evaluate import evaluate, keep
+    from regrow.execution.local import keep_compiled_programs, one_core
+    from regrow.report.progress import progress
+    from regrow.statistics import mean_band
+
+    checkpoint = _checkpoint(options.folder)
+    one_core()
+    keep_compiled_programs()
+    run = load(checkpoint)
+    with progress("episodes", options.episodes) as report:
+        played = evaluate(run, options.episodes, seed=options.seed, report=report)
+    path = keep(options.folder, run, options.seed, played)
+    returns = [episode.env_return for episode in played]
+    mean, low, high = (float(each[0]) for each in mean_band([[value] for value in returns]))
+    print(f"after {run.env_steps:,} env steps of training, {len(returns)} episodes:")
+    print(
+        f"mean return {mean:.2f} [{low:.2f}, {high:.2f}], from {min(returns):.2f} to "
+        f"{max(returns):.2f}; written to {shown(path)}"
+    )
+
+
+def _checkpoint(folder: Path) -> Path:
+    """Where the run in a folder of `regrow train` is saved; `RegrowError` where there is none."""
+    path = folder / "run.ckpt"
+    require(path.is_file(), f"there is no run in {folder}; give the --out of a `regrow train`")
+    return path
+
+
 def _probe(options: argparse.Namespace) -> None:
     from rich.console import Console
 
@@ -325,11 +370,7 @@ def _probe(options: argparse.Namespace) -> None:
     from regrow.report import terminal
     from regrow.train import read_probes
 
-    checkpoint = options.folder / "run.ckpt"
-    require(
-        checkpoint.is_file(),
-        f"there is no run in {options.folder}; give the --out of a `regrow train`",
-    )
+    checkpoint = _checkpoint(options.folder)
     one_core()
     keep_compiled_programs()
     rows = read_probes(options.folder)

@@ -19,7 +19,7 @@ from regrow.cells import cells, final_mean, mean_return, outcomes_of, run_cell
 from regrow.checkpoint import claim_folder
 from regrow.plan import Diagnosis
 from regrow.run import random_policy, rehearsed
-from regrow.types import Log, Report
+from regrow.types import Log, Report, silent
 from regrow.verdict import Verdict, conclude
 
 RANDOM_STEPS = 10_000
@@ -52,10 +52,6 @@ def in_order(tasks: Sequence[Task], report: Report) -> None:
         task.work(report)
 
 
-def _silent(phase: str, env_steps: int) -> None:
-    del phase, env_steps
-
-
 def tasks(plan: Diagnosis, folder: Path) -> list[Task]:
     """The cells of a diagnosis as tasks."""
     return [
@@ -69,7 +65,7 @@ def diagnose(
     folder: str | Path | None = None,
     *,
     execute: Execute = in_order,
-    report: Report = _silent,
+    report: Report = silent,
 ) -> Verdict:
     """Carries out a diagnosis and returns its verdict.
 

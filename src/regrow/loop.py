@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 from jaxtyping import Key as KeyArray
 
 from regrow.agents.base import Agent
-from regrow.environments.base import Environment
+from regrow.environments.base import Environment, Spaces
 from regrow.learner import learners, tended
 from regrow.streams import key_at, keys_from, stream
 from regrow.types import ActionSpace, Continuous, Key, Keys, Log, Memory, Transition
@@ -143,7 +143,7 @@ def _env_step(
     ) -> tuple[tuple[PyTree, Array, Array], Transition, Log]:
         """Act and step; where the episode ended, start the next one."""
         action, value = agent.act(state.agent, observation, state.env_steps, keys["act"])
-        after, step = environment.step(world, _within(environment, action), keys["step"])
+        after, step = environment.step(world, within(environment, action), keys["step"])
         discount = 1.0 - step.terminated.astype(jnp.float32)
         transition = Transition(observation, action, step.reward, discount, step.observation)
         ended = step.terminated | step.truncated
@@ -169,7 +169,7 @@ def _env_step(
     return state, log
 
 
-def _within(environment: Environment, action: Shaped[Array, "*action"]) -> Array:
+def within(environment: Spaces, action: Shaped[Array, "*action"]) -> Array:
     """What the environment sees of an action; the replay has it as the agent chose it."""
     continuous = isinstance(environment.action_space, Continuous)
     return jnp.clip(action, -1.0, 1.0) if continuous else action

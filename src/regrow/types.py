@@ -41,6 +41,11 @@ Report = Callable[[str, int], None]
 """`report(phase, env_steps)`: so many more env steps are done. It may raise to stop the work."""
 
 
+def silent(phase: str, env_steps: int) -> None:
+    """A report to nobody."""
+    del phase, env_steps
+
+
 class Transition(NamedTuple):
     """One step of experience; with a leading axis on every field, a batch of them."""
 

@@ -80,6 +80,12 @@ class Agent(abc.ABC):
         """(action, the value predicted for taking it), exploring as at `env_steps` of training."""
 
     @abc.abstractmethod
+    def exploit(
+        self, state: State, obs: Shaped[Array, "*obs"], key: Key
+    ) -> Shaped[Array, "*action"]:
+        """The action of an agent that is evaluated and does not explore."""
+
+    @abc.abstractmethod
     def inputs(self, state: State, batch: Transition) -> dict[str, Array]:
         """What the network of each Learner sees of a batch, by the Learner's name."""
 

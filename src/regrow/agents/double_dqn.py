@@ -190,11 +190,14 @@ class DoubleDQN(OffPolicy):
         values = state.q.network(obs)
         done = jnp.clip((env_steps - self.exploration_begin) / self.exploration_steps, 0.0, 1.0)
         epsilon = self.exploration_start + (self.exploration_end - self.exploration_start) * done
-        coin, choice = jax.random.split(key)
-        explores = jax.random.uniform(coin) < epsilon
-        at_random = jax.random.randint(choice, (), 0, values.shape[0])
-        action = jnp.where(explores, at_random, jnp.argmax(values).astype(jnp.int32))
+        action = _epsilon_greedy(values, epsilon, key)
         return action, values[action]
+
+    def exploit(
+        self, state: DoubleDQNState, obs: Shaped[Array, "*obs"], key: Key
+    ) -> Int[Array, ""]:
+        """Greedy, but for one action in a hundred, without which some games never end (DQN Zoo)."""
+        return _epsilon_greedy(state.q.network(obs), EVALUATED_AT, key)
 
     def loss(self, network: Network, target: Network, batch: Transition) -> Scalar:
         """The mean Huber loss of the error over a batch."""
@@ -226,8 +229,18 @@ class DoubleDQN(OffPolicy):
         return DoubleDQNState(q.sync(updates % self.target_period == 0), updates)
 
 
+EVALUATED_AT = 0.01  # ε
 # What widths and style say of a network.
 _WORDS = ("channels", "hidden", "depth", *(field.name for field in fields(Style)))
+
+
+def _epsilon_greedy(
+    values: Float[Array, " actions"], epsilon: float | Float[Array, ""], key: Key
+) -> Int[Array, ""]:
+    coin, choice = jax.random.split(key)
+    explores = jax.random.uniform(coin) < epsilon
+    at_random = jax.random.randint(choice, (), 0, values.shape[0])
+    return jnp.where(explores, at_random, jnp.argmax(values).astype(jnp.int32))
 
 
 def _picked(values: Float[Array, "batch actions"], actions: Int[Array, " batch"]) -> Array:

@@ -34,6 +34,7 @@ from regrow.agents.soft.base import (
     lower,
     policy,
     target_of,
+    typical,
 )
 from regrow.errors import RegrowError, require
 from regrow.layers import Conv, Dense
@@ -160,6 +161,13 @@ class DrQ(SoftActorCritic):
         drawn = policy(state.actor.network, features, drawing).action
         action = self.explored(drawn, env_steps, exploring)
         return action, _lower(_networks(state), features, action)
+
+    def exploit(
+        self, state: DrQState, obs: Shaped[Array, "*obs"], key: Key
+    ) -> Float[Array, " size"]:
+        """tanh μ."""
+        del key
+        return typical(state.actor.network, state.encoder.network(obs))
 
     def shifted(self, batch: Transition, key: Key) -> Transition:
         """The batch with each observation shifted, s and s' by draws of their own."""

@@ -222,6 +222,14 @@ class PPO(Agent):
             action = out + jnp.exp(state.log_std.value) * jax.random.normal(key, out.shape)
         return action, state.critic.network(obs)[0]
 
+    def exploit(
+        self, state: PPOState, obs: Shaped[Array, "*obs"], key: Key
+    ) -> Shaped[Array, "*action"]:
+        """The likeliest action; of vectors the mean."""
+        del key
+        out = state.actor.network(obs)
+        return out if state.log_std is not None else jnp.argmax(out).astype(jnp.int32)
+
     # Learning.
 
     def rollout(self, state: PPOState, batch: Transition) -> Rollout:

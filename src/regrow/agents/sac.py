@@ -22,6 +22,7 @@ from regrow.agents.soft.base import (
     lower,
     policy,
     target_of,
+    typical,
 )
 from regrow.errors import RegrowError
 from regrow.learner import Knob, Learner
@@ -86,6 +87,13 @@ class SAC(SoftActorCritic):
         drawn = policy(state.actor.network, obs, drawing).action
         action = self.explored(drawn, env_steps, exploring)
         return action, lower(state.critic.network, state.critic_2.network, joined(obs, action))
+
+    def exploit(
+        self, state: SACState, obs: Shaped[Array, "*obs"], key: Key
+    ) -> Float[Array, " size"]:
+        """tanh μ."""
+        del key
+        return typical(state.actor.network, obs)
 
     def goal(self, state: SACState, batch: Transition, key: Key) -> Float[Array, " batch"]:
         """y, what both critics are fitted to."""

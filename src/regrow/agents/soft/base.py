@@ -122,6 +122,12 @@ def policy(actor: Network, seen: Shaped[Array, "*batch_and_seen"], key: Key) -> 
     return Drawn(jnp.tanh(before), jnp.sum(log_normal - log_slope, axis=-1))
 
 
+def typical(actor: Network, seen: Shaped[Array, "*batch_and_seen"]) -> Array:
+    """The action tanh μ, which is the policy's median."""
+    mean, _ = jnp.split(actor(seen), 2, axis=-1)
+    return jnp.tanh(mean)
+
+
 def actor_loss(
     value: Float[Array, " batch"], log_prob: Float[Array, " batch"], log_temperature: Scalar
 ) -> tuple[Scalar, Scalar]:

@@ -1,0 +1,150 @@
+"""Episodes that an agent plays as well as it can: without exploring, and without learning."""
+
+import functools
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Array, PyTree
+
+from regrow.agents.base import Agent
+from regrow.environments.base import Environment, HostEnvironment
+from regrow.errors import RegrowError, require
+from regrow.loop import STEPS_PER_CHUNK, either, within
+from regrow.rows import write_table
+from regrow.run import Run
+from regrow.streams import key_at, keys_from
+from regrow.types import Key, Report, silent
+
+LONGEST = 1_000_000  # env steps in which some episode must end
+
+
+class Episode(NamedTuple):
+    """The undiscounted return of an episode, and how many env steps it took."""
+
+    env_return: float
+    length: int
+
+
+def evaluate(
+    run: Run, episodes: int = 20, *, seed: int = 0, report: Report = silent
+) -> list[Episode]:
+    """The next `episodes` episodes as the agent plays them (`Agent.exploit`); the Run stays as is.
+
+    One environment, one episode after the other. Where the task changes as training goes on, it is
+    the one that the Run is at. Rewards are the environment's own, unclipped. Raises `RegrowError`
+    unless `episodes` is at least 1, and where no episode ends within a million env steps.
+    """
+    require(episodes >= 1, f"episodes is {episodes}; it must be at least 1")
+    root = key_at(jax.random.key(seed), "evaluate", run.env_steps)
+    play = _on_host if isinstance(run.environment, HostEnvironment) else _on_device
+    played, total, length = [], 0.0, 0
+    for reward, ended in play(run, root):
+        total, length = total + reward, length + 1
+        if ended:
+            played.append(Episode(total, length))
+            report("evaluating", 1)
+            total, length = 0.0, 0
+        if len(played) == episodes:
+            break
+        require(length < LONGEST, f"no episode ended within {LONGEST:,} env steps")
+    return played
+
+
+def _on_device(run: Run, root: Key) -> Iterator[tuple[float, bool]]:
+    """(reward, whether the episode ended there) for one env step after the other."""
+    agent, environment, state = run.agent, run.environment, run.state
+    assert isinstance(environment, Environment)
+    world = state.environment
+    if agent.num_envs > 1:
+        world = jax.tree.map(lambda leaf: leaf[0], world)
+    carry = environment.restart(world, key_at(root, "restart", 0))
+    for start in itertools.count(0, STEPS_PER_CHUNK):
+        now = jnp.array(start)
+        carry, rewards, ended = _chunk(state.agent, carry, root, now, agent, environment)
+        yield from zip(np.asarray(rewards).tolist(), np.asarray(ended).tolist(), strict=True)
+
+
+@functools.partial(jax.jit, static_argnames=("agent", "environment"))
+def _chunk(
+    learnt: PyTree,
+    carry: tuple[PyTree, Array],
+    root: Key,
+    start: Array,
+    agent: Agent,
+    environment: Environment,
+) -> tuple[tuple[PyTree, Array], Array, Array]:
+    def step(carry: Any, keys: dict[str, Key]) -> tuple[Any, tuple[Array, Array]]:
+        world, seen = carry
+        action = within(environment, agent.exploit(learnt, seen, keys["act"]))
+        after, step = environment.step(world, action, keys["step"])
+        ended = step.terminated | step.truncated
+        fresh = environment.restart(after, keys["reset"])
+        return either(ended, fresh, (after, step.observation)), (step.reward, ended)
+
+    keys = {name: keys_from(root, name, start, STEPS_PER_CHUNK) for name in _STREAMS}
+    carry, (rewards, ended) = jax.lax.scan(step, carry, keys)
+    return carry, rewards, ended
+
+
+_STREAMS = ("act", "step", "reset")
+
+
+def _on_host(run: Run, root: Key) -> Iterator[tuple[float, bool]]:
+    """The same of a simulation of its own."""
+    environment = run.environment
+    assert isinstance(environment, HostEnvironment)
+    simulator = environment.simulator()
+    leaves, form = jax.tree.flatten(run.state.agent)
+    ended, seen = True, np.zeros(0)
+    for now in itertools.count():
+        if ended:
+            seen = simulator.reset(int(jax.random.bits(key_at(root, "reset", now))))
+        action = _exploited(leaves, form, seen, root, np.int32(now), run.agent)
+        step = simulator.step(np.asarray(within(environment, action)))
+        seen, ended = step.observation, step.terminated or step.truncated
+        yield float(step.reward), ended
+
+
+@functools.partial(jax.jit, static_argnames=("form", "agent"))
+def _exploited(
+    leaves: list[Array], form: Any, seen: Array, root: Key, now: Array, agent: Agent
+) -> Array:
+    return agent.exploit(jax.tree.unflatten(form, leaves), seen, key_at(root, "act", now))
+
+
+def keep(folder: Path, run: Run, seed: int, played: list[Episode]) -> Path:
+    """Adds the episodes to `evaluations.parquet`, in place of those of the same env step and seed.
+
+    Columns: env_steps, seed, episode, return, length. Raises `RegrowError` where the file is
+    damaged.
+    """
+    path, rows = folder / "evaluations.parquet", []
+    if path.is_file():
+        try:
+            rows = pq.read_table(path).select(_COLUMNS.names).to_pylist()
+        except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+            raise RegrowError(f"{path} is damaged ({error}); restore or delete it") from error
+    rows = [row for row in rows if (row["env_steps"], row["seed"]) != (run.env_steps, seed)]
+    for number, episode in enumerate(played):
+        measured = {"return": episode.env_return, "length": episode.length}
+        rows.append({"env_steps": run.env_steps, "seed": seed, "episode": number, **measured})
+    write_table(path, pa.Table.from_pylist(rows, _COLUMNS))
+    return path
+
+
+_COLUMNS = pa.schema(
+    {
+        "env_steps": pa.int64(),
+        "seed": pa.int64(),
+        "episode": pa.int64(),
+        "return": pa.float64(),
+        "length": pa.int64(),
+    }
+)

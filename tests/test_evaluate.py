@@ -15,8 +15,9 @@ from regrow.agents import PPO, SAC, DoubleDQN, DrQ
 from regrow.agents.double_dqn import EVALUATED_AT
 from regrow.environments import Breakout, Gymnasium, MatchingReward
 from regrow.errors import RegrowError
-from regrow.evaluate import _on_device, evaluate, keep
+from regrow.evaluate import _on_device, evaluate
 from regrow.learner import learners
+from regrow.results import write_evaluation
 from regrow.run import Run
 from regrow.streams import key_at
 from regrow.types import Continuous, Discrete
@@ -123,14 +124,14 @@ def test_episodes_without_end_and_no_episodes_are_refused(monkeypatch):
 def test_kept_beside_others_and_in_place_of_its_own(tmp_path):
     run, _ = Run.start(DQN, MatchingReward(), seed=0).advance(40)
     for seed in (0, 1, 0):
-        path = keep(tmp_path, run, seed, evaluate(run, 4, seed=seed))
+        path = write_evaluation(tmp_path, run, seed, evaluate(run, 4, seed=seed))
     rows = pq.read_table(path).to_pylist()
     assert sorted((row["seed"], row["episode"]) for row in rows) == [
         (seed, n) for seed in (0, 1) for n in range(4)
     ]
     path.write_bytes(b"no table")
     with pytest.raises(RegrowError, match=r"evaluations.parquet is damaged"):
-        keep(tmp_path, run, 0, [])
+        write_evaluation(tmp_path, run, 0, [])
 
 
 def test_on_the_command_line(tmp_path, capsys):

@@ -333,9 +333,10 @@ def _train(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from regrow.checkpoint import load
-    from regrow.evaluate import evaluate, keep
+    from regrow.evaluate import evaluate
     from regrow.execution.local import keep_compiled_programs, one_core
     from regrow.report.progress import progress
+    from regrow.results import write_evaluation
     from regrow.statistics import mean_band
 
     checkpoint = _checkpoint(options.folder)
@@ -344,7 +345,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     run = load(checkpoint)
     with progress("episodes", options.episodes) as report:
         played = evaluate(run, options.episodes, seed=options.seed, report=report)
-    path = keep(options.folder, run, options.seed, played)
+    path = write_evaluation(options.folder, run, options.seed, played)
     returns = [episode.env_return for episode in played]
     mean, low, high = (float(each[0]) for each in mean_band([[value] for value in returns]))
     print(f"after {run.env_steps:,} env steps of training, {len(returns)} episodes:")

@@ -3,21 +3,17 @@
 import functools
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Array, PyTree
 
 from regrow.agents.base import Agent
 from regrow.environments.base import Environment, HostEnvironment
-from regrow.errors import RegrowError, require
+from regrow.errors import require
 from regrow.loop import STEPS_PER_CHUNK, either, within
-from regrow.rows import write_table
 from regrow.run import Run
 from regrow.streams import key_at, keys_from
 from regrow.types import Key, Report, silent
@@ -117,34 +113,3 @@ def _exploited(
     leaves: list[Array], form: Any, seen: Array, root: Key, now: Array, agent: Agent
 ) -> Array:
     return agent.exploit(jax.tree.unflatten(form, leaves), seen, key_at(root, "act", now))
-
-
-def keep(folder: Path, run: Run, seed: int, played: list[Episode]) -> Path:
-    """Adds the episodes to `evaluations.parquet`, in place of those of the same env step and seed.
-
-    Columns: env_steps, seed, episode, return, length. Raises `RegrowError` where the file is
-    damaged.
-    """
-    path, rows = folder / "evaluations.parquet", []
-    if path.is_file():
-        try:
-            rows = pq.read_table(path).select(_COLUMNS.names).to_pylist()
-        except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
-            raise RegrowError(f"{path} is damaged ({error}); restore or delete it") from error
-    rows = [row for row in rows if (row["env_steps"], row["seed"]) != (run.env_steps, seed)]
-    for number, episode in enumerate(played):
-        measured = {"return": episode.env_return, "length": episode.length}
-        rows.append({"env_steps": run.env_steps, "seed": seed, "episode": number, **measured})
-    write_table(path, pa.Table.from_pylist(rows, _COLUMNS))
-    return path
-
-
-_COLUMNS = pa.schema(
-    {
-        "env_steps": pa.int64(),
-        "seed": pa.int64(),
-        "episode": pa.int64(),
-        "return": pa.float64(),
-        "length": pa.int64(),
-    }
-)

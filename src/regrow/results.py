@@ -4,6 +4,7 @@
     verdict.json      claim, effect, findings, arms, probes, versions
     curves.parquet    arm, seed, env_steps, return
     probes.parquet    probe, part, learner, at, seed, value
+    evaluations.parquet  env_steps, seed, episode, return, length: of `regrow evaluate`
 
 Everything is written whole or not at all. What studies leave is in `rows.py`; `query` asks it
 anything.
@@ -19,14 +20,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from regrow.cells import forks_of, outcomes_of
 from regrow.checkpoint import write_json
 from regrow.errors import RegrowError
+from regrow.evaluate import Episode
 from regrow.families import describe
 from regrow.plan import BINS, Diagnosis
 from regrow.rows import read_rows, table_of, write_table
+from regrow.run import Run
 from regrow.verdict import Verdict
 
 UP_TO_FORK = "fork"
@@ -205,3 +209,34 @@ def curves(plan: Diagnosis, folder: Path) -> dict[str, tuple[NDArray[Any], NDArr
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Writes rows as a Parquet file."""
     write_table(path, pa.Table.from_pylist(list(rows)))
+
+
+def write_evaluation(folder: Path, run: Run, seed: int, played: Sequence[Episode]) -> Path:
+    """Adds the episodes to `evaluations.parquet`, in place of those of the same env step and seed.
+
+    Columns: env_steps, seed, episode, return, length. Raises `RegrowError` where the file is
+    damaged.
+    """
+    path, rows = folder / "evaluations.parquet", []
+    if path.is_file():
+        try:
+            rows = pq.read_table(path).select(_EVALUATIONS.names).to_pylist()
+        except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+            raise RegrowError(f"{path} is damaged ({error}); restore or delete it") from error
+    rows = [row for row in rows if (row["env_steps"], row["seed"]) != (run.env_steps, seed)]
+    for number, episode in enumerate(played):
+        measured = {"return": episode.env_return, "length": episode.length}
+        rows.append({"env_steps": run.env_steps, "seed": seed, "episode": number, **measured})
+    write_table(path, pa.Table.from_pylist(rows, _EVALUATIONS))
+    return path
+
+
+_EVALUATIONS = pa.schema(
+    {
+        "env_steps": pa.int64(),
+        "seed": pa.int64(),
+        "episode": pa.int64(),
+        "return": pa.float64(),
+        "length": pa.int64(),
+    }
+)

@@ -110,6 +110,16 @@ def test_a_reset_that_is_not_clearly_better_than_injection_says_nothing_about_it
     assert "reset_helps_injection_does_not" not in codes(result)
 
 
+def test_where_every_episode_is_cut_off_early_there_is_no_scale():
+    def cut_off(name, predicted):
+        runs = arm(name, 10.0, predicted=predicted)
+        return [Outcome(**{**vars(run), "realised": 0.0, "largest_reward": 8.0}) for run in runs]
+
+    for predicted, diverged in ((700.0, False), (float("inf"), True)):
+        arms = (cut_off(name, predicted) for name in ("nothing", "again", "inject", "reset"))
+        assert ("values_diverged" in codes(verdict(*arms))) == diverged
+
+
 def test_where_nothing_was_collected_small_values_have_not_diverged():
     def poor(name, predicted):
         runs = arm(name, 10.0, predicted=predicted)

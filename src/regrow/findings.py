@@ -147,8 +147,11 @@ def _diverged(arms: Mapping[str, Sequence[Outcome]]) -> Finding | None:
         for runs in arms.values()
         for run in runs
     )
-    # Where nobody ever collected anything there is no scale, and 1 stands in for it.
-    if math.isfinite(predicted) and predicted <= DIVERGED * (realised or 1.0):
+    runs = [run for runs in arms.values() for run in runs]
+    # Rewards came, but no return-to-go is known where all episodes are cut off early: no scale.
+    unknown = realised > 0 and not any(run.realised for run in runs)
+    # Where nobody ever collected anything there is no scale either, and 1 stands in for it.
+    if math.isfinite(predicted) and (unknown or predicted <= DIVERGED * (realised or 1.0)):
         return None
     return Finding(
         "values_diverged",

@@ -66,6 +66,7 @@ WRONG = [
     (["diagnose", "minatar/breakout", "--smallest-effect", "nan"], "smallest_effect is nan"),
     (["diagnose", "minatar/breakout", "--seed", "1"], "unrecognized arguments: --seed"),
     (["train", "minatar/breakout", "--env-steps", "99999999999"], "is out of range"),
+    (["curves", "none"], "there is no run in none; give the --out of a `regrow train`"),
     (
         ["train", "minatar/breakout", "--env-steps", "3"],
         "3; it must be a multiple of 4",
@@ -160,6 +161,13 @@ def test_training_stops_resumes_and_refuses(tmp_path, capsys):
     assert a.equals(b)
     assert a.num_rows == 800
     assert load(tmp_path / "out" / "run.ckpt").env_steps == 800
+    picture = tmp_path / "all.svg"
+    assert main(["curves", str(tmp_path / "out"), "--out", str(picture)]) == 0
+    assert "1 run; written to" in capsys.readouterr().out
+    assert picture.is_file()
+    (tmp_path / "out" / "config.json").write_text('{"kind": "training"}')
+    assert main(["curves", str(tmp_path / "out")]) == 2
+    assert "config.json is cut short or altered" in capsys.readouterr().err
 
 
 def test_training_that_ends_before_its_first_episode_does_is_drawn_too(tmp_path, capsys):

@@ -1,9 +1,13 @@
-"""What is drawn: files that are pictures, whatever the number of arms."""
+"""What is drawn: files that are pictures, whatever there is to draw."""
+
+import math
 
 import numpy as np
 import pytest
 
-from regrow.report.figure import draw_curves
+from regrow.errors import RegrowError
+from regrow.report.figure import draw_curves, draw_learning
+from regrow.train import Episodes, Trained
 
 NAMES = ["nothing", "again", "inject", "inject when dead_units above 0.3 at most 3 times"]
 
@@ -16,3 +20,46 @@ def test_learning_curves_are_drawn_for_few_arms_and_for_many(tmp_path, arms):
     path = tmp_path / "curves.png"
     draw_curves(path, curves, fork_at=5, title="a", subtitle="b", random_return=0.1)
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def episodes(seed: int, count: int) -> Episodes:
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(1, 60, size=count)
+    return Episodes(lengths.cumsum(), generator.normal(size=count), lengths)
+
+
+def trained(seed: int, *, environment="a", what="b", count=50) -> Trained:
+    return Trained(environment, what, seed, episodes(seed, count))
+
+
+def test_the_recent_return_is_the_mean_of_what_ended_within_the_window():
+    those = episodes(0, 30)
+    at = np.arange(int(those.env_steps[-1]) + 50)
+    expected = []
+    for now in at:
+        ended = those.returns[those.env_steps <= now]
+        within = those.returns[(those.env_steps <= now) & (those.env_steps > now - 25)]
+        expected.append(within.mean() if within.size else ended[-1] if ended.size else math.nan)
+    np.testing.assert_allclose(those.recent_at(at, 25), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_runs_are_drawn_by_environment_and_agent(tmp_path, suffix):
+    path = tmp_path / f"curves.{suffix}"
+    several = [trained(0), trained(1, count=10), trained(0, what="c")]
+    draw_learning(path, [*several, *(trained(0, environment=name) for name in "xyz")])
+    assert path.stat().st_size > 1_000
+
+
+@pytest.mark.parametrize(
+    ("runs", "name", "message"),
+    [
+        ([trained(0)], "curves.txt", r"curves.txt; it must end in .png or .svg or .pdf"),
+        ([trained(0), trained(0)], "curves.png", "b on a, seed 0, is given twice"),
+        ([trained(0, count=0)], "curves.png", "b on a, seed 0, has finished no episode yet"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(tmp_path, runs, name, message):
+    with pytest.raises(RegrowError, match=message):
+        draw_learning(tmp_path / name, runs)
+    assert not list(tmp_path.iterdir())

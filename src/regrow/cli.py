@@ -1,4 +1,4 @@
-"""The command line: `regrow diagnose`, `train`, `probe`, `list`, and those of `cli_studies.py`.
+"""The command line: `regrow diagnose`, `train`, what looks at runs, and those of `cli_studies.py`.
 
 Whatever is wrong with what the user asked for ends in one line that says what would be right, and
 exit code 2. Nothing is lost: what was done is in the output folder, and the same command
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from regrow.plan import Diagnosis
 
 FAMILIES = ("environments", "agents", "interventions", "gradients", "probes", "studies")
-COMMANDS = ("diagnose", "train", "probe", "evaluate", "study", "watch", "report", "export", "list")
+COMMANDS = (
+    *("diagnose", "train", "probe", "evaluate", "curves"),
+    *("study", "watch", "report", "export", "list"),
+)
 NEXT_ROUND = ", or to the next whole round of the agent"
 
 
@@ -76,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands.add_parser("train", help="train one agent, with checkpoints"))
     _add_probe(commands.add_parser("probe", help="the probes over the life of a trained run"))
     _add_evaluate(commands.add_parser("evaluate", help="episodes without exploring, of a run"))
+    _add_curves(commands.add_parser("curves", help="learning curves of trained runs, a picture"))
     cli_studies.add_study(commands.add_parser("study", help="carry out a study, or all of them"))
     cli_studies.add_watch(commands.add_parser("watch", help="how far the studies in a folder are"))
     cli_studies.add_report(commands.add_parser("report", help="a page, and figures, of studies"))
@@ -199,6 +203,22 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=count, default=0, help="(default: %(default)s)")
     parser.set_defaults(command=_evaluate)
+
+
+def _add_curves(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Draws the returns of runs that `regrow train` made: a panel for every environment, a\n"
+        "colour for every agent, a thin line for every seed and a thick one for their mean."
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folders", type=Path, nargs="+", help="the --out of `regrow train`, each")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("curves.png"),
+        help="a PNG, SVG or PDF (default: %(default)s)",
+    )
+    parser.set_defaults(command=_curves)
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
@@ -353,6 +373,15 @@ def _evaluate(options: argparse.Namespace) -> None:
         f"mean return {mean:.2f} [{low:.2f}, {high:.2f}], from {min(returns):.2f} to "
         f"{max(returns):.2f}; written to {shown(path)}"
     )
+
+
+def _curves(options: argparse.Namespace) -> None:
+    from regrow.report.figure import draw_learning
+    from regrow.train import read_training
+
+    draw_learning(options.out, [read_training(folder) for folder in options.folders])
+    runs = f"{count} runs" if (count := len(options.folders)) > 1 else "1 run"
+    print(f"{runs}; written to {shown(options.out)}")
 
 
 def _checkpoint(folder: Path) -> Path:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from regrow.agents.base import Agent
 from regrow.cells import measured
-from regrow.checkpoint import SAVE_EVERY, claim_folder, load, read_json, save
+from regrow.checkpoint import SAVE_EVERY, claim_folder, damaged, load, read_json, save
 from regrow.environments.base import World
 from regrow.errors import RegrowError, require, require_rounds
 from regrow.families import describe
@@ -49,6 +49,18 @@ class Episodes(NamedTuple):
         """Those that end no later."""
         count = int(np.searchsorted(self.env_steps, env_steps, side="right"))
         return Episodes(self.env_steps[:count], self.returns[:count], self.lengths[:count])
+
+    def recent_at(self, env_steps: NDArray[np.int64], window: int) -> NDArray[np.float64]:
+        """At each of these the mean return of the episodes that ended within `window` env steps.
+
+        That of the last one, where none did; NaN before the first.
+        """
+        ends = np.searchsorted(self.env_steps, env_steps, side="right")
+        starts = np.searchsorted(self.env_steps, env_steps - window, side="right")
+        starts = np.minimum(starts, np.maximum(ends - 1, 0))
+        sums = np.concatenate([[0.0], np.cumsum(self.returns)])
+        with np.errstate(invalid="ignore"):
+            return (sums[ends] - sums[starts]) / (ends - starts)
 
 
 class Diary(NamedTuple):
@@ -237,11 +249,38 @@ def _lengths(env_steps: NDArray[np.int64], num_envs: int) -> NDArray[np.int64]:
     return lengths
 
 
-def _read(folder: Path, run: Run) -> Diary:
-    """The diary of a saved run, up to where that run is."""
+class Trained(NamedTuple):
+    """A training run as its folder tells of it, without the networks."""
+
+    environment: str
+    what: str  # the agent, and the rules that it was trained with
+    seed: int
+    episodes: Episodes
+
+
+def read_training(folder: Path) -> Trained:
+    """What was trained in a folder; `RegrowError` where nothing was, or a file is damaged."""
+    path = Path(folder) / "config.json"
+    config = read_json(path) if path.is_file() else {}
+    if not isinstance(config, dict) or config.get("kind") != "training":
+        raise RegrowError(f"there is no run in {folder}; give the --out of a `regrow train`")
+    try:
+        what = "; ".join([config["agent"], *config["rules"]])
+        named = config["environment"], what, int(config["seed"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(path, "it is no configuration") from error
+    return Trained(*named, _read_episodes(Path(folder)))
+
+
+def _read_episodes(folder: Path) -> Episodes:
     types = {"env_steps": np.int64, "return": np.float64, "length": np.int64}
     table = _table(folder / "episodes.parquet", tuple(types))
-    episodes = Episodes(*(table[name].to_numpy().astype(t) for name, t in types.items()))
+    return Episodes(*(table[name].to_numpy().astype(t) for name, t in types.items()))
+
+
+def _read(folder: Path, run: Run) -> Diary:
+    """The diary of a saved run, up to where that run is."""
+    episodes = _read_episodes(folder)
     checks: list[Check] = []
     if (folder / "checks.parquet").is_file():
         rows = _table(folder / "checks.parquet", _CHECKS.names).to_pylist()

@@ -1,29 +1,33 @@
-"""Pictures for papers: learning curves with the fork marked. Draws, never computes."""
+"""Learning curves of a diagnosis, of a run, and of many runs side by side."""
 
 import io
 import textwrap
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import zip_longest
+from itertools import cycle, zip_longest
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from regrow.checkpoint import write_atomically
+from regrow.errors import require
 from regrow.results import UP_TO_FORK
 from regrow.rules import RECENT
 from regrow.run import Event
 from regrow.statistics import mean_band, running_mean
-from regrow.train import Episodes
+from regrow.train import Episodes, Trained
 
 # Okabe & Ito 2008: eight colours that colour-blind people can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 NEUTRAL = "#555555"
 PANELS = 5  # in a row
+WINDOWS = 25  # of this share of a run's env steps are the means in its learning curve
+PICTURES = (".png", ".svg", ".pdf")
 
 Curves = Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
 
@@ -77,6 +81,64 @@ def draw_training(
                 axes.axvline(step, color=colour, linestyle="--", linewidth=1, label=label)
 
 
+def draw_learning(path: Path, runs: Sequence[Trained]) -> None:
+    """Writes the returns of training runs to `path`: a panel per environment, a colour per agent.
+
+    Thin lines are seeds, each the mean of what ended in the last 25th of the env steps; the thick
+    one is their mean, as far as all of them go. Raises `RegrowError` where a run is given twice or
+    has finished no episode, and for a suffix other than those of `PICTURES`.
+    """
+    require(path.suffix in PICTURES, f"--out is {path}; it must end in {' or '.join(PICTURES)}")
+    environments = _by_agent(runs)
+    columns = min(len(environments), 2)
+    rows = -(-len(environments) // columns)
+    with mpl.rc_context({"font.size": 8, "svg.hashsalt": "regrow"}):
+        figure = Figure(figsize=(4.4 * columns, 3.2 * rows), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False).flat
+        for name, axes in zip_longest(environments, panels):
+            axes.set_visible(name is not None)
+            if name is not None:
+                _draw_agents(axes, name, environments[name])
+        figure.supxlabel("env steps")
+        figure.supylabel("return")
+        _write(figure, path)
+
+
+Agents = dict[str, dict[int, Episodes]]  # seeds by what was trained
+
+
+def _by_agent(runs: Sequence[Trained]) -> dict[str, Agents]:
+    """Runs by environment, agent and seed."""
+    environments: dict[str, Agents] = {}
+    for run in runs:
+        seeds = environments.setdefault(run.environment, {}).setdefault(run.what, {})
+        called = f"{run.what} on {run.environment}, seed {run.seed},"
+        require(run.seed not in seeds, f"{called} is given twice")
+        require(run.episodes.returns.size > 0, f"{called} has finished no episode yet")
+        seeds[run.seed] = run.episodes
+    return environments
+
+
+def _draw_agents(axes: Axes, title: str, agents: Agents) -> None:
+    for (what, seeds), colour in zip(agents.items(), cycle(COLOURS)):
+        first = max(int(episodes.env_steps[0]) for episodes in seeds.values())
+        ends = [int(episodes.env_steps[-1]) for episodes in seeds.values()]
+        at = np.unique(np.linspace(first, max(ends), 400).astype(np.int64))
+        curves = [
+            episodes.recent_at(at[at <= end], max(ends) // WINDOWS)
+            for episodes, end in zip(seeds.values(), ends, strict=True)
+        ]
+        for curve in curves:
+            axes.plot(at[: len(curve)], curve, color=colour, alpha=0.35, linewidth=0.8)
+        common = min(len(curve) for curve in curves)
+        mean = np.mean([curve[:common] for curve in curves], axis=0)
+        label = textwrap.fill(what, 60)
+        axes.plot(at[:common], mean, color=colour, linewidth=1.8, label=label)
+    axes.set_title(title, loc="left", fontweight="bold")
+    _tidy(axes)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.1), frameon=False, fontsize=6.5)
+
+
 @contextmanager
 def _returns_over(over: str, path: Path, title: str, subtitle: str) -> Generator[Axes]:
     """Axes to draw returns on; what stands around them is added at the end, and all is written."""
@@ -86,14 +148,18 @@ def _returns_over(over: str, path: Path, title: str, subtitle: str) -> Generator
         yield axes
         axes.set_xlabel(over)
         axes.set_ylabel("return")
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
-        axes.spines[["top", "right"]].set_visible(False)
+        _tidy(axes)
         axes.margins(x=0)
         axes.set_title(subtitle, loc="left", fontsize=9, color=NEUTRAL)
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
         _write(figure, path)
+
+
+def _tidy(axes: Axes) -> None:
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _write(figure: Figure, path: Path) -> None:
@@ -119,8 +185,7 @@ def _draw_panels(path: Path, curves: Curves, fork_at: int, title: str, subtitle:
                 axes.plot(env_steps, mean, color=colour, linewidth=1.2)
                 axes.fill_between(env_steps, low, high, color=colour, alpha=0.15, linewidth=0)
             axes.set_title(textwrap.fill(arm, 32), loc="left", fontsize=6.5)
-            axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
-            axes.spines[["top", "right"]].set_visible(False)
+            _tidy(axes)
         figure.supxlabel(
             f"env steps, from the fork at {fork_at:,} on; grey: nothing; bands: 95% t intervals",
             fontsize=7,

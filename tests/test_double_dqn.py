@@ -154,6 +154,9 @@ def test_a_time_limit_is_not_an_end():
         ({"target_period": 0}, "target_period is 0"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"exploration_steps": 0}, "exploration_steps is 0"),
+        ({"momentum": 1.0, "optimizer": "rmsprop"}, r"momentum is 1.0; it must be in \[0, 1\)"),
+        ({"momentum": 0.9}, "momentum is 0.9; it is RMSProp's, adam has none"),
+        ({"num_envs": 8, "replay_capacity": 4}, "replay_capacity is 4; it must be at least num_en"),
     ],
 )
 def test_hyperparameters_that_cannot_be_are_refused(fields, message):

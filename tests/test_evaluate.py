@@ -13,7 +13,7 @@ from trees import bit_equal
 from regrow import cli
 from regrow.agents import PPO, SAC, DoubleDQN, DrQ
 from regrow.agents.double_dqn import EVALUATED_AT
-from regrow.environments import Breakout, Gymnasium, MatchingReward
+from regrow.environments import Breakout, Gymnasium, MatchingReward, RelabelledActions
 from regrow.errors import RegrowError
 from regrow.evaluate import _on_device, evaluate
 from regrow.learner import learners
@@ -64,6 +64,14 @@ def test_ppo_plays_what_is_likeliest(actions):
     expected = out.argmax() if isinstance(actions, Discrete) else out
     for key in jax.random.split(KEY):
         np.testing.assert_array_equal(agent.exploit(state, seen, key), expected)
+
+
+def test_a_task_that_changes_stays_the_one_that_the_run_is_at():
+    """The other action is the right one 20 env steps from here; evaluating takes 60."""
+    shifting = RelabelledActions(game="toy/action_reward", period=520)
+    run, log = Run.start(DQN, shifting, seed=0).advance(500)
+    assert log.reward[-50:].mean() > 0.8
+    assert np.mean([episode.env_return for episode in evaluate(run, 60)]) > 0.9
 
 
 def test_what_was_learnt_is_seen_and_the_run_is_left_alone():

@@ -20,6 +20,7 @@ from regrow.interventions import Nothing
 from regrow.loop import keys_of
 from regrow.plan import Diagnosis
 from regrow.run import Run, random_policy
+from regrow.train import train
 from regrow.types import Discrete
 
 BRIEF = {"batch_size": 8, "learn_start": 40, "replay_capacity": 300, "target_period": 5}
@@ -205,6 +206,17 @@ def test_an_intervention_does_not_cut_the_episode_of_what_cannot_be_copied():
         changed, log = changed.advance(4)
         assert bit_equal(log.episode_return, expected)
         changed = changed.intervene(Nothing())
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_lengths_of_episodes_are_right_where_a_run_that_goes_on_begins_new_ones(tmp_path, num_envs):
+    """In CartPole every env step earns 1, so a return is a length."""
+    agent = DoubleDQN(hidden=16, num_envs=num_envs, **BRIEF)
+    for until in (100, 200):
+        options = {"resume": until > 100, "report": lambda phase, steps: None}
+        _, diary = train(agent, POLE, tmp_path / "run", env_steps=until, **options)
+    assert len(diary.episodes.returns) > 5
+    np.testing.assert_array_equal(diary.episodes.lengths, diary.episodes.returns)
 
 
 def test_a_diagnosis_says_that_the_episodes_were_restarted(monkeypatch):

@@ -99,6 +99,18 @@ def test_initialisers(shape):
         assert not bias.any()
 
 
+def test_halves_of_units_are_drawn_by_themselves():
+    """As one matrix with a gain of √2, the halves would be orthogonal to each other, too."""
+    weight, bias = (np.asarray(x) for x in drawn("orthogonal_halves", KEY, (40, 12)))
+    first, second = weight[:, :6], weight[:, 6:]
+    np.testing.assert_allclose(first.T @ first, 2 * np.eye(6), atol=1e-5)
+    np.testing.assert_allclose(second.T @ second, np.eye(6), atol=1e-5)
+    assert np.abs(first.T @ second).max() > 0.1
+    assert not bias.any()
+    with pytest.raises(RegrowError, match="5 units have no two halves"):
+        drawn("orthogonal_halves", KEY, (40, 5))
+
+
 def test_a_fresh_layer_has_the_options_of_the_old_one():
     options = {"activation": "crelu", "layer_norm": True, "spectral_norm": True, "init": "torch"}
     block = Residual(4, kind="bro", activation="tanh", final=True, init="torch", key=KEY)

@@ -55,17 +55,19 @@ def test_adam_in_numpy():
     np.testing.assert_allclose(made.network.layers[0].weight, theta, rtol=1e-5)
 
 
-@pytest.mark.parametrize("in_root", [False, True])
-def test_centred_rmsprop_in_numpy(in_root):
+@pytest.mark.parametrize(("in_root", "momentum"), [(False, 0.0), (True, 0.0), (False, 0.95)])
+def test_centred_rmsprop_in_numpy(in_root, momentum):
     """Epsilon outside the root, as in PyTorch, which MinAtar's DQN uses, or within it."""
-    options = {"epsilon": 0.01, "decay": 0.95, "epsilon_in_root": in_root}
+    options = {"epsilon": 0.01, "decay": 0.95, "epsilon_in_root": in_root, "momentum": momentum}
     made = learner(Optimizer("rmsprop", 1e-2, **options))
     theta = np.asarray(made.network.layers[0].weight, np.float64)
-    mean, square = 0.0, 0.0
+    mean, square, carried = 0.0, 0.0, 0.0
     for g in (1.0, -2.0, 0.5):
         mean, square = 0.95 * mean + 0.05 * g, 0.95 * square + 0.05 * g * g
         variance = square - mean**2
-        theta -= 1e-2 * g / (np.sqrt(variance + 0.01) if in_root else np.sqrt(variance) + 0.01)
+        step = g / (np.sqrt(variance + 0.01) if in_root else np.sqrt(variance) + 0.01)
+        carried = momentum * carried + step
+        theta -= 1e-2 * carried
         made = made.descend(ones_like(made, g))
     np.testing.assert_allclose(made.network.layers[0].weight, theta, rtol=1e-5)
 

@@ -54,6 +54,14 @@ def test_an_episode_running_at_the_end_counts_if_it_fills_the_last_bin_and_is_be
     np.testing.assert_array_equal(learning_curve(*episodes(running=4), bins=2), [2, 4])
 
 
+def test_environments_side_by_side_count_alike_where_no_episode_ends():
+    """One collects 1 at every step, the other 3; neither ends, and which is first says nothing."""
+    one, other = np.arange(1, 5), 3 * np.arange(1, 5)
+    for pair in ((one, other), (other, one)):
+        log, ended = np.stack(pair, axis=1).ravel(), np.zeros(8, bool)
+        np.testing.assert_array_equal(learning_curve(log, ended, bins=2, num_envs=2), [4, 8])
+
+
 def test_bins_share_the_steps_as_evenly_as_they_can():
     returns, ended = np.arange(10.0), np.ones(10, bool)
     np.testing.assert_array_equal(learning_curve(returns, ended, bins=3), [1.5, 5, 8])
@@ -134,6 +142,7 @@ def test_realised_values_of_a_long_log_take_little_time():
         (lambda: learning_curve([1.0, NAN], [True, True], bins=1), "episode_return must be finite"),
         (lambda: learning_curve([1.0, 2], [True, True], bins=3), "for 2 env steps, got 3"),
         (lambda: learning_curve([1.0], [True], bins=1, before=math.inf), "before .* got inf"),
+        (lambda: learning_curve([1.0], [True], bins=1, num_envs=0), "num_envs is 0"),
         (lambda: area_under_curve([NAN, 1]), "curve must be finite"),
         (lambda: final_return([1.0], 0.0), r"\(0, 1\], got 0.0"),
         (lambda: realised_values([1], [True], [False, True], 0.9), r"truncated .* got \(2,\)"),

@@ -275,6 +275,7 @@ def test_a_reset_renews_the_deviations_and_an_injection_does_not():
     [
         ({"batch_size": 100}, "batch_size is 100; it must be a multiple of num_envs, 8"),
         ({"batch_size": 40, "minibatches": 3}, "it must be a multiple of minibatches, 3"),
+        ({"batch_size": 32}, "minibatches is 32; of 32 env steps each must hold two or more"),
         ({"trace": 1.5}, r"trace is 1.5; it must be in \[0, 1\]"),
         ({"clip": 0.0}, "clip is 0.0; it must be > 0"),
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
@@ -291,6 +292,17 @@ def test_bad_fields_are_refused(fields, message):
 def test_observations_that_it_does_not_take():
     with pytest.raises(RegrowError, match=r"ppo takes vectors or images .*, not \(2, 3\)"):
         AGENT.init((2, 3), np.dtype(np.float32), NUMBERED, KEY)
+
+
+@pytest.mark.parametrize(("dtype", "divisor"), [(np.uint8, 255.0), (np.float32, 1.0), (bool, 1.0)])
+def test_bytes_are_divided(dtype, divisor):
+    state = AGENT.init((6, 6, 2), np.dtype(dtype), NUMBERED, KEY)
+    images = np.random.default_rng(0).integers(0, 2, (5, 6, 6, 2)).astype(dtype)
+    plain = AGENT.init((6, 6, 2), np.dtype(np.float32), NUMBERED, KEY)
+    for name, learner in learners(state).items():
+        expected = learners(plain)[name].network(jnp.asarray(images, jnp.float32) / divisor)
+        np.testing.assert_allclose(learner.network(jnp.asarray(images)), expected, atol=1e-6)
+        assert learner.network.layers[0].fresh(KEY).divisor == divisor
 
 
 def test_defaults_of_the_command_line_are_whole_rounds():

@@ -37,8 +37,13 @@ QUICK = {**SMALL, "learning_rate": 3e-3, "target_rate": 0.02}
 
 
 def started(agent: SAC = AGENT):
-    """A state whose targets are not its critics."""
+    """A state whose targets are not its critics.
+
+    The actor has biases: without, units behind a silent layer stand at 0, where ReLU has no slope.
+    """
     state = agent.init((SEEN,), np.dtype(np.float32), Continuous(SIZE), KEY)
+    biased = jax.tree.map(lambda x: x + 0.1 if x.ndim == 1 else x, state.actor.network)
+    state = eqx.tree_at(lambda s: s.actor.network, state, biased)
     others = [mlp(SEEN + SIZE, (8, 8), 1, ORTHOGONAL, key=k) for k in jax.random.split(KEY, 2)]
     return eqx.tree_at(lambda s: (s.critic.target, s.critic_2.target), state, tuple(others))
 

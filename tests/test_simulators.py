@@ -208,6 +208,7 @@ def test_a_game_ends_where_it_is_over_or_after_108_000_frames():
     for _ in range(1_200):
         step = simulator.step(noop)
         assert step.learned_reward == max(-1, min(1, step.reward))
+        assert step.learned_reward == Atari("pong").learned(np.array([step.reward]))
         if step.terminated:
             break
     assert step.terminated

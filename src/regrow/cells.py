@@ -96,7 +96,7 @@ def _fork(
     save(run, cell.checkpoint(folder))
     return {
         "seed": cell.seed,
-        "curve": _curve(log, min(BINS, plan.fork_at)),
+        "curve": _curve(log, min(BINS, plan.fork_at), plan.agent.num_envs),
         "probes": measured(run),
         "probes_fresh": measured(run, fresh=True),
     }
@@ -114,9 +114,10 @@ def _branch(
         lambda steps: report(f"seed {seed}, {arm.name}", steps),
         arm.rules,
     )
+    learned = log._replace(reward=plan.environment.learned(np.asarray(log.reward)))
     values = [
         realised_values(one.reward, one.terminated, one.truncated, plan.agent.discount)
-        for one in log.by_environment(plan.agent.num_envs)
+        for one in learned.by_environment(plan.agent.num_envs)
     ]
     known = np.abs(np.concatenate(values))
     known = known[np.isfinite(known)]
@@ -124,10 +125,10 @@ def _branch(
     outcome = Outcome(
         arm=arm.name,
         seed=seed,
-        curve=tuple(_curve(log, BINS, before=fork_of(seed, folder)["curve"][-1])),
+        curve=tuple(_curve(log, BINS, plan.agent.num_envs, fork_of(seed, folder)["curve"][-1])),
         predicted=tuple(float(min(part.mean(dtype=np.float64), 1e30)) for part in predicted),
         realised=float(known.mean()) if known.size else 0.0,
-        largest_reward=float(np.abs(log.reward).max()),
+        largest_reward=float(np.abs(learned.reward).max()),
         probes=measured(run, since=load(fork.checkpoint(folder))),
         events=tuple((step, text) for step, text in run.history[len(plan.before) :]),
     )
@@ -220,9 +221,11 @@ class _Kept:
         self.log.unlink(missing_ok=True)
 
 
-def _curve(log: Log, bins: int, *, before: float = float("nan")) -> list[float]:
+def _curve(log: Log, bins: int, num_envs: int = 1, before: float = float("nan")) -> list[float]:
     ended = log.terminated | log.truncated
-    return learning_curve(log.episode_return, ended, bins=bins, before=before).tolist()
+    return learning_curve(
+        log.episode_return, ended, bins=bins, num_envs=num_envs, before=before
+    ).tolist()
 
 
 def mean_return(log: Log) -> float:

@@ -33,9 +33,10 @@ def evaluate(
 ) -> list[Episode]:
     """The next `episodes` episodes as the agent plays them (`Agent.exploit`); the Run stays as is.
 
-    One environment, one episode after the other. Where the task changes as training goes on, it is
-    the one that the Run is at. Rewards are the environment's own, unclipped. Raises `RegrowError`
-    unless `episodes` is at least 1, and where no episode ends within a million env steps.
+    One environment, one episode after the other. Where the task changes as training goes on, each
+    episode begins at the one that the Run is at. Rewards are the environment's own, unclipped.
+    Raises `RegrowError` unless `episodes` is at least 1, and where no episode ends within a million
+    env steps.
     """
     require(episodes >= 1, f"episodes is {episodes}; it must be at least 1")
     root = key_at(jax.random.key(seed), "evaluate", run.env_steps)
@@ -63,13 +64,14 @@ def _on_device(run: Run, root: Key) -> Iterator[tuple[float, bool]]:
     carry = environment.restart(world, key_at(root, "restart", 0))
     for start in itertools.count(0, STEPS_PER_CHUNK):
         now = jnp.array(start)
-        carry, rewards, ended = _chunk(state.agent, carry, root, now, agent, environment)
+        carry, rewards, ended = _chunk(state.agent, world, carry, root, now, agent, environment)
         yield from zip(np.asarray(rewards).tolist(), np.asarray(ended).tolist(), strict=True)
 
 
 @functools.partial(jax.jit, static_argnames=("agent", "environment"))
 def _chunk(
     learnt: PyTree,
+    home: PyTree,
     carry: tuple[PyTree, Array],
     root: Key,
     start: Array,
@@ -81,7 +83,7 @@ def _chunk(
         action = within(environment, agent.exploit(learnt, seen, keys["act"]))
         after, step = environment.step(world, action, keys["step"])
         ended = step.terminated | step.truncated
-        fresh = environment.restart(after, keys["reset"])
+        fresh = environment.restart(home, keys["reset"])
         return either(ended, fresh, (after, step.observation)), (step.reward, ended)
 
     keys = {name: keys_from(root, name, start, STEPS_PER_CHUNK) for name in _STREAMS}

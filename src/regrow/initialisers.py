@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from regrow.errors import require
 from regrow.types import Key
 
 Initialiser = Literal[
@@ -15,6 +16,7 @@ Initialiser = Literal[
     "orthogonal",
     "orthonormal",
     "orthogonal_small",
+    "orthogonal_halves",
     "torch",
 ]
 _GAINS = {"orthogonal": 2**0.5, "orthonormal": 1.0, "orthogonal_small": 0.01}
@@ -30,8 +32,9 @@ def drawn(
     (LeCun et al. 1998); "lecun_normal" of variance 1/n and "he_normal" of variance 2/n (arXiv
     1502.01852), both cut off at two deviations; "orthogonal" with gain √2, "orthonormal" with gain
     1, "orthogonal_small" with gain 0.01 (arXiv 1312.6120), a kernel flattened to a row per number
-    read. Their biases are 0. "torch" is U(±1/√n) for weights and biases alike, as PyTorch and DQN
-    have it.
+    read; "orthogonal_halves" with gain √2 for the first half of the units and 1 for the other, each
+    drawn by itself: means and log deviations. Their biases are 0. "torch" is U(±1/√n) for weights
+    and biases alike, as PyTorch and DQN have it.
     """
     units = shape[-1]
     reads = 1
@@ -40,6 +43,11 @@ def drawn(
     if name == "torch":
         ours, theirs = jax.random.split(key)
         return _uniform(ours, shape, reads**-0.5), _uniform(theirs, (units,), reads**-0.5)
+    if name == "orthogonal_halves":
+        require(units % 2 == 0, f"{units} units have no two halves to draw")
+        gains = zip(("orthogonal", "orthonormal"), jax.random.split(key), strict=True)
+        halves = [drawn(half, own, (*shape[:-1], units // 2))[0] for half, own in gains]
+        return jnp.concatenate(halves, axis=-1), jnp.zeros(units)
     if name == "lecun_uniform":
         return _uniform(key, shape, (3.0 / reads) ** 0.5), jnp.zeros(units)
     if name in _VARIANCES:

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, PyTree, Shaped
 
 from regrow.blocks import Layer
 from regrow.errors import require
+from regrow.initialisers import Initialiser
 from regrow.layers import Conv, Dense
 from regrow.style import PLAIN, Style
 from regrow.types import Key
@@ -196,18 +197,27 @@ def convolutional(
     outputs: int,
     style: Style = PLAIN,
     *,
+    divisor: float = 1.0,
     key: Key,
 ) -> Network:
     """The MinAtar network of Young & Tian 2019 (arXiv 1903.03176): 3×3 conv, hidden layer, output.
 
-    The convolution is the encoder, the dense layers (or blocks) are the head. Raises `RegrowError`
-    for sizes that cannot be.
+    The convolution is the encoder, the dense layers (or blocks) are the head. `divisor`: what
+    images are divided by. Raises `RegrowError` for sizes that cannot be.
     """
     hidden = (hidden,) if isinstance(hidden, int) else hidden
     keys = tuple(jax.random.split(key, len(hidden) + 2))
-    conv = style.conv(image, channels, key=keys[0])
+    conv = style.conv(image, channels, divisor=divisor, key=keys[0])
     shape = (*conv.image, conv.width)
     return Network([conv, *style.chain(shape, hidden, outputs, keys[1:])], split=1)
+
+
+def with_output(network: Network, init: Initialiser, key: Key) -> Network:
+    """The network with its linear output drawn by an initialiser of its own."""
+    last = network.layers[-1]
+    assert isinstance(last, Dense), "networks end in a dense layer"
+    output = Dense(last.shape, last.units, activation="linear", init=init, key=key)
+    return Network([*network.layers[:-1], output], split=network.split)
 
 
 def dqn_zoo(image: tuple[int, int, int], outputs: int, *, key: Key) -> Network:

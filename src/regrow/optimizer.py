@@ -50,8 +50,9 @@ class Term(Protocol):
 class Optimizer:
     """How a learner steps; printable and hashable, unlike the Optax transformation it builds.
 
-    `kind`: "adam", or "rmsprop" (centred, as Double DQN has it). `decay` is RMSProp's; `epsilon`
-    stands outside the square root, for RMSProp within it with `epsilon_in_root`.
+    `kind`: "adam", or "rmsprop" (centred, as Double DQN has it). `decay` is RMSProp's, and so is
+    `momentum`: the share of a step that is added to the next. `epsilon` stands outside the square
+    root, for RMSProp within it with `epsilon_in_root`.
     `max_gradient_norm`: clip the gradient of all parts by their global norm; None leaves it alone.
     `terms`: in the order given, those on the gradient (as clipped) before the optimizer, those on
     the update after it.
@@ -63,6 +64,7 @@ class Optimizer:
     b1: float = 0.9
     b2: float = 0.999
     decay: float = 0.95
+    momentum: float = 0.0
     epsilon_in_root: bool = False
     max_gradient_norm: float | None = None
     terms: tuple[Term, ...] = ()
@@ -73,6 +75,11 @@ class Optimizer:
             f"no optimizer '{self.kind}'; there are: adam, rmsprop",
         )
         require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be > 0")
+        require(0 <= self.momentum < 1, f"momentum is {self.momentum}; it must be in [0, 1)")
+        require(
+            self.momentum == 0 or self.kind == "rmsprop",
+            f"momentum is {self.momentum}; it is RMSProp's, {self.kind} has none",
+        )
 
     @functools.cached_property
     def transform(self) -> optax.GradientTransformation:
@@ -85,6 +92,7 @@ class Optimizer:
             eps=self.epsilon,
             eps_in_sqrt=self.epsilon_in_root,
             centered=True,
+            momentum=self.momentum or None,
         )
 
     def transform_of(self, *, output: bool) -> optax.GradientTransformation:

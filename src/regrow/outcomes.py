@@ -14,8 +14,9 @@ class Outcome:
     """What one arm did with one seed after the fork.
 
     `curve`: return per time bin. `predicted`, `realised`: mean |value| that the agent predicted in
-    each bin, and mean |discounted return| that followed. `largest_reward`: the largest |reward|
-    seen. `events`: (env steps, intervention) of what was done, at the fork and after.
+    each bin, and mean |discounted return| that followed. `largest_reward`: the largest |reward|.
+    Both are of rewards as the agent learns from them. `events`: (env steps, intervention) of what
+    was done, at the fork and after.
     """
 
     arm: str

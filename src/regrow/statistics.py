@@ -172,21 +172,28 @@ def seeds_to_settle(
 
 
 def learning_curve(
-    episode_return: ArrayLike, ended: ArrayLike, *, bins: int, before: float = math.nan
+    episode_return: ArrayLike,
+    ended: ArrayLike,
+    *,
+    bins: int,
+    num_envs: int = 1,
+    before: float = math.nan,
 ) -> Floats:
     """The return over time: the mean return of the episodes that end in each of `bins` time bins.
 
     `episode_return` and `ended` have shape (env_steps,): the undiscounted return of the running
     episode up to and including each step, and whether the episode ends there. Env step t falls into
-    bin `t · bins // env_steps`. Returns shape (bins,), without nan.
+    bin `t · bins // env_steps`, and belongs to environment `t % num_envs`. Returns shape (bins,),
+    without nan.
 
-    A bin in which no episode ends lies wholly inside one episode. It takes the value of the bin
-    before it (the first one: `before`, nan if unknown), or what that episode has collected by the
-    end of the bin if that is more. Without the second half, an arm that came to play one long, best
-    episode would be scored by the short ones before it, for good if the log ends first. Hence an
-    episode cut off by the end of the log is left out only if another ended in the last bin, so if
-    it is shorter than one bin. What was collected is a lower bound of an episode's return only if
-    rewards are never negative; with negative ones, such bins are optimistic.
+    A bin in which no episode ends lies wholly inside one episode of each environment. It takes the
+    value of the bin before it (the first one: `before`, nan if unknown), or what those episodes
+    have collected by the end of the bin, on average, if that is more. Without the second half, an
+    arm that came to play one long, best episode would be scored by the short ones before it, for
+    good if the log ends first. Hence an episode cut off by the end of the log is left out only if
+    another ended in the last bin, so if it is shorter than one bin. What was collected is a lower
+    bound of an episode's return only if rewards are never negative; with negative ones, such bins
+    are optimistic.
 
     Raises `RegrowError` on unequal shapes, non-finite returns, or fewer env steps than bins.
     """
@@ -194,11 +201,13 @@ def learning_curve(
     (ends,) = _flags(returns.shape, ended=ended)
     steps = len(returns)
     require(1 <= bins <= steps, f"bins must lie in [1, {steps}] for {steps} env steps, got {bins}")
+    require(num_envs >= 1, f"num_envs is {num_envs}; it must be at least 1")
     require(not math.isinf(before), f"before must be finite or nan, got {before}")
     bin_of = np.arange(steps) * bins // steps
     episodes = np.bincount(bin_of[ends], minlength=bins)
     totals = np.bincount(bin_of[ends], weights=returns[ends], minlength=bins)
-    collected = returns[np.searchsorted(bin_of, np.arange(bins), side="right") - 1]
+    ends_at = np.searchsorted(bin_of, np.arange(bins), side="right")
+    collected = [returns[max(end - num_envs, 0) : end].mean() for end in ends_at]
     curve, previous = np.empty(bins), before
     for i in range(bins):
         # fmax ignores a nan, so a first bin of unknown past takes what was collected.

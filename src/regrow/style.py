@@ -36,7 +36,9 @@ class Style:
     block: Kind = "dense"
     initialiser: Initialiser | None = None
 
-    def conv(self, image: tuple[int, int, int], channels: int, *, key: Key) -> Conv:
+    def conv(
+        self, image: tuple[int, int, int], channels: int, *, divisor: float = 1.0, key: Key
+    ) -> Conv:
         """A convolution of 3×3 that sends so many channels."""
         return Conv(
             image,
@@ -44,6 +46,7 @@ class Style:
             activation=self.activation,
             layer_norm=self.layer_norm,
             init=self.initialiser or "lecun_uniform",
+            divisor=divisor,
             key=key,
         )
 

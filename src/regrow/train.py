@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from regrow.agents.base import Agent
 from regrow.cells import measured
 from regrow.checkpoint import SAVE_EVERY, claim_folder, damaged, load, read_json, save
-from regrow.environments.base import World
+from regrow.environments.base import HostEnvironment, World
 from regrow.errors import RegrowError, require, require_rounds
 from regrow.families import describe
 from regrow.rows import write_table
@@ -122,7 +122,11 @@ def train(
         )
     else:
         run, diary = Run.start(agent, environment, seed=seed), Diary.empty()
-    return _Training(folder, tuple(rules), probe_every, env_steps, report).done(run, diary)
+    copied = not isinstance(environment, HostEnvironment) or environment.snapshot_size > 0
+    training = _Training(
+        folder, tuple(rules), probe_every, env_steps, 0 if copied else run.env_steps, report
+    )
+    return training.done(run, diary)
 
 
 class _Training(NamedTuple):
@@ -132,6 +136,7 @@ class _Training(NamedTuple):
     rules: tuple[Rule, ...]
     probe_every: int
     until: int
+    begun: int  # the env step at which episodes began anew, since they could not be gone on with
     report: Report
 
     def done(self, run: Run, diary: Diary) -> tuple[Run, Diary]:
@@ -144,8 +149,8 @@ class _Training(NamedTuple):
                 run, diary = self.looked_at(run, diary)
                 now = run.env_steps
                 run, log = run.advance(self.piece(run))
-                side_by_side = run.agent.num_envs
-                diary = diary._replace(episodes=_with(diary.episodes, log, now, side_by_side))
+                episodes = _with(diary.episodes, log, now, run.agent.num_envs, self.begun)
+                diary = diary._replace(episodes=episodes)
                 if time.monotonic() - saved > SAVE_EVERY:
                     self.keep(run, diary)
                     saved = time.monotonic()
@@ -228,25 +233,25 @@ def _probed_at(diary: Diary) -> set[int]:
     return {row["env_steps"] for row in diary.probes}
 
 
-def _with(episodes: Episodes, log: Log, start: int, num_envs: int) -> Episodes:
-    """`episodes` and those that end in a log that begins after env step `start`."""
+def _with(episodes: Episodes, log: Log, start: int, num_envs: int, begun: int) -> Episodes:
+    """`episodes` and those that end in a log that begins after env step `start`.
+
+    Environments take turns; those that run at its start began at `begun` or after one that ended.
+    """
     (ends,) = np.nonzero(log.terminated | log.truncated)
-    env_steps = np.concatenate([episodes.env_steps, start + ends + 1])
-    return Episodes(
-        env_steps,
-        np.concatenate([episodes.returns, log.episode_return[ends]]),
-        _lengths(env_steps, num_envs),
-    )
-
-
-def _lengths(env_steps: NDArray[np.int64], num_envs: int) -> NDArray[np.int64]:
-    """How long episodes were that ended at these env steps; environments take turns."""
+    env_steps = start + ends + 1
     turn, environment = np.divmod(env_steps - 1, num_envs)
+    turn_before, environment_before = np.divmod(episodes.env_steps - 1, num_envs)
     lengths = np.zeros_like(env_steps)
     for n in range(num_envs):
-        own = environment == n
-        lengths[own] = np.diff(turn[own] + 1, prepend=0)
-    return lengths
+        own, before = environment == n, turn_before[environment_before == n] + 1
+        first = max([begun // num_envs, *before[-1:]])
+        lengths[own] = np.diff(turn[own] + 1, prepend=first)
+    return Episodes(
+        np.concatenate([episodes.env_steps, env_steps]),
+        np.concatenate([episodes.returns, log.episode_return[ends]]),
+        np.concatenate([episodes.lengths, lengths]),
+    )
 
 
 class Trained(NamedTuple):

@@ -120,6 +120,11 @@ class OffPolicy(Agent):
         for name in ("batch_size", "replay_capacity", "learn_start", "num_envs"):
             value = getattr(self, name)
             require(value >= 1, f"{name} is {value}; it must be at least 1")
+        require(
+            self.replay_capacity >= self.num_envs,
+            f"replay_capacity is {self.replay_capacity}; it must be at least num_envs, "
+            f"{self.num_envs}",
+        )
         ratio = self.replay_ratio
         times = max(ratio, 1 / ratio) if 1e-9 <= ratio <= 1e9 else 0.5
         whole = abs(times - round(times)) < 1e-9

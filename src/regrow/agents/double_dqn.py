@@ -6,7 +6,7 @@ The gradient of δ²/2 is clipped to [−c, c] in δ, which is the Huber loss. N
 defaults follow Young & Tian 2019 (arXiv 1903.03176): 16 convolutions of 3×3, 128 hidden units,
 batches of 32, 100,000 transitions, a target copied every 1,000 env steps. What differs is what
 makes a laptop experiment short: Adam, one update every 4 env steps, and exploration that ends
-early. `young_tian_2019` has the published values.
+early. `young_tian_2019` has the values of their code (MinAtar, examples/dqn.py).
 """
 
 from dataclasses import dataclass, fields
@@ -61,6 +61,7 @@ class DoubleDQN(OffPolicy):
     optimizer: Literal["adam", "rmsprop"] = "adam"
     learning_rate: float = 1e-3
     epsilon: float = 1e-5
+    momentum: float = 0.0  # of RMSProp, as MinAtar's DQN has it
     epsilon_in_root: bool = False  # of RMSProp: g / √(variance + ε), as DQN Zoo has it
     gradient: str = ""  # terms beside the optimizer, e.g. "l2_init + weight_clipping(kappa=2)"
     target_period: int = 250  # updates
@@ -77,8 +78,11 @@ class DoubleDQN(OffPolicy):
         "optimizer": "rmsprop",
         "learning_rate": 2.5e-4,
         "epsilon": 0.01,
+        "momentum": 0.95,
+        "initialiser": "torch",
         "target_period": 1_000,
         "exploration_end": 0.1,
+        "exploration_begin": 5_000,
         "exploration_steps": 100_000,
     }
     # Its error is clipped to ±1/32 after a mean over 32: to ±1 before it, as here.
@@ -134,6 +138,7 @@ class DoubleDQN(OffPolicy):
             self.optimizer,
             self.learning_rate,
             self.epsilon,
+            momentum=self.momentum,
             epsilon_in_root=self.epsilon_in_root,
             terms=terms,
         )

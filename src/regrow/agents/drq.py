@@ -39,7 +39,7 @@ from regrow.agents.soft.base import (
 from regrow.errors import RegrowError, require
 from regrow.layers import Conv, Dense
 from regrow.learner import Knob, Learner, joint_gradient
-from regrow.network import Network, mlp
+from regrow.network import Network, mlp, with_output
 from regrow.style import Style
 from regrow.types import ActionSpace, Key, Scalar, Transition
 
@@ -115,14 +115,16 @@ class DrQ(SoftActorCritic):
         optimizer = self.optimizer()
         projecting, acting = jax.random.split(keys[4])
         critic, critic_2 = (self._dense(self.latent + size, 1, k) for k in keys[1:3])
-        acts = self._dense(self.latent, 2 * size, acting)
+        body, end = jax.random.split(acting)
+        acts = self._dense(self.latent, 2 * size, body)
+        actor = Network([self._projection(features, projecting), *acts])
         return DrQState(
             encoder=Learner.create(encoder, optimizer),
             projection=Learner.create(Network([self._projection(features, keys[3])]), optimizer),
             critic=Learner.create(Network(critic), optimizer),
             critic_2=Learner.create(Network(critic_2), optimizer),
             actor=Learner.create(
-                Network([self._projection(features, projecting), *acts]), optimizer, target=False
+                with_output(actor, "orthogonal_halves", end), optimizer, target=False
             ),
             log_temperature=self.first_temperature(),
         )

@@ -32,9 +32,8 @@ from regrow.agents.base import Agent
 from regrow.errors import RegrowError, require
 from regrow.families import make_all
 from regrow.initialisers import Initialiser
-from regrow.layers import Dense
 from regrow.learner import Knob, Learner
-from regrow.network import Network, convolutional, mlp
+from regrow.network import Network, convolutional, mlp, with_output
 from regrow.optimizer import Optimizer
 from regrow.style import Style
 from regrow.types import ActionSpace, Continuous, Experience, Key, Scalar, Transition
@@ -123,6 +122,11 @@ class PPO(Agent):
             f"{self.minibatches}",
         )
         require(
+            self.batch_size > self.minibatches,
+            f"minibatches is {self.minibatches}; of {self.batch_size} env steps each must hold two "
+            "or more, or its advantages, centred, are all 0",
+        )
+        require(
             self.max_gradient_norm > 0,
             f"max_gradient_norm is {self.max_gradient_norm}; it must be > 0",
         )
@@ -172,11 +176,11 @@ class PPO(Agent):
     def init(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], actions: ActionSpace, key: Key
     ) -> PPOState:
-        """Fresh networks, and for vectors deviations of 1.
+        """Fresh networks, and for vectors deviations of 1. Images of bytes are divided by 255.
 
         Raises `RegrowError` unless `shape` has 1 or 3 axes.
         """
-        del dtype
+        divisor = 255.0 if dtype == np.uint8 else 1.0
         actor_key, critic_key = jax.random.split(key)
         optimizer = self._optimizer()
         outputs = actions.size if isinstance(actions, Continuous) else actions.number
@@ -184,8 +188,8 @@ class PPO(Agent):
         if isinstance(actions, Continuous):
             plain = Optimizer("adam", self.learning_rate, self.epsilon)
             log_std = Knob.create(0.0, plain, shape=(actions.size,))
-        actor = self._network(shape, outputs, "orthogonal_small", actor_key)
-        critic = self._network(shape, 1, "orthonormal", critic_key)
+        actor = self._network(shape, divisor, outputs, "orthogonal_small", actor_key)
+        critic = self._network(shape, divisor, 1, "orthonormal", critic_key)
         return PPOState(
             Learner.create(actor, optimizer, target=False),
             Learner.create(critic, optimizer, target=False),
@@ -193,22 +197,23 @@ class PPO(Agent):
         )
 
     def _network(
-        self, shape: tuple[int, ...], outputs: int, last: Initialiser, key: Key
+        self, shape: tuple[int, ...], divisor: float, outputs: int, last: Initialiser, key: Key
     ) -> Network:
         style = Style(self.activation, self.layer_norm, initialiser="orthogonal")
         hidden, (body, end) = [self.hidden] * self.depth, jax.random.split(key)
         match shape:
             case (height, width, depth):
                 image = (height, width, depth)
-                network = convolutional(image, self.channels, hidden, outputs, style, key=body)
+                network = convolutional(
+                    image, self.channels, hidden, outputs, style, divisor=divisor, key=body
+                )
             case (inputs,):
                 network = mlp(inputs, hidden, outputs, style, key=body)
             case _:
                 raise RegrowError(
                     f"ppo takes vectors or images (height, width, channels), not {shape}"
                 )
-        output = Dense(self.hidden, outputs, activation="linear", init=last, key=end)
-        return Network([*network.layers[:-1], output], split=network.split)
+        return with_output(network, last, end)
 
     def act(
         self, state: PPOState, obs: Shaped[Array, "*obs"], env_steps: Int[Array, ""], key: Key

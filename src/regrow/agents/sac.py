@@ -3,7 +3,7 @@
 Its losses stand in `regrow.agents.soft.base`. Settings and order are those of the primacy-bias work
 (Nikishin et al. 2022, arXiv 2205.07802; jaxrl): critics, then their targets, then the actor against
 the critics as just updated, then the temperature at the entropy of the actor as it was before.
-Weights are orthogonal with a gain of √2.
+Weights are orthogonal with a gain of √2, those of log σ with 1.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from regrow.agents.soft.base import (
 )
 from regrow.errors import RegrowError
 from regrow.learner import Knob, Learner
-from regrow.network import Network, mlp
+from regrow.network import Network, mlp, with_output
 from regrow.style import Style
 from regrow.types import ActionSpace, Key, Scalar, Transition
 
@@ -65,7 +65,8 @@ class SAC(SoftActorCritic):
         if len(shape) != 1:
             raise RegrowError(f"sac takes vectors, not observations of shape {shape}; try drq")
         seen, keys = shape[0], jax.random.split(key, 3)
-        actor = self._network(seen, 2 * size, keys[0])
+        body, end = jax.random.split(keys[0])
+        actor = with_output(self._network(seen, 2 * size, body), "orthogonal_halves", end)
         critic, critic_2 = (self._network(seen + size, 1, k) for k in keys[1:])
         optimizer = self.optimizer()
         return SACState(

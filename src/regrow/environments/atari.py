@@ -74,6 +74,10 @@ class Atari(HostEnvironment):
         """Four, one channel each."""
         return STACKED
 
+    def learned(self, reward: NDArray[Any]) -> NDArray[Any]:
+        """Clipped to ±1, if so asked."""
+        return np.clip(reward, -1.0, 1.0) if self.clip_rewards else reward
+
     @property
     def snapshot_size(self) -> int:
         """The emulator's state, the frames that are seen, and some counters."""
@@ -146,7 +150,7 @@ class _Emulator(Simulator):
             reward,
             terminated=over,
             truncated=not over and steps * REPEAT >= FRAMES_PER_EPISODE,
-            learned_reward=max(-1.0, min(1.0, reward)) if self._game.clip_rewards else reward,
+            learned_reward=float(self._game.learned(np.array([reward]))[0]),
             life_lost=lost and self._game.lives_are_ends,
         )
 

@@ -70,6 +70,10 @@ class Spaces(abc.ABC):
         """
         return 1
 
+    def learned(self, reward: NDArray[Any]) -> NDArray[Any]:
+        """What agents learn from where `reward` is logged: the same, unless it is clipped."""
+        return reward
+
 
 class Environment(Spaces):
     """An environment that runs on the device, one episode at a time; vmap it for more."""

@@ -1,5 +1,7 @@
 """Claims decided by rule, on rows in which the answer is known."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from rows_made_up import rows_of
@@ -47,6 +49,7 @@ def test_resets_help_over_all_tasks(gain, expected):
     tasks = (rows_of("resets", name, gain=gain, level=10.0, seeds=8) for name in "abc")
     assert answer(2, *tasks) == expected
     assert answer(2, rows_of(arms=("nothing", "inject"))) == OPEN
+    assert answer(2, rows_of(arms=("nothing", "inject", "reset_optimizer"))) == OPEN
 
 
 def test_proxies_are_complete_where_one_follows_the_gain():
@@ -64,6 +67,25 @@ def test_proxies_are_incomplete_where_none_does():
     decision = decide(4, judged(*groups))
     assert decision.answer == HOLDS
     assert "of 8 probes the surest predictor of the gain is " in decision.reason
+
+
+def test_where_seeds_are_noisy_no_proxy_could_follow_the_gain():
+    rng = np.random.default_rng(0)
+    rows = [row for gain in range(8) for row in rows_of(condition=f"{gain}", gain=gain / 8)]
+    noisy = [
+        dataclasses.replace(row, returns=tuple(x + shift for x in row.returns))
+        for row, shift in zip(rows, rng.normal(0, 3, len(rows)), strict=True)
+    ]
+    decision = decide(4, judged(noisy))
+    assert decision.answer == OPEN
+    assert "one that knew the gain of every condition would reach 0." in decision.reason
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(6.0, HOLDS), (-4.0, HOLDS), (0.0, FAILS)])
+def test_with_size_the_pace_may_change_either_way(gain, expected):
+    groups = turned("w1", 1.0, gain=2.0), turned("w2", 2.0, gain=2.0 + gain)
+    sizes = [[dataclasses.replace(row, axis="hidden") for row in rows] for rows in groups]
+    assert answer(8, *sizes) == expected
 
 
 @pytest.mark.parametrize(

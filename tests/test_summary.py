@@ -6,11 +6,12 @@ import math
 import numpy as np
 import pytest
 from rows_made_up import rows_of, write, write_study
+from scipy.stats import trim_mean
 
 from regrow.across import aggregates, proxies
 from regrow.cases import cases
 from regrow.errors import RegrowError
-from regrow.outcomes import Outcome
+from regrow.outcomes import Outcome, areas
 from regrow.rows import file_of
 from regrow.summary import curves, forks, gains, panels, probes, summarise, whole
 from regrow.verdict import conclude
@@ -142,6 +143,26 @@ def test_aggregates_are_of_scores_in_which_nothing_is_one():
     assert found["inject"].interquartile_mean.low > 1.05
     assert found["inject"].improvement.estimate == 1.0
     assert aggregates(cases(rows_of())[0]) == []
+
+
+def test_intervals_of_aggregates_resample_the_arm_and_nothing_together():
+    """The same in a loop; drawn without `nothing`, the interval would be narrower."""
+    rows = [row for i in range(3) for row in rows_of(condition=f"c{i}", level=4.0 + i, gain=2.0)]
+    held = cases(rows)[0]
+    (found,) = [one for one in aggregates(held) if one.arm == "inject"]
+    generator, drawn = np.random.default_rng(0), [[] for _ in range(2_000)]
+    for case in held:
+        arm, nothing = (areas(case.outcomes[name]) for name in ("inject", "nothing"))
+        picks = generator.integers(0, len(arm), (2_000, len(arm)))
+        for scores, pick in zip(drawn, picks, strict=True):
+            scores.extend(1 + (arm[pick] - nothing[pick].mean()) / nothing.mean())
+    means = [trim_mean(scores, 0.25) for scores in drawn]
+    expected = np.quantile(means, [0.025, 0.975])
+    low_and_high = found.interquartile_mean.low, found.interquartile_mean.high
+    np.testing.assert_allclose(low_and_high, expected, rtol=1e-9)
+    above = [np.mean(np.array(scores) > found.thresholds[20]) for scores in drawn]
+    share = np.quantile(above, [0.025, 0.975])
+    np.testing.assert_allclose([band[20] for band in found.profile[1:]], share, rtol=1e-9)
 
 
 def test_negative_returns_keep_the_sign_of_a_gain_in_scores():

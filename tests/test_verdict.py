@@ -27,7 +27,7 @@ def arm(name: str, level: float, *, noise=NOISE, predicted: float = 5.0, **more)
 
 
 def verdict(*arms: list[Outcome], **options) -> Verdict:
-    return conclude([run for runs in arms for run in runs], random_return=0.5, **options)
+    return conclude([run for runs in arms for run in runs], **{"random_return": 0.5, **options})
 
 
 def codes(verdict: Verdict) -> set[str]:
@@ -108,6 +108,28 @@ def test_a_reset_that_is_not_clearly_better_than_injection_says_nothing_about_it
     result = verdict(NOTHING, AGAIN, inject, arm("reset", 28.0, noise=NOISE[[1, 0, 2, 4, 3]]))
     assert result.claim == "inconclusive"
     assert "reset_helps_injection_does_not" not in codes(result)
+
+
+@pytest.mark.parametrize(("spread", "told"), [(1.0, True), (40.0, False)])
+def test_a_layer_is_named_only_where_the_next_split_does_worse(spread, told):
+    """The second split gains as much or nothing; one interval across the bound is no difference."""
+    order = NOISE[[1, 0, 2, 4, 3]]
+    second = arm("inject(split=1)", 10.0 if told else 14.5, noise=spread * NOISE[::-1])
+    arms = NOTHING, AGAIN, RESET, arm("inject(split=0)", 14.0, noise=order), second
+    splits = {"inject(split=0)": 0, "inject(split=1)": 1}
+    result = verdict(*arms, inject="inject(split=0)", splits=splits)
+    (finding,) = [one for one in result.findings if one.code == "lost_in"]
+    expected = "layer 0: renewing it" if told else "in layer 0 or after it: renewing from 0 and"
+    assert finding.text.startswith(expected)
+
+
+def test_of_many_arms_at_the_level_of_chance_one_is_not_said_to_learn():
+    """Five runs above the random policy with 99%, as five arms ask for; twenty ask for 99.76%."""
+    lucky = arm("lucky", 10.25, noise=[-0.1, 0.1, 0.1, -0.1, 0.0])
+    others = [arm(f"other {n}", 10.0, noise=NOISE) for n in range(16)]
+    few = NOTHING, AGAIN, RESET, arm("inject", 9.9), lucky
+    assert "nobody_learns" not in codes(verdict(*few, random_return=10.4))
+    assert "nobody_learns" in codes(verdict(*few, *others, random_return=10.4))
 
 
 def test_where_every_episode_is_cut_off_early_there_is_no_scale():

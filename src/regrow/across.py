@@ -1,20 +1,20 @@
 """Over many conditions: which probe predicts the gain, and every arm in a few numbers."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from regrow.aggregates import (
     optimality_gap,
-    performance_profile,
+    percentile,
     probability_of_improvement,
     rank_correlation,
 )
 from regrow.cases import Case, probes_of
 from regrow.outcomes import areas, scale_of
-from regrow.statistics import Floats, Interval, interquartile_mean, stratified_bootstrap
+from regrow.statistics import Floats, Interval, interquartile_mean
 
 
 class Proxy(NamedTuple):
@@ -69,6 +69,7 @@ class Aggregate(NamedTuple):
 
 
 PROFILE = 41  # thresholds
+RESAMPLES, CONFIDENCE = 2_000, 0.95
 
 
 def aggregates(cases: Iterable[Case]) -> list[Aggregate]:
@@ -84,29 +85,49 @@ def aggregates(cases: Iterable[Case]) -> list[Aggregate]:
     scores = {arm: [_scores(case, arm) for case in judged] for arm in shared}
     pool = np.concatenate([task for tasks in scores.values() for task in tasks])
     thresholds = np.linspace(pool.min(), pool.max(), PROFILE)
-    return [_aggregate(arm, scores[arm], scores["nothing"], thresholds) for arm in shared]
+    return [_aggregate(arm, scores, _resampled(judged, arm), thresholds) for arm in shared]
 
 
 def _scores(case: Case, arm: str) -> Floats:
+    return 1 + (areas(case.outcomes[arm]) - areas(case.outcomes["nothing"]).mean()) / _unit(case)
+
+
+def _resampled(cases: Sequence[Case], arm: str) -> Floats:
+    """Scores of all cases with the seeds of each drawn with replacement; (resamples, runs).
+
+    A seed is drawn with both of its runs: what `nothing` collected on average is not known better
+    than what the arm did.
+    """
+    generator, drawn = np.random.default_rng(0), []
+    for case in cases:
+        treated, control = areas(case.outcomes[arm]), areas(case.outcomes["nothing"])
+        rows = generator.integers(0, len(control), (RESAMPLES, len(control)))
+        drawn.append(1 + (treated[rows] - control[rows].mean(1, keepdims=True)) / _unit(case))
+    return np.concatenate(drawn, axis=1)
+
+
+def _unit(case: Case) -> float:
     scale, _ = scale_of(case.outcomes)
-    return 1 + (areas(case.outcomes[arm]) - areas(case.outcomes["nothing"]).mean()) / scale
+    return scale
 
 
 def _aggregate(
-    arm: str, scores: Sequence[Floats], control: Sequence[Floats], thresholds: Floats
+    arm: str, scores: Mapping[str, Sequence[Floats]], drawn: Floats, thresholds: Floats
 ) -> Aggregate:
-    def drawn() -> np.random.Generator:
-        return np.random.default_rng(0)
-
+    own = np.concatenate(scores[arm])
+    above, bands = own[:, None] > thresholds, (drawn[:, :, None] > thresholds).mean(axis=1)
+    tail = (1 - CONFIDENCE) / 2
     return Aggregate(
         arm,
-        stratified_bootstrap(scores, interquartile_mean, generator=drawn(), resamples=2000),
-        stratified_bootstrap(scores, optimality_gap, generator=drawn(), resamples=2000),
+        percentile(interquartile_mean(own), interquartile_mean(drawn, axis=1), CONFIDENCE),
+        percentile(optimality_gap(own), optimality_gap(drawn, axis=1), CONFIDENCE),
         None
         if arm == "nothing"
-        else probability_of_improvement(scores, control, generator=drawn()),
+        else probability_of_improvement(
+            scores[arm], scores["nothing"], generator=np.random.default_rng(0)
+        ),
         thresholds,
-        performance_profile(scores, thresholds, generator=drawn()),
+        (above.mean(axis=0), *np.quantile(bands, [tail, 1 - tail], axis=0)),
     )
 
 

@@ -52,7 +52,7 @@ def over_tasks(
     ]
     drawn = np.asarray(statistic(np.stack(means, axis=1), axis=1))
     estimate = float(statistic(np.array([task.mean() for task in tasks]), axis=0))
-    return _percentile(estimate, drawn, confidence)
+    return percentile(estimate, drawn, confidence)
 
 
 def probability_of_improvement(
@@ -84,7 +84,7 @@ def probability_of_improvement(
         columns = generator.integers(0, len(y), (resamples, len(y)))
         drawn += wins[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2)) / len(tasks)
     estimate = float(np.mean([_wins(x, y).mean() for x, y in tasks]))
-    return _percentile(estimate, drawn, confidence)
+    return percentile(estimate, drawn, confidence)
 
 
 def _wins(x: Floats, y: Floats) -> Floats:
@@ -144,7 +144,7 @@ def rank_correlation(
     drawn = generator.integers(0, member.max() + 1, (resamples, member.max() + 1))
     times = np.stack([(drawn == one).sum(axis=1) for one in range(member.max() + 1)], axis=1)
     correlations = _spearman(x, y, times[:, member])
-    return _percentile(float(_spearman(x, y, np.ones((1, len(x))))[0]), correlations, confidence)
+    return percentile(float(_spearman(x, y, np.ones((1, len(x))))[0]), correlations, confidence)
 
 
 def _spearman(x: Floats, y: Floats, times: NDArray[Any]) -> Floats:
@@ -167,7 +167,8 @@ def _ranks(values: Floats, times: NDArray[Any]) -> Floats:
     return ranks[:, place]
 
 
-def _percentile(estimate: float, drawn: Floats, confidence: float) -> Interval:
+def percentile(estimate: float, drawn: Floats, confidence: float) -> Interval:
+    """An estimate with the percentile interval of what resamples gave; `drawn`: (resamples,)."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return Interval(estimate, float(low), float(high), confidence)

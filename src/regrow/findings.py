@@ -62,42 +62,59 @@ def findings_of(
 
 
 def lost_in(
-    relative: Mapping[str, Interval], splits: Mapping[str, int], smallest: float
+    arms: Mapping[str, Sequence[Outcome]],
+    relative: Mapping[str, Interval],
+    splits: Mapping[str, int],
+    smallest: float,
 ) -> Finding:
     """Where plasticity was lost: the last layer from which on an injection still helps.
 
     An injection at split s renews the layers from s on. If it helps and the one at the next split
-    does not, the layers between are those that could no longer learn.
+    does not, the layers between are those that could no longer learn. "Does not" asks for a
+    difference between the two: one interval above the bound beside one across it is none.
     """
     ordered = sorted(splits.items(), key=lambda item: item[1])
     helps = [(arm, split) for arm, split in ordered if relative[arm].low > smallest]
     tried = ", ".join(f"{relative[arm].estimate:+.0%} from layer {split}" for arm, split in ordered)
     if not helps:
         return Finding("lost_in", f"no split helps ({tried}): no layer is seen to have lost it")
-    _, split = helps[-1]
-    later = [s for _, s in ordered if s > split]
+    here, split = helps[-1]
+    later = [(arm, s) for arm, s in ordered if s > split]
     if not later:
         text = f"renewing the layers from {split} on is enough ({tried}): it was lost there"
-    elif later[0] == split + 1:
+        return Finding("lost_in", text)
+    beyond, following = later[0]
+    confidence = relative[here].confidence
+    apart = paired_difference(areas(arms[here]), areas(arms[beyond]), confidence=confidence)
+    if apart.low <= 0:
+        text = (
+            f"in layer {split} or after it: renewing from {split} and from {following} on are not "
+            f"told apart ({tried}); run more seeds"
+        )
+    elif following == split + 1:
         text = (
             f"layer {split}: renewing it and what follows helps, from layer {split + 1} on does "
             f"not ({tried})"
         )
     else:
-        text = f"one of layers {split} to {later[0] - 1} ({tried})"
+        text = f"one of layers {split} to {following - 1} ({tried})"
     return Finding("lost_in", text)
 
 
 def _nobody_learns(
     arms: Mapping[str, Sequence[Outcome]], random_return: float, confidence: float
 ) -> Finding | None:
-    """No arm ends above the random policy: then there is nothing to compare."""
+    """No arm ends above the random policy: then there is nothing to compare.
+
+    With many arms one would seem to by chance, so each is asked for more (Bonferroni).
+    """
     if not math.isfinite(random_return):
         return None
     finals = {arm: np.array([run.final for run in runs]) for arm, runs in arms.items()}
+    each = 1 - (1 - confidence) / len(finals)
     for values in finals.values():
         reference = np.full(len(values), random_return)
-        if paired_difference(values, reference, confidence=confidence).low > 0:
+        if paired_difference(values, reference, confidence=each).low > 0:
             return None
     best = max(float(values.mean()) for values in finals.values())
     return Finding(
@@ -134,8 +151,8 @@ def _reset_alone(
     return Finding(
         "reset_helps_injection_does_not",
         f"{reset} improves learning by {percent(renewal)} where injection, which keeps what the "
-        f"network predicts, gives {percent(injection)}: the trouble is in what the network "
-        "believes, not in its ability to learn",
+        f"network predicts, gives {percent(injection)}: the trouble is not its ability to learn "
+        "alone, but what it believes, or what it explores",
     )
 
 

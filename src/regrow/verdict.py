@@ -122,7 +122,7 @@ def conclude(
         )
     )
     if len(splits) > 1:
-        findings = (*findings, lost_in(relative, splits, smallest_effect))
+        findings = (*findings, lost_in(arms, relative, splits, smallest_effect))
     claim = _claim(effect, floor, smallest_effect, {finding.code for finding in findings})
     per_seed = (areas(arms[inject]) - areas(arms["nothing"])) / scale
     needed = None

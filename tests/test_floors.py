@@ -23,7 +23,7 @@ FLOORS = [
         "probes",
         "triggers",
     },
-    {"loop", "hosted", "run", "checkpoint", "evaluate"},
+    {"loop", "hosted", "run", "checkpoint", "evaluate", "pieces"},
     {
         *("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
         "compute",
@@ -47,6 +47,7 @@ SEQUENCES = [
     ("replay", "frames"),
     ("loop", "hosted", "run", "checkpoint"),
     ("loop", "run", "evaluate"),
+    ("loop", "pieces"),
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
     ("rows", "results", "train"),
     ("rows", "results", "studies", "shared", "study", "watch"),

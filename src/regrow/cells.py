@@ -25,6 +25,7 @@ from regrow.checkpoint import (
 )
 from regrow.families import describe, members
 from regrow.outcomes import Outcome
+from regrow.pieces import Pieces
 from regrow.plan import BINS, Arm, Diagnosis
 from regrow.probes.base import PartProbe, Probe
 from regrow.rules import Check, Rule, followed, next_check, recent_return, until_now
@@ -149,14 +150,13 @@ def _followed(
         list[Check](),
     )
     report(len(log.reward))
-    per_round = run.agent.env_steps_per_round
-    piece = max(2_000 // per_round, 1) * per_round
+    pieces = Pieces(run.agent.env_steps_per_round)
     saved = time.monotonic()
     while (now := run.env_steps) < until:
         if rules:
             finished = np.asarray(log.episode_return)[log.terminated | log.truncated]
             run, checks = followed(run, rules, checks, recent_return(finished))
-        run, more = run.advance(next_check(rules, now, min(now + piece, until)) - now)
+        run, more = run.advance(next_check(rules, now, min(now + pieces.next(), until)) - now)
         log = Log(*(np.concatenate(pair) for pair in zip(log, more, strict=True)))
         try:
             report(len(more.reward))

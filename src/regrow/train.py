@@ -24,6 +24,7 @@ from regrow.checkpoint import SAVE_EVERY, claim_folder, damaged, load, read_json
 from regrow.environments.base import HostEnvironment, World
 from regrow.errors import RegrowError, require, require_rounds
 from regrow.families import describe
+from regrow.pieces import Pieces
 from regrow.rows import write_table
 from regrow.rules import (
     Check,
@@ -143,12 +144,12 @@ class _Training(NamedTuple):
         """The run at its end, saved."""
         self.report("training", run.env_steps)
         self.keep(run, diary)  # a folder that cannot be written to is found out before the work
-        saved = time.monotonic()
+        saved, pieces = time.monotonic(), Pieces(run.agent.env_steps_per_round)
         try:
             while run.env_steps < self.until:
                 run, diary = self.looked_at(run, diary)
                 now = run.env_steps
-                run, log = run.advance(self.piece(run))
+                run, log = run.advance(self.piece(run, pieces.next()))
                 episodes = _with(diary.episodes, log, now, run.agent.num_envs, self.begun)
                 diary = diary._replace(episodes=episodes)
                 if time.monotonic() - saved > SAVE_EVERY:
@@ -171,10 +172,10 @@ class _Training(NamedTuple):
         run, checks = followed(run, self.rules, diary.checks, diary.recent_return())
         return run, diary._replace(checks=checks)
 
-    def piece(self, run: Run) -> int:
-        """Env steps to the next look, a second's worth at most."""
-        per_round, now = run.agent.env_steps_per_round, run.env_steps
-        end = min(self.until, now + (2_000 // per_round * per_round or per_round))
+    def piece(self, run: Run, longest: int) -> int:
+        """Env steps to the next look, `longest` at most."""
+        now = run.env_steps
+        end = min(self.until, now + longest)
         if self.probe_every:
             end = min(end, (now // self.probe_every + 1) * self.probe_every)
         return next_check(self.rules, now, end) - now

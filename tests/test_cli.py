@@ -11,7 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from regrow import cli
-from regrow.checkpoint import load
+from regrow.agents import DoubleDQN
+from regrow.checkpoint import alone, load, save
+from regrow.environments import ActionReward
+from regrow.run import Run
 
 SMALL = "double_dqn(hidden=16, learn_start=40, replay_capacity=400)"
 TRAIN = ["train", "toy/action_reward", "--agent", SMALL]
@@ -165,6 +168,19 @@ def test_training_stops_resumes_and_refuses(tmp_path, capsys):
     assert main(["curves", str(tmp_path / "out"), "--out", str(picture)]) == 0
     assert "1 run; written to" in capsys.readouterr().out
     assert picture.is_file()
+    with alone(tmp_path / "out"):
+        assert main([*TRAIN, "--env-steps", "1200", "--resume", *out]) == 2
+    assert "another process is at work in" in capsys.readouterr().err
+    # What was done is not begun over, even without its checkpoint, nor gone on with as another.
+    checkpoint = tmp_path / "out" / "run.ckpt"
+    other = Run.start(DoubleDQN(hidden=8), ActionReward(), seed=0)
+    save(other, checkpoint)
+    assert main([*TRAIN, "--env-steps", "1200", "--resume", *out]) == 2
+    assert "not of what config.json beside it says; restore it" in capsys.readouterr().err
+    checkpoint.unlink()
+    assert main([*TRAIN, "--env-steps", "400", *out]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert pq.read_table(tmp_path / "out" / "episodes.parquet").num_rows == 800
     (tmp_path / "out" / "config.json").write_text('{"kind": "training"}')
     assert main(["curves", str(tmp_path / "out")]) == 2
     assert "config.json is cut short or altered" in capsys.readouterr().err
@@ -175,6 +191,8 @@ def test_training_that_ends_before_its_first_episode_does_is_drawn_too(tmp_path,
     assert main([*endless, "--env-steps", "40", "--out", str(tmp_path / "out")]) == 0
     assert "return of the last 0 episodes: none finished" in capsys.readouterr().out
     assert (tmp_path / "out" / "curves.png").is_file()
+    assert main(["probe", str(tmp_path / "out")]) == 2
+    assert "was trained without probes (--probe-every 0); --costly" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

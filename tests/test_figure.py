@@ -32,6 +32,10 @@ def trained(seed: int, *, environment="a", what="b", count=50) -> Trained:
     return Trained(environment, what, seed, episodes(seed, count))
 
 
+# It begins after another seed of the same has ended.
+LATE = Trained("a", "b", 2, Episodes(*(np.array([x]) for x in (9_000, 1.0, 10))))
+
+
 def test_the_recent_return_is_the_mean_of_what_ended_within_the_window():
     those = episodes(0, 30)
     at = np.arange(int(those.env_steps[-1]) + 50)
@@ -46,7 +50,7 @@ def test_the_recent_return_is_the_mean_of_what_ended_within_the_window():
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_runs_are_drawn_by_environment_and_agent(tmp_path, suffix):
     path = tmp_path / f"curves.{suffix}"
-    several = [trained(0), trained(1, count=10), trained(0, what="c")]
+    several = [trained(0), trained(1, count=10), trained(0, what=r"$\frac{$"), LATE]
     draw_learning(path, [*several, *(trained(0, environment=name) for name in "xyz")])
     assert path.stat().st_size > 1_000
 

@@ -294,6 +294,17 @@ def test_observations_that_it_does_not_take():
         AGENT.init((2, 3), np.dtype(np.float32), NUMBERED, KEY)
 
 
+@both
+def test_its_curvature_can_be_measured(space):
+    """Which differentiates the gradients, of which the rollout is a constant."""
+    state, batch = started(space), round_of(space, {7: 0.0})
+    live = eqx.filter(state, eqx.is_inexact_array)
+    _, slope = jax.jvp(
+        lambda s: AGENT.gradients(eqx.combine(s, state), batch, KEY), (live,), (live,)
+    )
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(slope))
+
+
 @pytest.mark.parametrize(("dtype", "divisor"), [(np.uint8, 255.0), (np.float32, 1.0), (bool, 1.0)])
 def test_bytes_are_divided(dtype, divisor):
     state = AGENT.init((6, 6, 2), np.dtype(dtype), NUMBERED, KEY)

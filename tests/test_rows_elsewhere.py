@@ -25,7 +25,7 @@ from regrow.families import make
 from regrow.plan import Arm
 from regrow.report.studies import verdicts_table, watch_table
 from regrow.results import query
-from regrow.rows import Row, plan_file, read_rows
+from regrow.rows import Row, plan_file, read_rows, write_row
 from regrow.shared import parts_of, shared, written
 from regrow.study import held, is_held, progress_file, told
 from regrow.watch import Watch
@@ -123,6 +123,15 @@ def test_event_files_hold_the_curves_and_probes(tmp_path, rows):
 def test_what_is_not_a_number_is_no_point(rows):
     assert not any(math.isnan(point.value) for point in points(rows[0]))
     assert "probes/nowhere/head" not in {point.name for point in points(rows[0])}
+
+
+def test_a_file_of_rows_stays_within_the_folder(rows, tmp_path):
+    away = [dataclasses.replace(row, study="../../evil/n") for row in rows]
+    to_parquet(away, tmp_path / "a" / "b")
+    write_row(tmp_path / "a" / "c", away[0])
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.parent for path in written} == {tmp_path / "a" / x / "rows" for x in "bc"}
+    assert {row.key for row in read_rows(tmp_path / "a" / "b").rows} == {row.key for row in away}
 
 
 def test_a_name_stays_within_the_folder(rows):

@@ -6,12 +6,14 @@ names by the code that made it; the arrays must then fit it. A file that was cut
 refused by name.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -83,6 +85,23 @@ def claim_folder(folder: Path, config: dict[str, Any]) -> None:
     write_json(path, config)
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Holds a folder that was claimed; `RegrowError` where another process does.
+
+    Two that train in one folder would each write over what the other has done. The hold ends with
+    the process, however it ends.
+    """
+    with (folder / "config.json").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RegrowError(
+                f"another process is at work in {folder}; wait for it, or choose another --out"
+            ) from error
+        yield
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON atomically, indented, non-finite numbers as null."""
     text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
@@ -95,7 +114,9 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_text())
     except FileNotFoundError as error:
         raise RegrowError(f"there is no {path}") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except PermissionError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, str(error)) from error
 
 
@@ -145,24 +166,14 @@ def load(path: Path) -> Run:
         raise RegrowError(f"no checkpoint at {path}")
     try:
         with zipfile.ZipFile(path) as archive:
-            manifest = json.loads(archive.read(_MANIFEST))
-            _check_format(manifest, path)
+            manifest = _checked(json.loads(archive.read(_MANIFEST)), path)
             arrays = {
                 name: _unpacked(_read(archive, name), signature)
                 for name, signature in manifest["arrays"].items()
             }
-    except RegrowError:
+    except (RegrowError, PermissionError):
         raise
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        EOFError,
-        KeyError,
-        ValueError,
-        TypeError,
-        NotImplementedError,  # zipfile's word for a compression method that is none
-        RuntimeError,
-    ) as error:
+    except Exception as error:  # a byte that is not as it was may surface as anything at all
         raise damaged(path, str(error)) from error
     for name, signature in manifest["arrays"].items():
         if _signature(arrays[name]) != signature:
@@ -170,11 +181,15 @@ def load(path: Path) -> Run:
     return _rebuilt(manifest, arrays, path)
 
 
-def _check_format(manifest: dict[str, Any], path: Path) -> None:
+def _checked(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
     if manifest["format"] != FORMAT:
         raise RegrowError(
             f"{path} is a checkpoint of format {manifest['format']}; this version reads {FORMAT}"
         )
+    for name in ("agent", "environment", "key_impl"):
+        require(isinstance(manifest[name], str), f"{path}: {name} is no text")
+    manifest["history"] = [(int(step), str(text)) for step, text in manifest["history"]]
+    return manifest
 
 
 def damaged(path: Path, why: str) -> RegrowError:

@@ -6,6 +6,7 @@ exit code 2. Nothing is lost: what was done is in the output folder, and the sam
 """
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -32,6 +33,9 @@ NEXT_ROUND = ", or to the next whole round of the agent"
 
 def main() -> NoReturn:
     """The console script: ends the process with 0, or with 2 and one line on what was wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without θ shows ?
     try:
         problem = run(sys.argv[1:])
     except KeyboardInterrupt:
@@ -356,21 +360,23 @@ def _evaluate(options: argparse.Namespace) -> None:
     from regrow.evaluate import evaluate
     from regrow.execution.local import keep_compiled_programs, one_core
     from regrow.report.progress import progress
-    from regrow.results import write_evaluation
+    from regrow.results import read_evaluations, write_evaluation
     from regrow.statistics import mean_band
 
     checkpoint = _checkpoint(options.folder)
     one_core()
     keep_compiled_programs()
     run = load(checkpoint)
+    read_evaluations(options.folder)  # a damaged file is found out before the work
     with progress("episodes", options.episodes) as report:
         played = evaluate(run, options.episodes, seed=options.seed, report=report)
     path = write_evaluation(options.folder, run, options.seed, played)
     returns = [episode.env_return for episode in played]
     mean, low, high = (float(each[0]) for each in mean_band([[value] for value in returns]))
+    interval = f" [{low:.2f}, {high:.2f}]" if len(returns) > 1 else ""
     print(f"after {run.env_steps:,} env steps of training, {len(returns)} episodes:")
     print(
-        f"mean return {mean:.2f} [{low:.2f}, {high:.2f}], from {min(returns):.2f} to "
+        f"mean return {mean:.2f}{interval}, from {min(returns):.2f} to "
         f"{max(returns):.2f}; written to {shown(path)}"
     )
 
@@ -403,7 +409,13 @@ def _probe(options: argparse.Namespace) -> None:
     checkpoint = _checkpoint(options.folder)
     one_core()
     keep_compiled_programs()
-    rows = read_probes(options.folder)
+    probed = (options.folder / "probes.parquet").is_file()
+    require(
+        probed or options.costly,
+        f"the run in {options.folder} was trained without probes (--probe-every 0); --costly "
+        "measures some now",
+    )
+    rows = read_probes(options.folder) if probed else []
     costly = {}
     if options.costly:
         run = load(checkpoint)

@@ -5,6 +5,7 @@ and at the end, its configuration. Packages are imported where they are needed a
 are not there.
 """
 
+import hashlib
 import importlib
 import json
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from regrow.checkpoint import write_atomically
 from regrow.errors import RegrowError, require
-from regrow.rows import Row, table_of, write_table
+from regrow.rows import Row, plain_name, table_of, write_table
 
 
 class Point(NamedTuple):
@@ -107,7 +108,11 @@ def to_parquet(rows: Sequence[Row], folder: Path) -> None:
     """Joins rows into one small file per study, in the layout of a folder of studies."""
     for study, scale in dict.fromkeys((row.study, row.scale) for row in rows):
         own = [row for row in rows if (row.study, row.scale) == (study, scale)]
-        write_table(folder / "rows" / f"{study}--{scale}.parquet", table_of(own))
+        name = f"{study}--{scale}"
+        if name != plain_name(name):
+            digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+            name = f"{plain_name(name)}-{digest}"
+        write_table(folder / "rows" / f"{name}.parquet", table_of(own))
 
 
 def copy_plans(source: Path, folder: Path) -> None:

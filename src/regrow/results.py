@@ -217,18 +217,26 @@ def write_evaluation(folder: Path, run: Run, seed: int, played: Sequence[Episode
     Columns: env_steps, seed, episode, return, length. Raises `RegrowError` where the file is
     damaged.
     """
-    path, rows = folder / "evaluations.parquet", []
-    if path.is_file():
-        try:
-            rows = pq.read_table(path).select(_EVALUATIONS.names).to_pylist()
-        except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
-            raise RegrowError(f"{path} is damaged ({error}); restore or delete it") from error
+    path, rows = folder / "evaluations.parquet", read_evaluations(folder)
     rows = [row for row in rows if (row["env_steps"], row["seed"]) != (run.env_steps, seed)]
     for number, episode in enumerate(played):
         measured = {"return": episode.env_return, "length": episode.length}
         rows.append({"env_steps": run.env_steps, "seed": seed, "episode": number, **measured})
     write_table(path, pa.Table.from_pylist(rows, _EVALUATIONS))
     return path
+
+
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """The rows of `evaluations.parquet`, none where it is absent; `RegrowError` where damaged."""
+    path = folder / "evaluations.parquet"
+    if not path.exists():
+        return []
+    try:
+        with path.open("rb") as file:
+            table = pq.read_table(file).select(_EVALUATIONS.names)
+        return table.cast(_EVALUATIONS).to_pylist()
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise RegrowError(f"{path} is damaged ({error}); restore or delete it") from error
 
 
 _EVALUATIONS = pa.schema(

@@ -157,7 +157,12 @@ SCHEMA = pa.schema(
 def file_of(folder: Path, key: Key) -> Path:
     """Where the row of (study, scale, condition, arm, seed) is."""
     digest = hashlib.sha256("\n".join(map(str, key)).encode()).hexdigest()[:16]
-    return folder / "rows" / f"{key[0]}--{digest}.parquet"
+    return folder / "rows" / f"{plain_name(key[0])}--{digest}.parquet"
+
+
+def plain_name(text: str) -> str:
+    """A text as a part of a file's name: without what could lead elsewhere."""
+    return "".join(c if c.isalnum() or c in "_-" else "-" for c in text)[:80]
 
 
 def write_row(folder: Path, row: Row) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from regrow.agents.base import Agent
 from regrow.cells import measured
-from regrow.checkpoint import SAVE_EVERY, claim_folder, damaged, load, read_json, save
+from regrow.checkpoint import SAVE_EVERY, alone, claim_folder, damaged, load, read_json, save
 from regrow.environments.base import HostEnvironment, World
 from regrow.errors import RegrowError, require, require_rounds
 from regrow.families import describe
@@ -109,25 +109,39 @@ def train(
     rehearsed(agent, environment, [rule.intervention for rule in rules])
     if resume and not checkpoint.is_file():
         raise RegrowError(f"there is no run to resume in {folder}; leave --resume out to start one")
-    if not resume and checkpoint.is_file():
-        raise RegrowError(f"{folder} holds a run already; add --resume, or choose another --out")
+    for held in (checkpoint, folder / "episodes.parquet"):
+        require(
+            resume or not held.exists(),
+            f"{folder} holds a run already; add --resume, or choose another --out",
+        )
     config = {"agent": describe(agent), "environment": describe(environment), "seed": seed}
     config["rules"] = [str(rule) for rule in rules]
     claim_folder(folder, {"kind": "training", **config})
-    if resume:
-        run = load(checkpoint)
-        diary = _read(folder, run)
-        require(
-            run.env_steps <= env_steps,
-            f"the run in {folder} is at {run.env_steps} env steps, past the {env_steps} asked for",
-        )
-    else:
-        run, diary = Run.start(agent, environment, seed=seed), Diary.empty()
-    copied = not isinstance(environment, HostEnvironment) or environment.snapshot_size > 0
-    training = _Training(
-        folder, tuple(rules), probe_every, env_steps, 0 if copied else run.env_steps, report
+    with alone(folder):
+        if resume:
+            run = _loaded(checkpoint, agent, environment, env_steps)
+            diary = _read(folder, run)
+        else:
+            run, diary = Run.start(agent, environment, seed=seed), Diary.empty()
+        copied = not isinstance(environment, HostEnvironment) or environment.snapshot_size > 0
+        begun = 0 if copied else run.env_steps
+        training = _Training(folder, tuple(rules), probe_every, env_steps, begun, report)
+        return training.done(run, diary)
+
+
+def _loaded(checkpoint: Path, agent: Agent, environment: World, until: int) -> Run:
+    run = load(checkpoint)
+    require(
+        (run.agent, run.environment) == (agent, environment),
+        f"{checkpoint} is of {describe(run.agent)} on {describe(run.environment)}, not of what "
+        "config.json beside it says; restore it",
     )
-    return training.done(run, diary)
+    require(
+        run.env_steps <= until,
+        f"the run in {checkpoint.parent} is at {run.env_steps} env steps, past the {until} asked "
+        "for",
+    )
+    return run
 
 
 class _Training(NamedTuple):
@@ -203,6 +217,7 @@ class _Training(NamedTuple):
         save(run, self.folder / "run.ckpt")
 
 
+_EPISODES = pa.schema({"env_steps": pa.int64(), "return": pa.float64(), "length": pa.int64()})
 _CHECKS = pa.schema(
     {
         "env_steps": pa.int64(),
@@ -279,9 +294,12 @@ def read_training(folder: Path) -> Trained:
 
 
 def _read_episodes(folder: Path) -> Episodes:
-    types = {"env_steps": np.int64, "return": np.float64, "length": np.int64}
-    table = _table(folder / "episodes.parquet", tuple(types))
-    return Episodes(*(table[name].to_numpy().astype(t) for name, t in types.items()))
+    path = folder / "episodes.parquet"
+    table = _table(path, _EPISODES)
+    episodes = Episodes(*(table[name].to_numpy() for name in _EPISODES.names))
+    if not np.isfinite(episodes.returns).all():
+        raise damaged(path, "a return is no finite number")
+    return episodes
 
 
 def _read(folder: Path, run: Run) -> Diary:
@@ -289,8 +307,10 @@ def _read(folder: Path, run: Run) -> Diary:
     episodes = _read_episodes(folder)
     checks: list[Check] = []
     if (folder / "checks.parquet").is_file():
-        rows = _table(folder / "checks.parquet", _CHECKS.names).to_pylist()
+        rows = _table(folder / "checks.parquet", _CHECKS).to_pylist()
         texts = read_json(folder / "config.json")["rules"]
+        if not {row["rule"] for row in rows} <= set(texts):
+            raise damaged(folder / "checks.parquet", "it has a rule that the run has not")
         checks = [Check(**{**row, "rule": texts.index(row["rule"])}) for row in rows]
     probes = read_probes(folder) if (folder / "probes.parquet").is_file() else []
     return Diary(
@@ -302,12 +322,17 @@ def _read(folder: Path, run: Run) -> Diary:
 
 def read_probes(folder: Path) -> list[dict[str, Any]]:
     """The rows of probes.parquet; `RegrowError` where it is absent or damaged."""
-    return _table(folder / "probes.parquet", _PROBES.names).to_pylist()
+    return _table(folder / "probes.parquet", _PROBES).to_pylist()
 
 
-def _table(path: Path, columns: Sequence[str]) -> pa.Table:
+def _table(path: Path, schema: pa.Schema) -> pa.Table:
     try:
         with path.open("rb") as file:
-            return pq.read_table(file).select(list(columns))
+            table = pq.read_table(file).select(schema.names).cast(schema)
+    except PermissionError:
+        raise
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
-        raise RegrowError(f"{path} is absent or damaged ({error}); restore or delete it") from error
+        raise RegrowError(f"{path} is absent or damaged ({error}); restore it") from error
+    if any(column.null_count for column in table.columns):
+        raise RegrowError(f"{path} is damaged (numbers are missing); restore it")
+    return table

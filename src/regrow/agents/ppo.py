@@ -285,7 +285,8 @@ class PPO(Agent):
         Scaled to deviation 1, those of a single transition would say nothing.
         """
         del key
-        seen, log_std = self.rollout(state, batch), _value_of(state.log_std)
+        # What a rollout holds is constant here, also to whoever differentiates these gradients.
+        seen, log_std = self.rollout(jax.lax.stop_gradient(state), batch), _value_of(state.log_std)
         _, actor = state.actor.gradient(lambda actor: self.actor_loss(actor, log_std, seen))
         _, critic = state.critic.gradient(lambda critic: self.critic_loss(critic, seen))
         return {"actor": actor, "critic": critic}

@@ -164,7 +164,7 @@ def needed(module: str, package: str, name: str) -> Any:
     """
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except Exception as error:  # a broken package may raise whatever it likes
         extra = name.partition("/")[0]
         raise RegrowError(
             f"{name} needs {package}: pip install 'regrow[{extra}]' ({error})"

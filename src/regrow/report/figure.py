@@ -92,7 +92,7 @@ def draw_learning(path: Path, runs: Sequence[Trained]) -> None:
     environments = _by_agent(runs)
     columns = min(len(environments), 2)
     rows = -(-len(environments) // columns)
-    with mpl.rc_context({"font.size": 8, "svg.hashsalt": "regrow"}):
+    with mpl.rc_context(_look(8)):
         figure = Figure(figsize=(4.4 * columns, 3.2 * rows), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).flat
         for name, axes in zip_longest(environments, panels):
@@ -121,28 +121,28 @@ def _by_agent(runs: Sequence[Trained]) -> dict[str, Agents]:
 
 def _draw_agents(axes: Axes, title: str, agents: Agents) -> None:
     for (what, seeds), colour in zip(agents.items(), cycle(COLOURS)):
-        first = max(int(episodes.env_steps[0]) for episodes in seeds.values())
-        ends = [int(episodes.env_steps[-1]) for episodes in seeds.values()]
-        at = np.unique(np.linspace(first, max(ends), 400).astype(np.int64))
-        curves = [
-            episodes.recent_at(at[at <= end], max(ends) // WINDOWS)
-            for episodes, end in zip(seeds.values(), ends, strict=True)
-        ]
-        for curve in curves:
-            axes.plot(at[: len(curve)], curve, color=colour, alpha=0.35, linewidth=0.8)
-        common = min(len(curve) for curve in curves)
-        mean = np.mean([curve[:common] for curve in curves], axis=0)
+        spans = [(int(held.env_steps[0]), int(held.env_steps[-1])) for held in seeds.values()]
+        window = max(end for _, end in spans) // WINDOWS
+        for held, (start, end) in zip(seeds.values(), spans, strict=True):
+            at = _times(start, end)
+            axes.plot(at, held.recent_at(at, window), color=colour, alpha=0.35, linewidth=0.8)
+        at = _times(max(start for start, _ in spans), min(end for _, end in spans))
+        mean = np.mean([held.recent_at(at, window) for held in seeds.values()], axis=0)
         label = textwrap.fill(what, 60)
-        axes.plot(at[:common], mean, color=colour, linewidth=1.8, label=label)
+        axes.plot(at, mean, color=colour, linewidth=1.8, label=label)
     axes.set_title(title, loc="left", fontweight="bold")
     _tidy(axes)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.1), frameon=False, fontsize=6.5)
 
 
+def _times(start: int, end: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(start, max(start, end), 400).astype(np.int64))
+
+
 @contextmanager
 def _returns_over(over: str, path: Path, title: str, subtitle: str) -> Generator[Axes]:
     """Axes to draw returns on; what stands around them is added at the end, and all is written."""
-    with mpl.rc_context({"font.size": 10, "svg.hashsalt": "regrow"}):
+    with mpl.rc_context(_look(10)):
         figure = Figure(figsize=(8, 4.6), layout="constrained")
         axes = figure.add_subplot()
         yield axes
@@ -155,6 +155,10 @@ def _returns_over(over: str, path: Path, title: str, subtitle: str) -> Generator
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
         _write(figure, path)
+
+
+def _look(size: int) -> dict[Any, Any]:
+    return {"font.size": size, "svg.hashsalt": "regrow", "text.parse_math": False}
 
 
 def _tidy(axes: Axes) -> None:
@@ -172,7 +176,7 @@ def _draw_panels(path: Path, curves: Curves, fork_at: int, title: str, subtitle:
     """A panel for every arm, the curve of `nothing` in grey in each."""
     arms = [arm for arm in curves if arm not in (UP_TO_FORK, "nothing")]
     rows = -(-len(arms) // PANELS)
-    with mpl.rc_context({"font.size": 7, "svg.hashsalt": "regrow"}):
+    with mpl.rc_context(_look(7)):
         figure = Figure(figsize=(8, 0.7 + 1.25 * rows), layout="constrained")
         panels = figure.subplots(rows, PANELS, sharex=True, sharey=True, squeeze=False).flat
         for arm, axes in zip_longest(arms, panels):

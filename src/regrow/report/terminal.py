@@ -60,7 +60,7 @@ def arms_table(verdict: Verdict, outcomes: Sequence[Outcome]) -> Table:
 def probes_table(probes: Mapping[str, Mapping[str, float]]) -> Table:
     """Per probe: at the fork beside a fresh network on the same observations, part by part."""
     table = Table(title="Probes at the fork (fresh network)", title_justify="left")
-    table.add_column("probe")
+    table.add_column("probe", overflow="fold")
     columns = list(dict.fromkeys(name.rsplit(".", 1)[1] for name in probes))
     for part in columns:
         table.add_column(part, justify="right")

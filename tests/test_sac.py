@@ -187,17 +187,17 @@ def test_an_update_is_critics_then_targets_then_actor_then_temperature():
 
 
 def test_actions_are_uniform_first_and_then_the_policys():
-    state, obs = started(), jnp.ones(SEEN)
+    state, obs = started(), jnp.full(SEEN, 0.2)
     act = jax.vmap(lambda k, t: AGENT.act(state, obs, t, k), in_axes=(0, None))
     keys = jax.random.split(KEY, 4_000)
     early, values = act(keys, jnp.array(AGENT.learn_start - 1))
     for each in np.asarray(early).T:
         assert scipy.stats.kstest(each, scipy.stats.uniform(-1, 2).cdf).pvalue > 1e-3
     critics = [arrays(getattr(state, c).network) for c in CRITICS]
-    expected = lower(critics, np.ones((4_000, SEEN)), np.asarray(early, np.float64))
+    expected = lower(critics, np.full((4_000, SEEN), 0.2), np.asarray(early, np.float64))
     np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
     late, _ = act(keys, jnp.array(AGENT.learn_start))
-    mean, raw = np.split(dense(arrays(state.actor.network), np.ones((1, SEEN)))[0], 2)
+    mean, raw = np.split(dense(arrays(state.actor.network), np.full((1, SEEN), 0.2))[0], 2)
     std = np.exp(-10 + 6 * (1 + np.tanh(raw)))
     for each, m, s in zip(np.asarray(late, np.float64).T, mean, std, strict=True):
         assert scipy.stats.kstest(np.arctanh(each), scipy.stats.norm(m, s).cdf).pvalue > 1e-3

@@ -11,6 +11,7 @@ import threading
 import time
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import rows_made_up
 from rich.console import Console
@@ -27,7 +28,7 @@ from regrow.report.studies import verdicts_table, watch_table
 from regrow.results import query
 from regrow.rows import Row, plan_file, read_rows, write_row
 from regrow.shared import parts_of, shared, written
-from regrow.study import held, is_held, progress_file, told
+from regrow.study import begin, held, is_held, progress_file, told
 from regrow.watch import Watch
 
 HOSTILE = '../../../"<b>[red]$(rm)\n%s'
@@ -273,3 +274,25 @@ def test_verdicts_are_shown_whatever_names_there_are():
         "none: a verdict needs at least 2",
     ):
         assert word in text, word
+
+
+@pytest.mark.parametrize("column", ["seed", "returns", "seconds", "realised", "written", "probes"])
+def test_rows_that_lack_values_are_told_and_left_out(folder, column):
+    (path, *_) = sorted((folder / "rows").glob("*.parquet"))
+    table = pq.read_table(path)
+    index = table.schema.get_field_index(column)
+    nothing = pa.nulls(table.num_rows, table.schema.field(column).type)
+    pq.write_table(table.set_column(index, column, nothing), path)
+    rows, problems = read_rows(folder)
+    assert len(rows) == 7
+    assert f"{column} lacks values" in problems[0]
+
+
+@pytest.mark.parametrize(("name", "value"), [("seeds", None), ("arms", [1]), ("fork_at", "x")])
+def test_a_plan_that_is_not_as_it_was_written_is_told(tmp_path, name, value):
+    begin([make("studies", "generality")], "smoke", tmp_path)
+    (path,) = (tmp_path / "plans").glob("*.json")
+    plan = json.loads(path.read_text())
+    plan["conditions"][0][name] = value
+    path.write_text(json.dumps(plan))
+    assert f"is no plan of a study ({name} is" in " ".join(read_rows(tmp_path).problems)

@@ -243,10 +243,29 @@ def _rows_of(path: Path) -> list[Row]:
             "or read the file with the version that wrote it",
         )
     try:
-        held = table.select(SCHEMA.names).cast(SCHEMA).to_pylist()
-        return [_row(values) for values in held]
+        held = table.select(SCHEMA.names).cast(SCHEMA)
+        lacking = [name for name in SCHEMA.names if name != "level" and _lacks(held[name])]
+        require(not lacking, f"{path}: {', '.join(lacking)} lacks values; delete it and run again")
+        return [_row(values) for values in held.to_pylist()]
+    except RegrowError:
+        raise
     except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise _broken(path, str(error)) from error
+
+
+def _lacks(column: pa.ChunkedArray | pa.Array) -> bool:
+    """Whether a value is missing, on whatever level."""
+    if column.null_count:
+        return True
+    if pa.types.is_list(column.type):
+        return any(_lacks(chunk.flatten()) for chunk in _chunks(column))
+    if pa.types.is_struct(column.type):
+        return any(_lacks(child) for chunk in _chunks(column) for child in chunk.flatten())
+    return False
+
+
+def _chunks(column: pa.ChunkedArray | pa.Array) -> list[pa.Array]:
+    return column.chunks if isinstance(column, pa.ChunkedArray) else [column]
 
 
 def _broken(path: Path, why: str) -> RegrowError:
@@ -257,6 +276,9 @@ def _row(values: Mapping[str, Any]) -> Row:
     lists = {name: tuple(held) for name, held in values.items() if isinstance(held, list)}
     lists["probes"] = tuple(Measured(**held) for held in values["probes"])
     lists["events"] = tuple(Happened(**held) for held in values["events"])
+    curves = ("env_steps_to_fork", "returns_to_fork"), ("env_steps", "returns", "predicted")
+    if any(len({len(lists[name]) for name in names}) > 1 for names in curves):
+        raise ValueError("a curve is longer than its env steps, or shorter")
     return Row(**{**values, **lists, "written": values["written"].astimezone(UTC)})
 
 
@@ -275,12 +297,27 @@ def _plans(folder: Path) -> tuple[dict[tuple[str, str], Mapping[str, Any]], list
     for path in sorted((folder / "plans").glob("*.json")):
         try:
             held = read_json(path)
-            plans[held["study"], held["scale"]] = {c["label"]: c for c in held["conditions"]}
+            conditions = [_planned(condition) for condition in held["conditions"]]
+            plans[str(held["study"]), str(held["scale"])] = {c["label"]: c for c in conditions}
         except RegrowError as error:
             problems.append(str(error))
         except (KeyError, TypeError) as error:
             problems.append(f"{path} is no plan of a study ({error}); run the study again")
     return plans, problems
+
+
+_PLANNED = {"label": str, "environment": str, "agent": str, "before": list, "arms": list}
+_PLANNED |= dict.fromkeys(("fork_at", "horizon", "seeds"), int)
+
+
+def _planned(condition: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A condition of a plan; `TypeError` where it is not as it was written."""
+    for name, kind in _PLANNED.items():
+        if not isinstance(condition[name], kind):
+            raise TypeError(f"{name} is {condition[name]!r}")
+    if not all(isinstance(arm, list) and arm for arm in condition["arms"]):
+        raise TypeError(f"arms is {condition['arms']!r}")
+    return condition
 
 
 def _place(

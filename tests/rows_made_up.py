@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from regrow.checkpoint import write_json
 from regrow.families import describe, make
 from regrow.plan import Arm, Diagnosis
-from regrow.rows import Happened, Measured, Row, plan_file, write_row
+from regrow.plans import write_plan
+from regrow.rows import Happened, Measured, Row, write_row
 
 PROBES = {"weight_norm": 30.0, "srank": 80.0, "dead_units": 0.3, "gradient_norm": 2.0}
 ARMS = ("nothing", "again", "inject", "reset")
@@ -126,14 +126,16 @@ def write_study(folder: Path, *groups: list[Row], **told) -> Path:
     conditions = [
         {
             "label": row.condition,
+            "axis": row.axis,
+            "level": row.level,
             **json.loads(row.config),
             "environment": row.environment,
             "agent": row.agent,
-            "arms": [[held.arm] for held in group],
+            "arms": [[held.arm, held.intervention, 0, ""] for held in group],
             "seeds": 1 + max(held.seed for held in group),
         }
         for row, group in zip(rows, groups, strict=True)
     ]
-    plan = {"study": rows[0].study, "scale": rows[0].scale, "conditions": conditions, **told}
-    write_json(plan_file(folder, rows[0].study, rows[0].scale), plan)
+    plan = {"study": rows[0].study, "scale": rows[0].scale, "conditions": conditions}
+    write_plan(folder, {**plan, "question": "", "claims": [], "figure": "curves", **told})
     return write(folder, *groups)

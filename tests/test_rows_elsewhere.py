@@ -5,6 +5,7 @@ import fcntl
 import io
 import json
 import math
+import os
 import struct
 import sys
 import threading
@@ -24,11 +25,13 @@ from regrow.errors import RegrowError
 from regrow.export import points, run_name, to_parquet, to_tensorboard, to_wandb
 from regrow.families import make
 from regrow.plan import Arm
+from regrow.plans import plan_file, write_plan
 from regrow.report.studies import verdicts_table, watch_table
 from regrow.results import query
-from regrow.rows import Row, plan_file, read_rows, write_row
-from regrow.shared import parts_of, shared, written
+from regrow.rows import Measured, Row, read_rows, write_row
+from regrow.shared import parts_in, parts_of, shared, written
 from regrow.study import begin, held, is_held, progress_file, told
+from regrow.summary import summarise
 from regrow.watch import Watch
 
 HOSTILE = '../../../"<b>[red]$(rm)\n%s'
@@ -183,7 +186,7 @@ def begun(tmp_path):
     """A study that was written down, and nothing done: (folder, its cells' group)."""
     study, out = make("studies", "primacy_bias"), tmp_path / "out"
     parts = parts_of([study], "smoke")
-    write_json(plan_file(out, study.name, "smoke"), written(study, "smoke", parts))
+    write_plan(out, written(study, "smoke", parts))
     return out, shared(parts, out)[0]
 
 
@@ -236,7 +239,7 @@ def test_rows_are_enough_to_be_done(tmp_path):
     plan = plan_file(out, "generality", "smoke")
     held = json.loads(plan.read_text())
     for condition in held["conditions"]:
-        condition |= {"arms": json.loads(rows[0].config)["arms"], "axis": "", "level": None}
+        condition |= {"arms": json.loads(rows[0].config)["arms"]}
     plan.write_text(json.dumps(held))
     assert Watch(out).look().finished
 
@@ -288,11 +291,54 @@ def test_rows_that_lack_values_are_told_and_left_out(folder, column):
     assert f"{column} lacks values" in problems[0]
 
 
-@pytest.mark.parametrize(("name", "value"), [("seeds", None), ("arms", [1]), ("fork_at", "x")])
+def test_a_probe_at_another_time_is_told(tmp_path):
+    rows = rows_made_up.rows_of(seeds=2, probes=(Measured("", "srank", "head", "noon", 1.0),))
+    found, problems = read_rows(rows_made_up.write(tmp_path, rows[:1], rows_made_up.rows_of("x")))
+    assert {row.study for row in found} == {"x"}
+    assert "probes at 'noon', which is none of fork, fresh, end" in problems[0]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_not_called_broken(folder):
+    (path, *_) = sorted((folder / "rows").glob("*.parquet"))
+    path.chmod(0)
+    assert "may not be read" in read_rows(folder).problems[0]
+
+
+ODD = [("seeds", None), ("seeds", 1e400), ("arms", [1]), ("arms", [["inject"]]), ("fork_at", "x"),
+       ("label", [1]), ("level", "x"), ("before", 3), ("axis", None), ("agent", {})]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), ODD)
 def test_a_plan_that_is_not_as_it_was_written_is_told(tmp_path, name, value):
     begin([make("studies", "generality")], "smoke", tmp_path)
+    rows_made_up.write(tmp_path, rows_made_up.rows_of(seeds=2))
     (path,) = (tmp_path / "plans").glob("*.json")
     plan = json.loads(path.read_text())
     plan["conditions"][0][name] = value
     path.write_text(json.dumps(plan))
-    assert f"is no plan of a study ({name} is" in " ".join(read_rows(tmp_path).problems)
+    (problem,) = summarise(tmp_path).problems
+    assert f"{path.name} is no plan of a study (" in problem
+    odd = f"one of arms is {value[0]!r}" if name == "arms" else f"{name} is {value!r}"
+    assert odd in problem
+    with pytest.raises(RegrowError, match="there is no study in"):
+        Watch(tmp_path)
+
+
+def test_a_plan_of_parts_that_are_not_there_is_told(tmp_path):
+    begin([make("studies", "generality")], "smoke", tmp_path)
+    (path,) = (tmp_path / "plans").glob("*.json")
+    path.write_text(path.read_text().replace('"minatar/breakout"', '"minatar/brekout"'))
+    _, (problem,) = parts_in(tmp_path)
+    assert "cannot be carried out (no environment 'minatar/brekout'" in problem
+
+
+def test_joined_rows_take_no_others_away(tmp_path, rows):
+    joined = tmp_path / "joined"
+    to_parquet(rows, joined)
+    to_parquet(rows, joined)
+    with pytest.raises(RegrowError, match=f"{len(rows) - 1} rows that would be gone, of general"):
+        to_parquet(rows[:1], joined)
+    assert len(read_rows(joined).rows) == len(rows)
+    to_parquet(rows_made_up.rows_of("pace", seeds=2), joined)
+    assert {row.study for row in read_rows(joined).rows} == {"generality", "pace"}

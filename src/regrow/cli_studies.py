@@ -265,5 +265,5 @@ def _export(options: argparse.Namespace) -> None:
     writers = {"tensorboard": to_tensorboard, "wandb": to_wandb, "parquet": to_parquet}
     writers[options.to](rows, into)
     if options.to == "parquet":
-        copy_plans(options.folder, into)
+        copy_plans(rows, options.folder, into)
     print(f"{len(rows)} rows; written to {shown(into)}")

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from regrow.checkpoint import write_atomically
 from regrow.errors import RegrowError, require
-from regrow.rows import Row, plain_name, table_of, write_table
+from regrow.plans import plain_name, plan_file
+from regrow.rows import Row, read_rows, table_of, write_table
 
 
 class Point(NamedTuple):
@@ -105,9 +106,13 @@ def to_wandb(rows: Sequence[Row], folder: Path, *, project: str = "regrow") -> N
 
 
 def to_parquet(rows: Sequence[Row], folder: Path) -> None:
-    """Joins rows into one small file per study, in the layout of a folder of studies."""
-    for study, scale in dict.fromkeys((row.study, row.scale) for row in rows):
-        own = [row for row in rows if (row.study, row.scale) == (study, scale)]
+    """Joins rows into one small file per study, in the layout of a folder of studies.
+
+    `RegrowError` where the folder holds rows of these studies that would be gone.
+    """
+    _keep(rows, folder)
+    for study, scale in _studies(rows):
+        own = [row for row in rows if row.key[:2] == (study, scale)]
         name = f"{study}--{scale}"
         if name != plain_name(name):
             digest = hashlib.sha256(name.encode()).hexdigest()[:16]
@@ -115,10 +120,26 @@ def to_parquet(rows: Sequence[Row], folder: Path) -> None:
         write_table(folder / "rows" / f"{name}.parquet", table_of(own))
 
 
-def copy_plans(source: Path, folder: Path) -> None:
-    """What the studies of a folder were to do, beside rows that were joined elsewhere."""
-    for path in sorted((source / "plans").glob("*.json")):
-        write_atomically(folder / "plans" / path.name, partial(_write, path.read_bytes()))
+def copy_plans(rows: Sequence[Row], source: Path, folder: Path) -> None:
+    """What the studies of rows were to do, beside the rows that were joined elsewhere."""
+    for study in _studies(rows):
+        path = plan_file(source, *study)
+        if path.is_file():
+            write_atomically(plan_file(folder, *study), partial(_write, path.read_bytes()))
+
+
+def _studies(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys(row.key[:2] for row in rows))
+
+
+def _keep(rows: Sequence[Row], folder: Path) -> None:
+    there = read_rows(folder).rows if folder.is_dir() else []
+    lost = {row.key for row in there if row.key[:2] in _studies(rows)} - {row.key for row in rows}
+    for study, scale, *_ in sorted(lost)[:1]:
+        raise RegrowError(
+            f"{folder} holds {len(lost)} rows that would be gone, of {study} ({scale}) first of "
+            "all; delete it or choose another --into"
+        )
 
 
 def _write(content: bytes, file: BinaryIO) -> None:

@@ -1,7 +1,6 @@
 """Rows: what studies leave behind, one per study, condition, arm and seed, for any program to read.
 
     OUT/rows/<study>--<digest>.parquet    one row, or many where somebody joined them
-    OUT/plans/<study>--<scale>.json       question, claims, conditions: what a row must belong to
 
 A row holds its curves, its probes and its events beside the printed form of every part that made
 it. It is written whole or not at all by whoever finished it, so many processes may add to one
@@ -19,8 +18,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regrow.checkpoint import read_json, write_atomically
+from regrow.checkpoint import write_atomically
 from regrow.errors import RegrowError, require
+from regrow.plans import Plan, plain_name, read_plans
 
 FORMAT = 1
 """Counted up when a column changes its meaning, or the numbers in it would come out otherwise."""
@@ -30,13 +30,17 @@ Key = tuple[str, str, str, str, int]
 """What there is one row of: study, scale, condition, arm, seed."""
 
 
+WHEN = ("fork", "fresh", "end")
+"""At the fork, of new networks at the fork on the same observations, after the horizon."""
+
+
 class Measured(NamedTuple):
     """One probe of one part of one Learner; a Learner that is alone has the name ""."""
 
     learner: str
     probe: str
     part: str
-    at: str  # "fork", "fresh" (new networks, at the fork, on the same observations), or "end"
+    at: str  # one of WHEN
     value: float  # NaN where the probe says nothing of such a part
 
 
@@ -160,11 +164,6 @@ def file_of(folder: Path, key: Key) -> Path:
     return folder / "rows" / f"{plain_name(key[0])}--{digest}.parquet"
 
 
-def plain_name(text: str) -> str:
-    """A text as a part of a file's name: without what could lead elsewhere."""
-    return "".join(c if c.isalnum() or c in "_-" else "-" for c in text)[:80]
-
-
 def write_row(folder: Path, row: Row) -> None:
     """Writes a row to its file, in place of what was there."""
     write_table(file_of(folder, row.key), table_of([row]))
@@ -214,8 +213,9 @@ def read_rows(folder: Path) -> Found:
             held = latest.get(row.key)
             if held is None or held.written <= row.written:
                 latest[row.key] = row
-    plans, more = _plans(folder)
-    found = [row for row in latest.values() if _belongs(row, plans)]
+    plans, more = read_plans(folder)
+    planned = {key: plans.get(key[:2]) for key in latest}
+    found = [row for key, row in latest.items() if _belongs(row, planned[key])]
     earlier = len(latest) - len(found)
     if earlier:
         problems.append(
@@ -224,7 +224,7 @@ def read_rows(folder: Path) -> Found:
         )
     if not latest:
         problems.append(f"there are no rows in {folder} yet; `regrow study` writes them")
-    found.sort(key=lambda row: _place(row, plans))
+    found.sort(key=lambda row: _place(row, planned[row.key]))
     return Found(found, [*problems, *more])
 
 
@@ -232,6 +232,8 @@ def _rows_of(path: Path) -> list[Row]:
     try:
         with path.open("rb") as file:
             table = pq.ParquetFile(file).read(use_threads=False)
+    except PermissionError as error:
+        raise RegrowError(f"{path} may not be read; {error.strerror}") from error
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _broken(path, str(error)) from error
     if "format" not in table.column_names:
@@ -276,73 +278,37 @@ def _row(values: Mapping[str, Any]) -> Row:
     lists = {name: tuple(held) for name, held in values.items() if isinstance(held, list)}
     lists["probes"] = tuple(Measured(**held) for held in values["probes"])
     lists["events"] = tuple(Happened(**held) for held in values["events"])
+    odd = {one.at for one in lists["probes"]} - set(WHEN)
+    if odd:
+        raise ValueError(f"probes at '{min(odd)}', which is none of {', '.join(WHEN)}")
     curves = ("env_steps_to_fork", "returns_to_fork"), ("env_steps", "returns", "predicted")
     if any(len({len(lists[name]) for name in names}) > 1 for names in curves):
         raise ValueError("a curve is longer than its env steps, or shorter")
     return Row(**{**values, **lists, "written": values["written"].astimezone(UTC)})
 
 
-# What a study was to do, as it was written down before it began.
+# What of it belongs to a study, as that was written down before it began.
 
 
-def plan_file(folder: Path, study: str, scale: str) -> Path:
-    """Where the plan of a study is written."""
-    return folder / "plans" / f"{study}--{scale}.json"
-
-
-def _plans(folder: Path) -> tuple[dict[tuple[str, str], Mapping[str, Any]], list[str]]:
-    """(the conditions of every study and scale by label, what could not be read)."""
-    plans: dict[tuple[str, str], Mapping[str, Any]] = {}
-    problems: list[str] = []
-    for path in sorted((folder / "plans").glob("*.json")):
-        try:
-            held = read_json(path)
-            conditions = [_planned(condition) for condition in held["conditions"]]
-            plans[str(held["study"]), str(held["scale"])] = {c["label"]: c for c in conditions}
-        except RegrowError as error:
-            problems.append(str(error))
-        except (KeyError, TypeError) as error:
-            problems.append(f"{path} is no plan of a study ({error}); run the study again")
-    return plans, problems
-
-
-_PLANNED = {"label": str, "environment": str, "agent": str, "before": list, "arms": list}
-_PLANNED |= dict.fromkeys(("fork_at", "horizon", "seeds"), int)
-
-
-def _planned(condition: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A condition of a plan; `TypeError` where it is not as it was written."""
-    for name, kind in _PLANNED.items():
-        if not isinstance(condition[name], kind):
-            raise TypeError(f"{name} is {condition[name]!r}")
-    if not all(isinstance(arm, list) and arm for arm in condition["arms"]):
-        raise TypeError(f"arms is {condition['arms']!r}")
-    return condition
-
-
-def _place(
-    row: Row, plans: Mapping[tuple[str, str], Mapping[str, Any]]
-) -> tuple[str, str, int, str, int, str, int]:
+def _place(row: Row, plan: Plan | None) -> tuple[str, str, int, str, int, str, int]:
     """Rows in the order of their plan, or of the alphabet where there is none."""
-    plan = plans.get((row.study, row.scale), {})
-    arms = [arm for arm, *_ in plan.get(row.condition, {"arms": ()})["arms"]]
+    conditions = plan.conditions if plan else {}
+    condition = conditions.get(row.condition)
+    arms = condition.arms if condition else ()
     return (
         *(row.study, row.scale),
-        *(list(plan).index(row.condition) if row.condition in plan else 0, row.condition),
+        *(list(conditions).index(row.condition) if condition else 0, row.condition),
         *(arms.index(row.arm) if row.arm in arms else 0, row.arm),
         row.seed,
     )
 
 
-def _belongs(row: Row, plans: Mapping[tuple[str, str], Mapping[str, Any]]) -> bool:
+def _belongs(row: Row, plan: Plan | None) -> bool:
     """Whether a row is one that its study asks for; a study without a plan asks for any."""
-    plan = plans.get((row.study, row.scale))
     if plan is None:
         return True
-    condition = plan.get(row.condition)
-    if condition is None:
+    held = plan.conditions.get(row.condition)
+    if held is None:
         return False
-    wanted = tuple(condition[name] for name in ("environment", "agent"))
-    wanted += (tuple(condition["before"]), condition["fork_at"], condition["horizon"])
-    arms = {arm for arm, *_ in condition["arms"]}
-    return row.parts == wanted and row.arm in arms and row.seed < condition["seeds"]
+    parts = held.environment, held.agent, held.before, held.fork_at, held.horizon
+    return row.parts == parts and row.arm in held.arms and row.seed < held.seeds

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from regrow.cells import Cell, cells
-from regrow.checkpoint import read_json
 from regrow.errors import RegrowError, require
 from regrow.plan import BINS, Arm, Diagnosis
+from regrow.plans import plan_file, read_plans
 from regrow.rows import FORMAT, Key
 from regrow.studies.base import Scale, Study
 
@@ -116,7 +116,7 @@ def _union(plans: Sequence[Diagnosis]) -> Diagnosis:
 
 
 def written(study: Study, scale: Scale, parts: Iterable[Part]) -> dict[str, Any]:
-    """What a study is to do, as plain data; `parts_in` reads it."""
+    """What a study is to do, as plain data; `regrow.plans` and `parts_in` read it."""
     return {
         "study": study.name,
         "scale": scale,
@@ -134,21 +134,14 @@ def written(study: Study, scale: Scale, parts: Iterable[Part]) -> dict[str, Any]
 def parts_in(out: Path) -> tuple[list[Part], list[str]]:
     """(the conditions that were written down in a folder, in a sentence each what is wrong)."""
     parts: list[Part] = []
-    problems: list[str] = []
-    for path in sorted((out / "plans").glob("*.json")):
+    plans, problems = read_plans(out)
+    for plan in plans.values():
         try:
-            held = read_json(path)
             parts += [
-                Part(
-                    held["study"],
-                    held["scale"],
-                    *(condition[name] for name in ("label", "axis", "level")),
-                    plan=Diagnosis.from_config(condition),
-                )
-                for condition in held["conditions"]
+                Part(plan.study, plan.scale, *held[:3], plan=Diagnosis.from_config(held.config))
+                for held in plan.conditions.values()
             ]
-        except RegrowError as error:
-            problems.append(str(error))
-        except (KeyError, TypeError, ValueError) as error:
-            problems.append(f"{path} is no plan of a study ({error}); run the study again")
+        except (RegrowError, KeyError, TypeError) as error:
+            path = plan_file(out, plan.study, plan.scale)
+            problems.append(f"{path} cannot be carried out ({error}); run the study again")
     return parts, problems

@@ -30,8 +30,9 @@ from regrow.errors import require
 from regrow.families import describe
 from regrow.outcomes import Outcome
 from regrow.plan import Diagnosis
+from regrow.plans import write_plan
 from regrow.results import bin_ends, source_commit, versions
-from regrow.rows import Happened, Key, Measured, Row, plan_file, read_rows, write_row
+from regrow.rows import Happened, Key, Measured, Row, read_rows, write_row
 from regrow.run import Event
 from regrow.shared import Part, Shared, parts_of, random_file, shared, written
 from regrow.studies.base import Scale, Study
@@ -56,7 +57,7 @@ def begin(studies: Sequence[Study], scale: Scale, out: Path) -> Work:
         _ = environment.observation_shape, environment.action_space
     _claim(out)
     for study in studies:
-        write_json(plan_file(out, study.name, scale), written(study, scale, parts))
+        write_plan(out, written(study, scale, parts))
     there = {row.key: row for row in read_rows(out).rows}
     commit, work = source_commit(), Work([], 0)
     for group in shared(parts, out):

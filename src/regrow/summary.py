@@ -9,18 +9,16 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from regrow.across import Aggregate, Proxy, aggregates, proxies
 from regrow.cases import Case, cases, probes_of
-from regrow.checkpoint import read_json
 from regrow.claims import CLAIMS
 from regrow.decisions import OPEN, Decision, decide
-from regrow.errors import RegrowError
-from regrow.rows import Row, plan_file, read_rows
+from regrow.plans import Plan, read_plans
+from regrow.rows import Row, read_rows
 from regrow.statistics import Floats, Interval, mean_band
 
 AXES = ("env_steps", "flops", "seconds")
@@ -246,12 +244,15 @@ def summarise(folder: Path) -> Summary:
     name = folder.resolve().name
     rows, unread = read_rows(folder)
     held, unsound = cases(rows)
+    plans = read_plans(folder).held  # what could not be read of them was told with the rows
     groups: dict[tuple[str, str], list[Case]] = {}
     for case in held:
         groups.setdefault((case.study, case.scale), []).append(case)
     return Summary(
         name=name,
-        studies=sorted((_told(folder, *key, group) for key, group in groups.items()), key=_first),
+        studies=sorted(
+            (_told(plans.get(key, Plan(*key)), group) for key, group in groups.items()), key=_first
+        ),
         # A report may go to others, whom the way to its folder does not concern.
         problems=[text.replace(str(folder), name) for text in (*unread, *unsound)],
         rows=len(rows),
@@ -265,14 +266,13 @@ def summarise(folder: Path) -> Summary:
     )
 
 
-def _told(folder: Path, name: str, scale: str, cases: list[Case]) -> Told:
-    plan = _plan(folder, name, scale)
+def _told(plan: Plan, cases: list[Case]) -> Told:
     figure = plan.figure
     compared = figure in ("gains", "arms") and len(cases) > 2
     cases = sorted(cases, key=lambda case: _place(case, plan))
     return Told(
-        name,
-        scale,
+        plan.study,
+        plan.scale,
         plan.question,
         plan.claims,
         _decisions(plan, cases),
@@ -288,43 +288,20 @@ def _first(told: Told) -> tuple[int, str]:
     return min(told.claims, default=len(CLAIMS)), told.name
 
 
-class _Plan(NamedTuple):
-    question: str = ""
-    claims: Sequence[int] = ()
-    figure: str = "curves"
-    seeds: Mapping[str, int] = MappingProxyType({})  # by condition
-
-
-def _decisions(plan: _Plan, cases: Sequence[Case]) -> dict[int, Decision]:
+def _decisions(plan: Plan, cases: Sequence[Case]) -> dict[int, Decision]:
     """What became of the claims that have a rule; of a study that is not done yet, nothing."""
     there = {case.label: len(case.seeds) for case in cases}
-    done = sum(there.get(label, 0) >= seeds for label, seeds in plan.seeds.items())
+    done = sum(there.get(label, 0) >= one.seeds for label, one in plan.conditions.items())
     found = {claim: held for claim in plan.claims if (held := decide(claim, cases)) is not None}
-    if done == len(plan.seeds):
+    if done == len(plan.conditions):
         return found
-    early = f"{done} of {len(plan.seeds)} conditions are done."
+    early = f"{done} of {len(plan.conditions)} conditions are done."
     return dict.fromkeys(found, Decision(OPEN, early))
 
 
-def _plan(folder: Path, study: str, scale: str) -> _Plan:
-    """What a study wrote down before it began; that it cannot be read was told with the rows."""
-    path = plan_file(folder, study, scale)
-    try:
-        held = read_json(path) if path.is_file() else {}
-        conditions = held.get("conditions", ())
-        return _Plan(
-            str(held.get("question", "")),
-            [int(number) for number in held.get("claims", ())],
-            str(held.get("figure", "curves")),
-            {str(held["label"]): int(held["seeds"]) for held in conditions},
-        )
-    except (RegrowError, AttributeError, KeyError, TypeError, ValueError):
-        return _Plan()
-
-
-def _place(case: Case, plan: _Plan) -> tuple[int, str, float, str]:
+def _place(case: Case, plan: Plan) -> tuple[int, str, float, str]:
     """Where a condition stands: as planned; what is turned, in its order."""
-    labels = list(plan.seeds)
+    labels = list(plan.conditions)
     known = case.label in labels
     level = case.row.level
     return (

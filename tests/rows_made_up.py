@@ -8,8 +8,8 @@ import numpy as np
 
 from regrow.families import describe, make
 from regrow.plan import Arm, Diagnosis
-from regrow.plans import write_plan
 from regrow.rows import Happened, Measured, Row, write_row
+from regrow.study_plan import write_plan
 
 PROBES = {"weight_norm": 30.0, "srank": 80.0, "dead_units": 0.3, "gradient_norm": 2.0}
 ARMS = ("nothing", "again", "inject", "reset")

@@ -25,12 +25,12 @@ from regrow.errors import RegrowError
 from regrow.export import points, run_name, to_parquet, to_tensorboard, to_wandb
 from regrow.families import make
 from regrow.plan import Arm
-from regrow.plans import plan_file, write_plan
 from regrow.report.studies import verdicts_table, watch_table
 from regrow.results import query
 from regrow.rows import Measured, Row, read_rows, write_row
 from regrow.shared import parts_in, parts_of, shared, written
 from regrow.study import begin, held, is_held, progress_file, told
+from regrow.study_plan import plan_file, write_plan
 from regrow.summary import summarise
 from regrow.watch import Watch
 

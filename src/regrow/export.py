@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from regrow.checkpoint import write_atomically
 from regrow.errors import RegrowError, require
-from regrow.plans import plain_name, plan_file
 from regrow.rows import Row, read_rows, table_of, write_table
+from regrow.study_plan import plain_name, plan_file
 
 
 class Point(NamedTuple):

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from regrow.checkpoint import write_atomically
 from regrow.errors import RegrowError, require
-from regrow.plans import Plan, plain_name, read_plans
+from regrow.study_plan import Plan, plain_name, read_plans
 
 FORMAT = 1
 """Counted up when a column changes its meaning, or the numbers in it would come out otherwise."""

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from regrow.cells import Cell, cells
 from regrow.errors import RegrowError, require
 from regrow.plan import BINS, Arm, Diagnosis
-from regrow.plans import plan_file, read_plans
 from regrow.rows import FORMAT, Key
 from regrow.studies.base import Scale, Study
+from regrow.study_plan import plan_file, read_plans
 
 
 class Part(NamedTuple):
@@ -116,7 +116,7 @@ def _union(plans: Sequence[Diagnosis]) -> Diagnosis:
 
 
 def written(study: Study, scale: Scale, parts: Iterable[Part]) -> dict[str, Any]:
-    """What a study is to do, as plain data; `regrow.plans` and `parts_in` read it."""
+    """What a study is to do, as plain data; `regrow.study_plan` and `parts_in` read it."""
     return {
         "study": study.name,
         "scale": scale,

@@ -30,12 +30,12 @@ from regrow.errors import require
 from regrow.families import describe
 from regrow.outcomes import Outcome
 from regrow.plan import Diagnosis
-from regrow.plans import write_plan
 from regrow.results import bin_ends, source_commit, versions
 from regrow.rows import Happened, Key, Measured, Row, read_rows, write_row
 from regrow.run import Event
 from regrow.shared import Part, Shared, parts_of, random_file, shared, written
 from regrow.studies.base import Scale, Study
+from regrow.study_plan import write_plan
 from regrow.types import Report
 
 

@@ -17,9 +17,9 @@ from regrow.across import Aggregate, Proxy, aggregates, proxies
 from regrow.cases import Case, cases, probes_of
 from regrow.claims import CLAIMS
 from regrow.decisions import OPEN, Decision, decide
-from regrow.plans import Plan, read_plans
 from regrow.rows import Row, read_rows
 from regrow.statistics import Floats, Interval, mean_band
+from regrow.study_plan import Plan, read_plans
 
 AXES = ("env_steps", "flops", "seconds")
 BEFORE = "before the fork"

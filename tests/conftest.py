@@ -21,7 +21,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+# The small ones, too: every file of tests needs them again, and both workers do.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 settings.register_profile(

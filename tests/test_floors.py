@@ -29,7 +29,7 @@ FLOORS = [
         "compute",
     },
     {
-        *("rows", "results", "train", "studies", "shared", "study", "watch"),
+        *("study_plan", "rows", "results", "train", "studies", "shared", "study", "watch"),
         *("cases", "across", "decisions", "summary", "published"),
     },
     {"report"},
@@ -49,9 +49,9 @@ SEQUENCES = [
     ("loop", "run", "evaluate"),
     ("loop", "pieces"),
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
-    ("rows", "results", "train"),
-    ("rows", "results", "studies", "shared", "study", "watch"),
-    ("rows", "cases", "across", "decisions", "summary"),
+    ("study_plan", "rows", "results", "train"),
+    ("study_plan", "rows", "results", "studies", "shared", "study", "watch"),
+    ("study_plan", "rows", "cases", "across", "decisions", "summary"),
     ("cli_studies", "cli", "__main__"),
 ]
 

@@ -248,7 +248,7 @@ class DrQ(SoftActorCritic):
         )
 
     def _critic_gradients(self, state: DrQState, batch: Transition, key: Key) -> dict[str, PyTree]:
-        goal = self.goal(state, batch, key)
+        goal = self.goal(jax.lax.stop_gradient(state), batch, key)  # it is held, whatever moves
         return joint_gradient(
             {name: getattr(state, name) for name in VALUED},
             lambda networks: self.critic_loss(networks, goal, batch),
@@ -258,8 +258,9 @@ class DrQ(SoftActorCritic):
         self, state: DrQState, batch: Transition, key: Key
     ) -> tuple[PyTree, Scalar]:
         """(the actor's gradient, the entropy of the policy)."""
+        held = jax.lax.stop_gradient(state)
         _, gradient, entropy = state.actor.gradient_with(
-            lambda actor: self.actor_loss(actor, state, batch, key)
+            lambda actor: self.actor_loss(actor, held, batch, key)
         )
         return gradient, entropy
 

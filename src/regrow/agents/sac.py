@@ -155,7 +155,7 @@ class SAC(SoftActorCritic):
         )
 
     def _critic_gradients(self, state: SACState, batch: Transition, key: Key) -> dict[str, PyTree]:
-        goal = self.goal(state, batch, key)
+        goal = self.goal(jax.lax.stop_gradient(state), batch, key)  # it is held, whatever moves
 
         def loss(critic: Network) -> Scalar:
             return self.critic_loss(critic, goal, batch)
@@ -167,7 +167,8 @@ class SAC(SoftActorCritic):
         self, state: SACState, batch: Transition, key: Key
     ) -> tuple[PyTree, Scalar]:
         """(the actor's gradient, the entropy of the policy)."""
+        held = jax.lax.stop_gradient(state)
         _, gradient, entropy = state.actor.gradient_with(
-            lambda actor: self.actor_loss(actor, state, batch, key)
+            lambda actor: self.actor_loss(actor, held, batch, key)
         )
         return gradient, entropy

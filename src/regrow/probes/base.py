@@ -104,7 +104,7 @@ class View:
 
     def updated(
         self,
-    ) -> tuple[Float[Array, "reference outputs"], Float[Array, "reference outputs"]]:
+    ) -> tuple[Float[Array, "reference *outputs"], Float[Array, "reference *outputs"]]:
         """(outputs before, outputs after) one update of the agent on other transitions.
 
         Outputs are those on the first half of the batch; the update is made on the second half, or

@@ -22,9 +22,10 @@ class PolicyChurn(Probe):
     costly: ClassVar[bool] = True
 
     def measure(self, view: View) -> Scalar:
-        """A share between 0 and 1; NaN for a network with one output."""
+        """A share between 0 and 1; NaN for a network that has not an output per action."""
+        numbered = jnp.issubdtype(view.batch.action.dtype, jnp.integer)
         before, after = view.updated()
-        if before.shape[-1] == 1:
+        if not numbered or before.ndim != 2 or before.shape[-1] == 1:
             return jnp.array(NOTHING_THERE)
         changed = jnp.argmax(after, axis=-1) != jnp.argmax(before, axis=-1)
         value = jnp.mean(changed.astype(jnp.float32))

@@ -14,16 +14,17 @@ os.environ.setdefault(
     ("" if "--slow" in sys.argv else "--xla_backend_optimization_level=0 ")
     + "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 )
+# Processes that tests start have these, too.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
+# The small programs, too: every file of tests needs them again, and both workers do.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
 
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# The small ones, too: every file of tests needs them again, and both workers do.
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 settings.register_profile(
     "regrow",

@@ -36,7 +36,7 @@ settings.register_profile(
 settings.load_profile("regrow")
 
 
-MOST = 1_500
+MOST = 600
 _programs = 0  # compiled or loaded since they were last dropped
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from refusals import refused_in_a_line
 from trees import bit_equal, distance
 
@@ -145,11 +146,152 @@ IN_NUMPY: dict[str, tuple[str, Rule, Rule]] = {
     "parseval": ("(strength=0.003, scale=1.5)", parseval, as_it_is),
     "normalize_and_project": ("", as_it_is, projection),
 }
-ALL = [name + text for name, (text, _, _) in IN_NUMPY.items()]
+
+
+def upgd(updates, gradients, thetas, firsts, memory):
+    """With β = 0.6 and no noise. The corrected utilities are compared, as in the paper."""
+    t = memory["t"] = memory.get("t", 0) + 1
+    before = memory.get("utility", [np.zeros_like(theta) for theta in thetas])
+    memory["utility"] = [
+        0.6 * u - 0.4 * g * theta for u, g, theta in zip(before, gradients, thetas, strict=True)
+    ]
+    worth = [u / (1 - 0.6**t) for u in memory["utility"]]
+    highest = max(u.max() for u in worth)
+    return [
+        2 * (1 - 1 / (1 + np.exp(-u / highest))) * update - LR * 2.0 * theta
+        for u, update, theta in zip(worth, updates, thetas, strict=True)
+    ]
+
+
+def trac(updates, gradients, thetas, firsts, memory):
+    """With s_j of size one from the start, so that it is seen."""
+    betas = np.array([0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999])
+    sigma, variance = memory.get("sigma", np.full(6, 1e-8)), memory.get("variance", np.zeros(6))
+    way = memory.get("way", [np.zeros_like(theta) for theta in thetas])
+    h = sum((g * each).sum() for g, each in zip(gradients, way, strict=True))
+    memory["way"] = [each + update for each, update in zip(way, updates, strict=True)]
+    memory["variance"] = betas**2 * variance + h**2
+    memory["sigma"] = betas * sigma - h
+    reach = memory["sigma"] / (np.sqrt(2 * memory["variance"]) + 1e-8)
+    s = 0.5 / scipy.special.erfi(1 / np.sqrt(2)) * scipy.special.erfi(reach).sum()
+    memory.setdefault("scales", []).append(max(s, 0.0))
+    return [
+        first + max(s, 0.0) * each - theta
+        for first, each, theta in zip(firsts, memory["way"], thetas, strict=True)
+    ]
+
+
+# Those that hear of the whole network: the text of a member, its rule on all the updates at once.
+WHOLE_IN_NUMPY = {
+    "upgd": ("(noise=0.0, beta=0.6, decay=2.0)", upgd),
+    "trac": ("(scale=0.5)", trac),
+}
+ALL = [name + text for name, (text, *_) in (IN_NUMPY | WHOLE_IN_NUMPY).items()]
+
+
+def whole_adam_with(rule, made=network) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """(The parameters after some steps of Adam with a rule that sees all leaves, its memory)."""
+    firsts = [first for _, first in leaves_of(made())]
+    thetas = list(firsts)
+    m = v = [np.zeros_like(theta) for theta in thetas]
+    memory: dict[str, Any] = {}
+    for t in range(1, STEPS + 1):
+        gradients = [g for _, g in leaves_of(noise(made(), t - 1))]
+        m = [0.9 * a + 0.1 * g for a, g in zip(m, gradients, strict=True)]
+        v = [0.999 * b + 0.001 * g * g for b, g in zip(v, gradients, strict=True)]
+        updates = [
+            -LR * (a / (1 - 0.9**t)) / (np.sqrt(b / (1 - 0.999**t)) + EPSILON)
+            for a, b in zip(m, v, strict=True)
+        ]
+        moves = rule(updates, gradients, thetas, firsts, memory)
+        thetas = [theta + move for theta, move in zip(thetas, moves, strict=True)]
+    return thetas, memory
 
 
 def test_every_term_has_its_counterpart_in_numpy():
-    assert set(IN_NUMPY) == set(members("gradients"))
+    assert set(IN_NUMPY) | set(WHOLE_IN_NUMPY) == set(members("gradients"))
+
+
+@pytest.mark.parametrize("network", [network, blocks], ids=["conv", "blocks"])
+@pytest.mark.parametrize("name", WHOLE_IN_NUMPY)
+def test_a_term_over_the_network_in_numpy(name, network):
+    text, rule = WHOLE_IN_NUMPY[name]
+    made = leaves_of(descended(learner(name + text, network)).network)
+    plain = leaves_of(descended(learner("", network)).network)
+    expected, memory = whole_adam_with(rule, network)
+    moved = 0.0
+    for (leaf, own), (_, without), wanted in zip(made, plain, expected, strict=True):
+        np.testing.assert_allclose(own, wanted, atol=2e-5, err_msg=str(leaf))
+        moved = max(moved, np.abs(own - without).max())
+    assert moved > 1e-3
+    scales = memory.get("scales", [])
+    assert scales == [] or min(scales) == 0 < max(scales)  # there and back
+
+
+def test_the_noise_of_upgd_is_normal_and_drawn_for_every_part_seed_and_step():
+    def noises(seed: int) -> list[np.ndarray]:
+        made = mlp(8, (64, 64), 2, key=jax.random.key(seed))
+        quiet, loud = (
+            Learner.create(
+                made, Optimizer("adam", LR, terms=make_all("gradients", f"upgd(noise={sigma})"))
+            )
+            for sigma in (0.0, 3.0)
+        )
+        found = []
+        for step in range(2):
+            gradient = noise(made, 7)
+            quiet, moved = quiet.descend(gradient), loud.descend(gradient)
+            worth = [state[1].utility.weight for state in quiet.statistics]
+            worth = [w / (1 - 0.999 ** (step + 1)) for w in worth]
+            highest = max(
+                float(leaf.max()) / (1 - 0.999 ** (step + 1))
+                for state in quiet.statistics
+                for leaf in jax.tree.leaves(state[1].utility)
+            )
+            free = [2 * (1 - 1 / (1 + np.exp(-np.asarray(w) / highest))) for w in worth]
+            found += [
+                np.asarray(a.weight - b.weight) / -(LR * 3.0 * f)
+                for a, b, f in zip(moved.network.parts(), quiet.network.parts(), free, strict=True)
+            ]
+            loud = dataclasses.replace(quiet, optimizer=loud.optimizer)
+        return found
+
+    drawn = noises(0) + noises(1)
+    square = [one for one in drawn if one.shape == (64, 64)]
+    assert len(square) == 4  # two steps, two seeds
+    for i, one in enumerate(square):
+        assert abs(one.mean()) < 0.06
+        assert one.std() == pytest.approx(1, abs=0.05)
+        for other in square[:i]:
+            assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.06
+
+
+def test_upgd_without_a_gradient_takes_nothing_for_worth_anything():
+    made = learner("upgd(noise=0.0, decay=0.0)")
+    still = jax.tree.map(jnp.zeros_like, noise(made.network, 0))
+    assert bit_equal(made.descend(still).network, made.network)
+
+
+def test_with_trac_a_layer_whose_statistics_begin_anew_stays_where_it_is():
+    made = descended(learner("trac(scale=0.5)"), 2)
+    anew = made.with_fresh_statistics()
+    assert bit_equal(anew.network, made.network)
+    still = jax.tree.map(jnp.zeros_like, noise(made.network, 0))
+    assert bit_equal(anew.descend(still).network, made.network)
+
+
+def test_trac_finds_its_scale():
+    """From 1e-8 on, within some tens of steps, in the units of the optimizer's."""
+    made, goal = learner("trac"), jax.tree.map(lambda leaf: leaf + 0.3, network())
+
+    @jax.jit
+    def step(learner, _):
+        gradient = jax.tree.map(lambda a, b: a - b, learner.network, goal)
+        return learner.descend(gradient), None
+
+    far = distance(made.network, goal)
+    made, _ = jax.lax.scan(step, made, None, 400)
+    assert distance(made.network, goal) < 0.1 * far
 
 
 @pytest.mark.parametrize("network", [network, blocks], ids=["conv", "blocks"])
@@ -225,12 +367,14 @@ def test_frozen_parameters_stay_and_live_ones_move(text):
     for intervention in (Inject(), Inject(split=0), Inject(optimizer="reset")):
         injected = intervention.change(made, KEY)
         live = injected.network.trainable()
-        after = descended(injected)
-        frozen = [eqx.filter(one.network, live, inverse=True) for one in (injected, after)]
+        each = [descended(injected, steps) for steps in (1, STEPS)]  # TRAC may not go, or be back
+        frozen = [eqx.filter(one.network, live, inverse=True) for one in (injected, *each)]
         assert jax.tree.leaves(frozen[0])
-        assert bit_equal(*frozen)
-        for before, now in zip(injected.network.parts(), after.network.parts(), strict=True):
-            assert distance(before, now) > 1e-3
+        assert bit_equal(frozen[0], frozen[1])
+        assert bit_equal(frozen[0], frozen[2])
+        parts = [one.network.parts() for one in (injected, *each)]
+        for before, soon, later in zip(*parts, strict=True):
+            assert max(distance(before, soon), distance(before, later)) > 1e-3
 
 
 @pytest.mark.parametrize("text", ALL)
@@ -362,6 +506,10 @@ def test_terms_are_read_and_printed_back():
         ("parseval(strength=-1)", "parseval: strength is -1.0"),
         ("parseval(scale=0)", "parseval: scale is 0.0; it must be > 0"),
         ("weight_clipping(kappa=0)", "weight_clipping: kappa is 0.0; it must be > 0"),
+        ("upgd(noise=-1)", "upgd: noise is -1.0; it must be 0 or more"),
+        ("upgd(beta=1)", "upgd: beta is 1.0; it must be in [0, 1)"),
+        ("upgd(decay=-1)", "upgd: decay is -1.0; it must be 0 or more"),
+        ("trac(scale=0)", "trac: scale is 0.0; it must be > 0"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(text, message):

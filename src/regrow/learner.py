@@ -92,16 +92,9 @@ class Learner(eqx.Module):
     def descend(self, gradient: PyTree) -> "Learner":
         """One optimizer step along a gradient from `gradient`."""
         gradient = self._clipped(gradient)
-        stepped = [
-            self.optimizer.transform_of(output=output).update(g, state, part)
-            for g, state, part, output in zip(
-                gradient.parts(),
-                self.statistics,
-                self.network.parts(),
-                _are_outputs(self.network),
-                strict=True,
-            )
-        ]
+        stepped = self.optimizer.steps(
+            gradient.parts(), self.statistics, self.network.parts(), _are_outputs(self.network)
+        )
         parts = [
             eqx.apply_updates(part, update)
             for part, (update, _) in zip(self.network.parts(), stepped, strict=True)

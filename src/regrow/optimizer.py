@@ -7,8 +7,9 @@ written.
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -17,6 +18,7 @@ from jaxtyping import PyTree
 
 from regrow.adam import adam
 from regrow.errors import require
+from regrow.types import Scalar
 
 
 class Anchor(NamedTuple):
@@ -43,6 +45,23 @@ class Term(Protocol):
 
     def transform(self, *, learning_rate: float, output: bool) -> optax.GradientTransformation:
         """For one part; its state may not depend on whether the part is an output layer."""
+        ...
+
+
+@runtime_checkable
+class NetworkTerm(Term, Protocol):
+    """A term on the update that is told one number of the whole network before any part steps.
+
+    The `update` of its transformation takes `gradient`, the part's, as clipped and before any term,
+    and `told`: for each such term, what its numbers of all parts came to.
+    """
+
+    def read(self, gradient: PyTree, state: Any, part: PyTree) -> Scalar:
+        """Its number of one part."""
+        ...
+
+    def gather(self, numbers: Sequence[Scalar]) -> Scalar:
+        """What the numbers of all parts come to."""
         ...
 
 
@@ -95,18 +114,46 @@ class Optimizer:
             momentum=self.momentum or None,
         )
 
-    def transform_of(self, *, output: bool) -> optax.GradientTransformation:
+    def transform_of(self, *, output: bool) -> optax.GradientTransformationExtraArgs:
         """The Optax transformation of one part, terms included; an output layer may have its own.
 
         The state is the same for both.
         """
         if not self.terms:
-            return self.transform
-        on: dict[str, list[optax.GradientTransformation]] = {"gradient": [], "update": []}
-        for term in self.terms:
-            made = term.transform(learning_rate=self.learning_rate, output=output)
-            on[term.acts_on].append(made)
-        return optax.chain(*on["gradient"], self.transform, *on["update"])
+            return optax.with_extra_args_support(self.transform)
+        made = [
+            self.transform
+            if link is None
+            else link.transform(learning_rate=self.learning_rate, output=output)
+            for link in self._chain
+        ]
+        return optax.with_extra_args_support(optax.chain(*made))
+
+    @functools.cached_property
+    def _chain(self) -> tuple[Term | None, ...]:
+        """The terms in the order they act; None is the optimizer between them."""
+        before = (term for term in self.terms if term.acts_on == "gradient")
+        after = (term for term in self.terms if term.acts_on == "update")
+        return (*before, None, *after)
+
+    def steps(
+        self,
+        gradients: Sequence[PyTree],
+        states: Sequence[optax.OptState],
+        parts: Sequence[PyTree],
+        outputs: Sequence[bool],
+    ) -> tuple[tuple[PyTree, optax.OptState], ...]:
+        """(update, next state) for every part of a network, from the gradient of each."""
+        told: dict[Term, Scalar] = {}
+        for at, term in enumerate(self._chain):
+            if isinstance(term, NetworkTerm):
+                linked: list[Any] = [cast(tuple, state)[at] for state in states]
+                each = zip(gradients, linked, parts, strict=True)
+                told[term] = term.gather([term.read(g, state, part) for g, state, part in each])
+        return tuple(
+            self.transform_of(output=output).update(g, state, part, gradient=g, told=told)
+            for g, state, part, output in zip(gradients, states, parts, outputs, strict=True)
+        )
 
     def init(self, part: PyTree) -> optax.OptState:
         """A fresh state for one part."""

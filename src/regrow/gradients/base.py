@@ -7,6 +7,9 @@ block, which holds two of the first. A weight and a bias are own parameters of a
 normalisation holds are scale and offset. Frozen parameters are in no part, so no term can move
 them. The gradient is clipped by its global norm before the first term.
 
+A term may hear of the whole network: a `regrow.optimizer.NetworkTerm` reads one number off every
+part before any of them steps, and is told what they come to.
+
 Whatever a term remembers of a part's first parameters goes into an `Anchor`: they stay when the
 statistics start anew, and start anew where a layer is newly drawn and keeps its statistics.
 """

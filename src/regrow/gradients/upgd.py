@@ -1,0 +1,107 @@
+"""Utility-based perturbed gradient descent, UPGD (Elsayed & Mahmood 2024, arXiv 2404.00781).
+
+    U ← βU + (1 − β)(−g∘θ),     Û = U/(1 − βᵗ),     η = max Û over the whole network
+    θ ← (1 − α·decay)θ + 2(1 − sigmoid(Û/η))∘(u − α·σ·ξ),     ξ ~ N(0, 1)
+
+What a weight is worth is what the loss would rise by without it, to first order: the worthless ones
+take whole steps and all of the noise, the worthiest 0.54 of both. u is the step of the optimizer;
+with Adam this is the authors' AdaUPGD, which their agents are trained with and whose numbers are
+the defaults here. Their code divides by the maximum of U where the paper has that of Û: the ratio
+is then 1/(1 − βᵗ) times as large, which holds all of worth still for some 1/(1 − β) steps. Where
+nothing is worth anything, as in a dead network, 0 is taken for 0/0.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, PyTree
+
+from regrow.errors import require
+from regrow.gradients.base import GradientTerm
+from regrow.types import Key, Scalar
+
+
+class UPGDState(NamedTuple):
+    """Of one part: its steps so far, U, and what its noise is drawn from."""
+
+    steps: Array
+    utility: PyTree
+    key: Key
+
+
+@dataclass(frozen=True)
+class UPGD(GradientTerm):
+    """Protects useful weights from steps and noise: 2(1 − sigmoid(Û/max Û))∘(u − α·noise·ξ)."""
+
+    acts_on = "update"
+
+    noise: float = 1e-3
+    beta: float = 0.999
+    decay: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require(self.noise >= 0, f"upgd: noise is {self.noise}; it must be 0 or more")
+        require(0 <= self.beta < 1, f"upgd: beta is {self.beta}; it must be in [0, 1)")
+        require(self.decay >= 0, f"upgd: decay is {self.decay}; it must be 0 or more")
+
+    def read(self, gradient: PyTree, state: UPGDState, part: PyTree) -> Scalar:
+        """The largest Û of a part."""
+        worth = self._corrected(self._next(gradient, state, part))
+        return jnp.max(jnp.stack([jnp.max(leaf) for leaf in jax.tree.leaves(worth)]))
+
+    def gather(self, numbers: Sequence[Scalar]) -> Scalar:
+        """η, the largest of all."""
+        return jnp.max(jnp.stack(list(numbers)))
+
+    def transform(
+        self, *, learning_rate: float, output: bool
+    ) -> optax.GradientTransformationExtraArgs:
+        """Every part draws noise of its own, which the weights that it began with decide."""
+        del output
+
+        def init(params: PyTree) -> UPGDState:
+            zeros = jax.tree.map(jnp.zeros_like, params)
+            return UPGDState(jnp.zeros((), jnp.int32), zeros, _key_of(params))
+
+        def update(
+            updates: PyTree, state: Any, params: PyTree | None = None, **extra_args: Any
+        ) -> tuple[PyTree, Any]:
+            state = self._next(extra_args["gradient"], state, params)
+            highest = extra_args["told"][self]
+            drawn = optax.tree.random_like(
+                jax.random.fold_in(state.key, state.steps), updates, jax.random.normal
+            )
+
+            def one(u: Array, xi: Array, worth: Array, now: Array) -> Array:
+                share = jnp.where(highest > 0, worth / highest, 0.0)
+                free = 2 * (1 - jax.nn.sigmoid(share))
+                return free * (u - learning_rate * self.noise * xi) - (
+                    learning_rate * self.decay * now
+                )
+
+            return jax.tree.map(one, updates, drawn, self._corrected(state), params), state
+
+        return optax.GradientTransformationExtraArgs(init, update)
+
+    def _next(self, gradient: PyTree, state: UPGDState, part: PyTree) -> UPGDState:
+        def mean(u: Array, g: Array, now: Array) -> Array:
+            return self.beta * u - (1 - self.beta) * g * now
+
+        utility = jax.tree.map(mean, state.utility, gradient, part)
+        return state._replace(steps=state.steps + 1, utility=utility)
+
+    def _corrected(self, state: UPGDState) -> PyTree:
+        return jax.tree.map(lambda u: u / (1 - self.beta**state.steps), state.utility)
+
+
+def _key_of(part: PyTree) -> Key:
+    """From the bits of a part's parameters: their sum as integers does not depend on its order."""
+    bits = [
+        jnp.sum(jax.lax.bitcast_convert_type(leaf, jnp.uint32), dtype=jnp.uint32)
+        for leaf in jax.tree.leaves(part)
+    ]
+    return jax.random.key(sum(bits, jnp.zeros((), jnp.uint32)))

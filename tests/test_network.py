@@ -52,13 +52,11 @@ def injected(network: Network, times: int, *, trained: bool = True, **options) -
 def moved(network: Network, seed: int, scale: float = 0.3) -> Network:
     """The network with noise on everything that learns."""
     live, frozen = eqx.partition(network, network.trainable())
-    leaves, structure = jax.tree.flatten(live)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    noisy = [
-        leaf + scale * jax.random.normal(key, leaf.shape)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return eqx.combine(jax.tree.unflatten(structure, noisy), frozen)
+    rng = np.random.default_rng(seed)
+    noisy = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf + scale * rng.normal(size=leaf.shape), jnp.float32), live
+    )
+    return eqx.combine(noisy, frozen)
 
 
 @eqx.filter_jit
@@ -180,11 +178,13 @@ def test_every_kind_of_network_can_be_injected(kind):
         assert distance(old, new) > 1e-4
 
 
+@eqx.filter_jit
 def descended(learner: Learner, x: jax.Array, updates: int) -> Learner:
-    for _ in range(updates):
+    def step(learner: Learner, _: None) -> tuple[Learner, None]:
         _, gradient = learner.gradient(lambda network: loss(network, x))
-        learner = learner.descend(gradient)
-    return learner
+        return learner.descend(gradient), None
+
+    return jax.lax.scan(step, learner, None, updates)[0]
 
 
 def test_the_formula_head_by_head():

@@ -77,7 +77,9 @@ def found(run) -> dict[str, dict[str, dict[str, float]]]:
         for part in (PARTS if name in OF_PARTS else (None,))
     }
 
-    def said(run: Run, **how) -> dict[str, dict[str, float]]:
+    of_parts = {name: probe for name, probe in probes.items() if isinstance(probe, PartProbe)}
+
+    def said(run: Run, probes=probes, **how) -> dict[str, dict[str, float]]:
         return dict(zip(probes, run.probe(list(probes.values()), count=32, **how), strict=True))
 
     def broken(field: str, number: float) -> Run:
@@ -90,7 +92,7 @@ def found(run) -> dict[str, dict[str, dict[str, float]]]:
         "now": said(run),
         "again": said(run),
         "fresh": said(run, fresh=True),
-        "no encoder": said(run.intervene(Inject(split=0))),
+        "no encoder": said(run.intervene(Inject(split=0)), of_parts),
         "no number": said(broken("bias", np.nan)),
         "too large": said(broken("weight", 3e38)),  # to be multiplied; finite as it stands
     }

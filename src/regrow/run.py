@@ -129,7 +129,8 @@ class Run(eqx.Module):
         key = key_at(state.root, "probe fresh", state.env_steps)
         initial = _initial(self.agent, self.environment, state.origin)
         past = Past(initial, initial if since is None else since._alive().state.agent)
-        values = _probed(state.agent, batch, key, past, tuple(probes), self.agent, fresh)
+        looked_at = _drawn_anew(state.agent, key) if fresh else state.agent
+        values = _probed(looked_at, batch, key, past, tuple(probes), self.agent)
         return [{name: float(value) for name, value in each.items()} for each in values]
 
     @property
@@ -179,18 +180,16 @@ def _initial(agent: Agent, environment: World, root: Key) -> PyTree:
     return agent.init(shape, dtype, environment.action_space, key_at(root, "init", 0))
 
 
-@functools.partial(jax.jit, static_argnames=("probes", "agent", "fresh"))
+@jax.jit
+def _drawn_anew(state: PyTree, key: Key) -> PyTree:
+    """Apart from `_probed`, which is long in compiling and mostly serves both."""
+    return map_learners(lambda learner, key: learner.fresh(key), state, key)
+
+
+@functools.partial(jax.jit, static_argnames=("probes", "agent"))
 def _probed(
-    state: PyTree,
-    batch: Transition,
-    key: Key,
-    past: Past,
-    probes: tuple[Probe, ...],
-    agent: Agent,
-    fresh: bool,
+    state: PyTree, batch: Transition, key: Key, past: Past, probes: tuple[Probe, ...], agent: Agent
 ) -> list[dict[str, Array]]:
-    if fresh:
-        state = map_learners(lambda learner, key: learner.fresh(key), state, key)
     return [probe(state, agent=agent, batch=batch, key=key, past=past) for probe in probes]
 
 

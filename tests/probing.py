@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from regrow.agents import DoubleDQN
 from regrow.layers import Conv
 from regrow.learner import Learner
 from regrow.network import Network, convolutional, mlp
@@ -193,7 +192,6 @@ def killed(network: Network, layer: int, units) -> Network:
 
 
 KINDS = pytest.mark.parametrize("kind", ["mlp", "conv"])
-AGENT = DoubleDQN(hidden=8, channels=2, learn_start=40, replay_capacity=100)
 
 
 def broken(kind: str):

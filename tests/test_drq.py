@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from refusals import refused_in_a_line
+from small import PIXELS
 from soft import arrays, dense, drawn, plain, slopes
 from trees import bit_equal, distance
 
@@ -240,7 +241,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def trained() -> Run:
-    return Run.start(DrQ(batch_size=16, **SMALL), Shades(), seed=0).advance(260)[0]
+    return Run.start(PIXELS, Shades(), seed=0).advance(400)[0]
 
 
 @pytest.mark.slow
@@ -297,7 +298,7 @@ def test_a_reset_is_the_published_one(trained):
     knob = trained.intervene(Reset()).state.agent.log_temperature
     assert float(knob.value) == pytest.approx(math.log(0.1))
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(knob.statistics))
-    assert int(trained.state.agent.encoder.statistics[0][0].count) == 60
+    assert int(trained.state.agent.encoder.statistics[0][0].count) == 90
 
 
 def test_a_reset_of_everything_draws_the_encoder_too(trained):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import small
 from trees import bit_equal
 
 from regrow import cli
@@ -88,7 +89,7 @@ def test_what_was_learnt_is_seen_and_the_run_is_left_alone():
 @pytest.mark.parametrize(
     ("agent", "environment", "env_steps"),
     [
-        (DoubleDQN(**BRIEF, channels=4), Breakout(), 80),
+        (small.DQN, Breakout(), 80),
         (PPO(hidden=8, num_envs=2, batch_size=64), MatchingReward(), 64),
         (DQN, Gymnasium("CartPole-v1"), 80),
     ],
@@ -108,7 +109,7 @@ def test_one_seed_one_result(agent, environment, env_steps):
 
 def test_rewards_are_added_up_by_episode():
     """The first episode, step by step beside it."""
-    run, _ = Run.start(DoubleDQN(**BRIEF, channels=4), Breakout(), seed=0).advance(80)
+    run, _ = Run.start(small.DQN, Breakout(), seed=0).advance(80)
     first, second = evaluate(run, 2)
     played = list(
         itertools.islice(

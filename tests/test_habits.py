@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small import DQN
 from trees import bit_equal
 
-from regrow.agents import DoubleDQN
 from regrow.checkpoint import load, save
 from regrow.environments import Breakout
 from regrow.errors import RegrowError
@@ -36,7 +36,6 @@ from regrow.units import recycled
 
 KEY = jax.random.key(9)
 CONV = convolutional((6, 6, 3), 4, 10, 3, key=KEY)
-AGENT = DoubleDQN(hidden=16, channels=4, learn_start=40, replay_capacity=300)
 OFTEN = ContinualBackprop(rate=0.3, maturity=1)
 
 
@@ -212,7 +211,7 @@ class Idle(Habitual):
 
 @pytest.fixture(scope="module")
 def trained() -> Run:
-    return Run.start(AGENT, Breakout(), seed=0).advance(400)[0]
+    return Run.start(DQN, Breakout(), seed=0).advance(400)[0]
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +300,7 @@ def test_a_rule_may_install_a_habit():
 def test_a_habit_needs_units_to_renew(trained):
     flat = Learner.create(Network([CONV.layers[-1]]), Optimizer())
     with pytest.raises(RegrowError, match=r"continual_backprop: .* 'q' has no hidden units"):
-        OFTEN({"q": flat}, agent=AGENT, experience=trained.state.replay, key=KEY)
+        OFTEN({"q": flat}, agent=DQN, experience=trained.state.replay, key=KEY)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small import DQN, PIXELS, POLICY, SOFT
 from trees import bit_equal, distance
 
-from regrow.agents import DoubleDQN
 from regrow.checkpoint import load, save
 from regrow.environments import Breakout, Reach, Shades
 from regrow.errors import RegrowError
@@ -47,20 +47,12 @@ SHORT = {
     ContinualBackprop: {"rate": 0.5, "maturity": 1},
     SelfNormalizedReset: {"limit": 2, "period": 2},
 }
-BRIEF = {"learn_start": 40, "replay_capacity": 300, "replay_ratio": 0.25}
 # Every agent small, and where it acts.
 AGENTS = {
-    "double_dqn": ({"hidden": 16, "channels": 4, **BRIEF}, Breakout()),
-    "sac": ({"hidden": 16, "batch_size": 16, **BRIEF}, Reach()),
-    "drq": (
-        {"channels": 2, "convolutions": 2, "hidden": 8, "latent": 4, "batch_size": 8, **BRIEF},
-        Shades(),
-    ),
-    "ppo": (
-        {"hidden": 16, "activation": "relu", "num_envs": 4}
-        | {"batch_size": 16, "epochs": 4, "minibatches": 4},
-        Reach(),
-    ),
+    "double_dqn": (DQN, Breakout()),
+    "sac": (SOFT, Reach()),
+    "drq": (PIXELS, Shades()),
+    "ppo": (POLICY, Reach()),
 }
 
 EVERY = [cls(**SHORT.get(cls, {})) for cls in members("interventions").values()]
@@ -95,8 +87,7 @@ CASES = [
 @pytest.fixture(scope="module", params=sorted(members("agents")))
 def trained(request) -> Run:
     assert request.param in AGENTS, f"give the contract test a small {request.param}"
-    fields, environment = AGENTS[request.param]
-    agent = members("agents")[request.param](**fields)
+    agent, environment = AGENTS[request.param]
     return Run.start(agent, environment, seed=0).advance(400)[0]
 
 
@@ -233,8 +224,7 @@ REFUSED = {
     ("style", "fields"), [("crelu", {"activation": "crelu"}), ("simba", {"block": "simba"})]
 )
 def test_other_architectures_are_treated_or_refused(style, fields):
-    small, environment = AGENTS["double_dqn"]
-    agent = DoubleDQN(**small, **fields)
+    agent, environment = dataclasses.replace(DQN, **fields), Breakout()
     refused = set()
     for name, cls in members("interventions").items():
         try:

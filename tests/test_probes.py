@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from probing import (
-    AGENT,
     KEY,
     PARTS,
     Regression,
@@ -18,6 +17,7 @@ from probing import (
     values,
     weights,
 )
+from small import DQN
 
 from regrow.cells import every_probe
 from regrow.checkpoint import load, save
@@ -48,7 +48,7 @@ OF_PARTS = [name for name in EVERY if issubclass(members("probes")[name], PartPr
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    return Run.start(AGENT, Breakout(), seed=0).advance(80)[0]
+    return Run.start(DQN, Breakout(), seed=0).advance(80)[0]
 
 
 @pytest.fixture(scope="module", params=["mlp", "conv"])
@@ -154,11 +154,11 @@ def test_a_probe_looks_at_every_learner_and_takes_each_for_itself():
 def test_the_start_of_a_run_is_known_exactly(run, tmp_path):
     """Also to a fork with draws of its own, and to a Run that was saved and loaded."""
     probes = [DistanceFromInit(part) for part in PARTS]
-    at_rest = Run.start(AGENT, Breakout(), seed=3).advance(20)[0]  # nothing learnt yet
+    at_rest = Run.start(DQN, Breakout(), seed=3).advance(20)[0]  # nothing learnt yet
     other = at_rest.fork(draws=2)
     assert [each["q"] for each in at_rest.probe(probes)] == [0, 0]
     assert [each["q"] for each in other.probe(probes)] == [0, 0]
-    start = Run.start(AGENT, Breakout(), seed=0).state.agent.q.network
+    start = Run.start(DQN, Breakout(), seed=0).state.agent.q.network
     now = run.state.agent.q.network
     expected = np.linalg.norm(weights(now.head) - weights(start.head))
     fork = run.fork(draws=7)
@@ -181,7 +181,7 @@ def test_an_earlier_run_may_be_the_past(run):
     # A layer that was drawn anew has changed by the draw.
     renewed = later.intervene(Reset())
     assert renewed.probe(probes, since=later)[0]["q"] > 0
-    elsewhere = Run.start(AGENT, ObservationReward(), seed=0).advance(40)[0]
+    elsewhere = Run.start(DQN, ObservationReward(), seed=0).advance(40)[0]
     assert np.isnan(later.probe(probes, since=elsewhere)[0]["q"])
     used_up = later.fork()
     used_up.advance(4)

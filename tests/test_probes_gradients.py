@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from probing import (
-    AGENT,
     KEY,
     KINDS,
     PARTS,
@@ -21,6 +20,7 @@ from probing import (
     values,
     weights,
 )
+from small import DQN
 
 from regrow.environments import Breakout
 from regrow.errors import RegrowError
@@ -40,7 +40,7 @@ from regrow.run import Run
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    return Run.start(AGENT, Breakout(), seed=0).advance(80)[0]
+    return Run.start(DQN, Breakout(), seed=0).advance(80)[0]
 
 
 # Gradients.
@@ -65,14 +65,14 @@ def test_gradient_norm_by_finite_differences(run):
 
     @jax.jit
     def both(state):
-        where = {"agent": AGENT, "batch": batch, "key": KEY, "past": Past(state, state)}
+        where = {"agent": DQN, "batch": batch, "key": KEY, "past": Past(state, state)}
         norms = jnp.array([probe(state, **where)["q"] for probe in probes])
         total = jnp.sqrt(jnp.sum(norms**2))
-        gradient = AGENT.gradients(state, batch, KEY)["q"]
+        gradient = DQN.gradients(state, batch, KEY)["q"]
 
         def loss(step):
             moved = jax.tree.map(lambda a, b: a + step / total * b, state.q.network, gradient)
-            return AGENT.loss(moved, state.q.target, batch)
+            return DQN.loss(moved, state.q.target, batch)
 
         return total, (loss(1e-3) - loss(-1e-3)) / 2e-3
 

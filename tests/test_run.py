@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from small import DQN
 from trees import bit_equal
 
 from regrow import loop
@@ -16,11 +17,9 @@ from regrow.interventions import FitNoise, Inject, Nothing, Reset
 from regrow.run import Run, random_policy
 from regrow.streams import key_at, keys_from
 
-SMALL = DoubleDQN(hidden=16, channels=4, learn_start=40, replay_capacity=300, target_period=5)
-
 
 def started(seed: int = 0, environment=None) -> Run:
-    return Run.start(SMALL, environment or Breakout(), seed=seed)
+    return Run.start(DQN, environment or Breakout(), seed=seed)
 
 
 def advanced(run: Run, env_steps: int) -> Run:
@@ -181,7 +180,7 @@ def test_the_random_policy_is_measured():
     assert 0.2 < returns.mean() < 0.7
 
 
-SIDE_BY_SIDE = dataclasses.replace(SMALL, num_envs=3, replay_ratio=0.5)
+SIDE_BY_SIDE = dataclasses.replace(DQN, num_envs=3, replay_ratio=0.5)
 
 
 def test_environments_side_by_side_take_turns():
@@ -190,7 +189,7 @@ def test_environments_side_by_side_take_turns():
     run, log = Run.start(SIDE_BY_SIDE, TimeLimitReward(), seed=0).advance(120)
     assert (run.env_steps, int(run.state.updates)) == (120, (120 - 42) // 2)
     assert run.state.observation.shape[0] == run.state.episode_return.shape[0] == 3
-    one = Run.start(SMALL, TimeLimitReward(), seed=0).advance(40)[1]
+    one = Run.start(DQN, TimeLimitReward(), seed=0).advance(40)[1]
     for own in log.by_environment(3):
         np.testing.assert_array_equal(own.truncated, one.truncated)
         np.testing.assert_array_equal(own.episode_return, one.episode_return)

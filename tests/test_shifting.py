@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from refusals import refused_in_a_line
 from replaying import STEPS, at, check_step, compiled, play, played
+from small import DQN
 from trees import bit_equal
 
-from regrow.agents import DoubleDQN
 from regrow.checkpoint import load, save
 from regrow.environments import (
     Breakout,
@@ -31,7 +31,6 @@ from regrow.errors import RegrowError
 from regrow.families import describe, make
 from regrow.run import Run, random_policy
 
-SMALL = DoubleDQN(hidden=16, channels=4, learn_start=40, replay_capacity=300, target_period=5)
 SHIFTING = [
     PermutedObservations(period=150),
     RelabelledActions(game="minatar/asterix", period=150),
@@ -232,7 +231,7 @@ def test_by_default_a_restart_is_a_reset(env):
 def test_a_run_with_it_learns_and_goes_on_from_a_file_or_a_fork_as_if_nothing_had_been(
     env, tmp_path
 ):
-    run = Run.start(SMALL, env, seed=0)
+    run = Run.start(DQN, env, seed=0)
     fresh = jax.tree.map(np.asarray, run.state.agent.q.network)
     run, log = run.advance(400)  # two changes
     assert int(run.state.environment.env_steps) == run.env_steps == 400

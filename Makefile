@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests share the cores, a file to a worker: within a file they share what was compiled.
+# Tests share the cores, a file to a worker, in the order of tests/conftest.py: within a file they
+# share what was compiled.
 WORKERS ?= 2
 
 .PHONY: help diagnose test test-all lint types bench clean
@@ -33,10 +34,10 @@ diagnose: $(VENV)/run
 	$(BIN)/regrow diagnose minatar/breakout --out runs/diagnose
 
 test: lint types
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-all: lint types
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile --slow
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --slow
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

@@ -62,7 +62,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
 
 
+# The files that take longest, from an empty cache, longest first: begun early, no worker is left
+# with one of them when the others are done.
+LONGEST = (
+    *("interventions", "network", "shifting", "hosted", "drq", "run", "cli", "habits", "sac"),
+    *("ppo", "diagnose", "probes", "minatar", "probes_gradients", "evaluate", "double_dqn"),
+)
+
+
+def _turn(item: pytest.Item) -> int:
+    name = item.path.stem.removeprefix("test_")
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=_turn)
     if config.getoption("--slow"):
         return
     skip = pytest.mark.skip(reason="slow: runs under `make test-all`")

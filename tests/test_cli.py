@@ -1,6 +1,7 @@
 """The command line as a user meets it: whatever is wrong is one line and exit code 2."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -210,24 +211,29 @@ def test_ctrl_c_loses_nothing(tmp_path, command, times):
     arguments = [*TRAIN, "--env-steps", "40_000_000"]
     if command == "diagnose":
         arguments = [*DIAGNOSE[:4], "--fork-at", "40_000_000", "--seeds", "2", "--processes", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "regrow.cli", *arguments, "--out", str(out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    wait_until(lambda: (out / "config.json").is_file())
-    time.sleep(12)
+    # A bar as on a terminal: it shows when the first steps are done.
+    shown = os.environ | {"FORCE_COLOR": "1", "COLUMNS": "200"}
+    with (tmp_path / "err").open("wb") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "regrow.cli", *arguments, "--out", str(out)],
+            stdout=subprocess.DEVNULL,
+            stderr=err,
+            env=shown,
+            start_new_session=True,
+        )
+
+    def said() -> str:
+        return re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", (tmp_path / "err").read_text())
+
+    wait_until(lambda: re.search(r"[1-9]\d*/\d{3,}", said()))
     for _ in range(times):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it, to every process
         time.sleep(0.02)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    lines = [line for line in err.splitlines() if line.startswith("regrow: ")]
+    assert process.wait(timeout=60) == 2
+    lines = [line for line in said().splitlines() if line.startswith("regrow: ")]
     assert len(lines) == 1
     assert "stopped" in lines[0]
-    assert "Traceback" not in err
+    assert "Traceback" not in said()
     kept = [*out.rglob("*.ckpt")]
     if times == 1:
         assert kept

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from regrow.agents import DoubleDQN
 from regrow.learner import Learner
@@ -36,15 +37,23 @@ class Fixed:
         return self.sample(None, count)
 
 
+@jax.jit
+def _descended(learner: Learner, gradients: Network) -> Learner:
+    def step(learner, gradient):
+        return learner.descend(gradient), None
+
+    return jax.lax.scan(step, learner, gradients)[0]
+
+
 def trained(network: Network) -> Learner:
     """A Learner a few steps old, so that its statistics are not those of the start."""
+    rng = np.random.default_rng(1)
+
+    def noises(leaf):
+        return rng.normal(size=(30, *leaf.shape)).astype(np.float32)
+
     learner = Learner.create(network, Optimizer(learning_rate=1e-3))
-    for i in range(30):
-        noise = jax.tree.map(
-            lambda leaf, i=i: jax.random.normal(jax.random.key(i), leaf.shape), learner.network
-        )
-        learner = learner.descend(noise)
-    return learner
+    return _descended(learner, jax.tree.map(noises, network))
 
 
 def untrained(network: Network) -> Learner:

@@ -111,7 +111,7 @@ class Two(eqx.Module):
 class Regression:
     """Fits (o + 1)·reward at output o; `sign` −1 turns the loss upside down."""
 
-    batch_size: int = 8
+    rows_per_update: int = 8
     sign: float = 1.0
 
     def inputs(self, state, batch):

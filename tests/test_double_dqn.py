@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from trees import bit_equal, distance
 
 from regrow.agents import DoubleDQN
 from regrow.environments import (
@@ -14,8 +15,10 @@ from regrow.environments import (
     TimeLimitReward,
 )
 from regrow.errors import RegrowError
-from regrow.network import mlp
-from regrow.run import Run
+from regrow.families import members
+from regrow.interventions import Inject, Redo, Reset, Widen
+from regrow.network import Network, mlp
+from regrow.run import Run, rehearsed
 from regrow.types import Discrete, Transition
 
 KEY = jax.random.key(5)
@@ -62,6 +65,82 @@ def test_the_error_and_its_clipped_gradient_in_numpy():
     expected = [-clipped[action == a].sum() / 64 for a in range(3)]
     np.testing.assert_allclose(gradient.layers[-1].bias, expected, rtol=1e-4)
     assert (np.abs(delta) > 0.7).any()
+
+
+def slope(learner, before):
+    """What an update with Adam was given for the last layer, by what became of the first moment."""
+    old, new = (one.statistics[-1][0].mu for one in (before, learner))
+    return jax.tree.map(lambda a, b: (np.asarray(b, np.float64) - 0.9 * a) / 0.1, old, new)
+
+
+def test_churn_is_held_down_in_numpy():
+    agent = DoubleDQN(discount=0.9, batch_size=24, churn=3.0, hidden=8, learning_rate=0.03)
+    assert agent.rows_per_update == 48
+    first, batch = batch_of(48), jax.tree.map(lambda x: x[::-1], batch_of(96))
+    start = agent.init((4,), np.dtype(np.float32), Discrete(3), KEY)
+    one = agent.update(start, first, KEY)
+    two = agent.update(one, jax.tree.map(lambda x: x[:48], batch), KEY)
+    plain = agent.update(one, jax.tree.map(lambda x: x[:24], batch), KEY)
+    held = np.asarray(batch.obs_tm1[24:48])
+    moved = q_values(one.q.network, held) - q_values(start.q.network, held)
+    h = q_values(Network(one.q.network.layers[:-1]), held)
+    # d/dq of λ mean_{s, a} (q − q before)² is 2λ(q − q before) / (rows · actions).
+    back = 2 * 3.0 * moved / moved.size
+    added = jax.tree.map(lambda a, b: a - b, slope(two.q, one.q), slope(plain.q, one.q))
+    np.testing.assert_allclose(added.bias, back.sum(axis=0), atol=1e-6)
+    np.testing.assert_allclose(added.weight, h.T @ back, atol=1e-6)
+    assert np.abs(added.bias).max() > 1e-3
+    # Before the first update nothing has moved.
+    alone = agent.update(start, jax.tree.map(lambda x: x[:24], first), KEY)
+    assert distance(one.q.network, alone.q.network) < 1e-6
+
+
+def test_churn_falls_the_more_it_is_held_down():
+    """Where every reward is noise, so that each update undoes the last one."""
+
+    def churn(weight: float) -> float:
+        agent = DoubleDQN(batch_size=16, churn=weight, hidden=32)
+        rows, reference = agent.rows_per_update, batch_of(64).obs_tm1
+
+        def step(state, key):
+            seeing, acting, paying = jax.random.split(key, 3)
+            batch = Transition(
+                obs_tm1=jax.random.normal(seeing, (rows, 4)),
+                action=jax.random.randint(acting, (rows,), 0, 3),
+                reward=3 * jax.random.normal(paying, (rows,)),
+                discount=jnp.zeros(rows),
+                obs_t=jnp.zeros((rows, 4)),
+            )
+            after = agent.update(state, batch, key)
+            moved = after.q.network(reference) - state.q.network(reference)
+            return after, jnp.mean(moved**2)
+
+        start = agent.init((4,), np.dtype(np.float32), Discrete(3), KEY)
+        keys = jax.random.split(KEY, 200)
+        _, found = jax.jit(lambda state: jax.lax.scan(step, state, keys))(start)
+        return float(found[100:].mean())
+
+    free, held, firmly = churn(0.0), churn(10.0), churn(100.0)
+    assert firmly < held / 2 < free / 3
+
+
+@pytest.mark.parametrize("intervention", [Reset(), Inject(), Redo(tau=0.9), Widen()])
+def test_what_changes_a_network_between_updates_is_no_churn(intervention):
+    agent = DoubleDQN(**SMALL, churn=1.0)
+    run, _ = Run.start(agent, ObservationReward(), seed=0).advance(104)
+    assert distance(run.state.agent.q.before, run.state.agent.q.network) > 0
+    changed = run.intervene(intervention)
+    assert bit_equal(changed.state.agent.q.before, changed.state.agent.q.network)
+    later, log = changed.advance(40)
+    assert distance(later.state.agent.q.before, later.state.agent.q.network) > 0
+    assert np.isfinite(log.value).all()
+
+
+@pytest.mark.parametrize("name", sorted(members("interventions")))
+def test_every_intervention_keeps_the_network_before_in_shape(name):
+    agent, environment = DoubleDQN(**SMALL, churn=1.0), ObservationReward()
+    state = rehearsed(agent, environment, [members("interventions")[name]()])
+    assert jax.tree.structure(state.agent.q.before) == jax.tree.structure(state.agent.q.network)
 
 
 def test_epsilon_falls_linearly():

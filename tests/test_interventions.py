@@ -291,7 +291,7 @@ def test_resetting_the_optimizer_leaves_the_parameters(trained):
 class Tape:
     """An agent that keeps what it was asked to learn from."""
 
-    batch_size = 8
+    rows_per_update = 8
 
     def __init__(self, count: int):
         self.count = count

@@ -136,12 +136,12 @@ def test_ntk_rank_where_it_is_known():
 
 
 @KINDS
-@pytest.mark.parametrize("batch_size", [3, 100])
-def test_churn(kind, batch_size):
+@pytest.mark.parametrize("rows", [3, 100])
+def test_churn(kind, rows):
     network, x = small(kind, count=21)
-    rate, agent = 0.2, Regression(batch_size=batch_size)
+    rate, agent = 0.2, Regression(rows_per_update=rows)
     reference = Reference(network)
-    seen, data = x[:10], slice(10, min(21, 10 + batch_size))
+    seen, data = x[:10], slice(10, min(21, 10 + rows))
     before = reference(seen)
 
     def gradient():

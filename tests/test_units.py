@@ -247,7 +247,7 @@ def test_recycling_needs_hidden_units(state):
     assert name == "q"
 
     class Seer:
-        batch_size = 4
+        rows_per_update = 4
         update = gradients = staticmethod(lambda *a: None)
 
         def inputs(self, state, batch):

@@ -55,7 +55,9 @@ class Learner(eqx.Module):
     """A network, its target network, and an optimizer state for each part of the network.
 
     `habits`: what happens to it after every update of a Run. Where layers are replaced, their
-    memories begin anew: what they knew was of other units.
+    memories begin anew: what they knew was of other units. `before`: the network as it was before
+    the last update, for an agent whose loss asks for it; what changes the network between updates
+    is no update.
     """
 
     network: Network
@@ -63,17 +65,22 @@ class Learner(eqx.Module):
     statistics: tuple[optax.OptState, ...]  # one per network.parts()
     optimizer: Optimizer = eqx.field(static=True)
     habits: tuple[Habit, ...] = ()
+    before: Network | None = None
 
     @staticmethod
-    def create(network: Network, optimizer: Optimizer, *, target: bool = True) -> "Learner":
-        """A learner at its first step; the target starts as a copy."""
+    def create(
+        network: Network, optimizer: Optimizer, *, target: bool = True, before: bool = False
+    ) -> "Learner":
+        """A learner at its first step; the target and the network before start as copies."""
         statistics = tuple(optimizer.init(part) for part in network.parts())
-        return Learner(network, network if target else None, statistics, optimizer)
+        kept = network if before else None
+        return Learner(network, network if target else None, statistics, optimizer, before=kept)
 
     def fresh(self, key: Key) -> "Learner":
         """A learner of the same architecture at its first step, without habits."""
-        target = self.target is not None
-        return Learner.create(self.network.fresh(key), self.optimizer, target=target)
+        target, before = self.target is not None, self.before is not None
+        network = self.network.fresh(key)
+        return Learner.create(network, self.optimizer, target=target, before=before)
 
     def gradient(self, loss: Callable[[Network], Scalar]) -> tuple[Scalar, PyTree]:
         """(loss, its gradient); the gradient is None wherever the network is frozen."""
@@ -100,7 +107,14 @@ class Learner(eqx.Module):
             for part, (update, _) in zip(self.network.parts(), stepped, strict=True)
         ]
         network = self.network.with_parts(parts)
-        return replace(self, network=network, statistics=tuple(state for _, state in stepped))
+        before = None if self.before is None else self.network
+        statistics = tuple(state for _, state in stepped)
+        return replace(self, network=network, statistics=statistics, before=before)
+
+    def moved_to(self, network: Network, **changed: Any) -> "Learner":
+        """This Learner with a network that no update led to, and what else is `changed`."""
+        before = None if self.before is None else network
+        return replace(self, network=network, before=before, **changed)
 
     def _clipped(self, gradient: PyTree) -> PyTree:
         limit = self.optimizer.max_gradient_norm
@@ -148,7 +162,7 @@ class Learner(eqx.Module):
             else self._first_state(part)
             for part in network.parts()
         )
-        changed = replace(self, network=network, target=target, statistics=statistics)
+        changed = self.moved_to(network, target=target, statistics=statistics)
         return changed.with_memories_anew()
 
     def with_moved_layers(
@@ -165,7 +179,7 @@ class Learner(eqx.Module):
             else anchored(self._first_state(part), state)
             for before, part, state in pairs
         )
-        changed = replace(self, network=network, target=target, statistics=statistics)
+        changed = self.moved_to(network, target=target, statistics=statistics)
         return changed.with_memories_anew()
 
     def with_fresh_statistics(self, start: int = 0) -> "Learner":

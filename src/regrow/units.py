@@ -8,7 +8,6 @@ columns and rows of one weight; they are measured, and not recycled.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -162,7 +161,7 @@ def recycled(learner: Learner, masks: Masks, key: Key) -> Learner:
         for each in zip(learner.statistics, fresh_statistics, new, layers, strict=False)
     ]
     statistics = (*live, *learner.statistics[len(layers) :])
-    return replace(learner, network=network, statistics=statistics)
+    return learner.moved_to(network, statistics=statistics)
 
 
 def recycled_where_any(learner: Learner, masks: Masks, key: Key) -> Learner:

@@ -5,7 +5,6 @@ is 0 learns, for its gradient is not. Frozen heads of earlier injections never h
 """
 
 import functools
-from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -63,7 +62,7 @@ def widened(learner: Learner, factor: float, key: Key) -> Learner:
         )
     ]
     statistics = (*live, *learner.statistics[len(live) :])
-    wider = replace(learner, network=network, target=target, statistics=statistics)
+    wider = learner.moved_to(network, target=target, statistics=statistics)
     return wider.with_memories_anew()
 
 

@@ -41,6 +41,11 @@ class Agent(abc.ABC):
     """
 
     @property
+    def rows_per_update(self) -> int:
+        """Transitions that an update takes: `batch_size`, and those that it only looks at."""
+        return self.batch_size
+
+    @property
     @abc.abstractmethod
     def capacity(self) -> int:
         """How many transitions are remembered."""
@@ -154,4 +159,4 @@ class OffPolicy(Agent):
 
     def batch(self, experience: Experience, key: Key) -> Transition:
         """Transitions from the replay, uniformly and with replacement."""
-        return experience.sample(key, self.batch_size)
+        return experience.sample(key, self.rows_per_update)

@@ -7,6 +7,11 @@ defaults follow Young & Tian 2019 (arXiv 1903.03176): 16 convolutions of 3×3, 1
 batches of 32, 100,000 transitions, a target copied every 1,000 env steps. What differs is what
 makes a laptop experiment short: Adam, one update every 4 env steps, and exploration that ends
 early. `young_tian_2019` has the values of their code (MinAtar, examples/dqn.py).
+
+With `churn` = λ an update also holds the values on other transitions where they were before the
+update that came last (CHAIN, Tang & Berseth 2024, arXiv 2409.04792; 100 in their code on MinAtar):
+
+    L(θ_t) + λ mean_{s, a} (Q_θt(s, a) − Q_θ(t−1)(s, a))²
 """
 
 from dataclasses import dataclass, fields
@@ -66,6 +71,7 @@ class DoubleDQN(OffPolicy):
     gradient: str = ""  # terms beside the optimizer, e.g. "l2_init + weight_clipping(kappa=2)"
     target_period: int = 250  # updates
     error_clip: float = 1.0
+    churn: float = 0.0  # λ
     exploration_start: float = 1.0
     exploration_end: float = 0.05
     exploration_begin: int = 0  # env steps
@@ -122,6 +128,7 @@ class DoubleDQN(OffPolicy):
             self.target_period >= 1, f"target_period is {self.target_period}; it must be at least 1"
         )
         require(self.error_clip > 0, f"error_clip is {self.error_clip}; it must be > 0")
+        require(self.churn >= 0, f"churn is {self.churn}; it must be 0 or more")
         require(
             self.exploration_steps >= 1,
             f"exploration_steps is {self.exploration_steps}; it must be at least 1",
@@ -156,7 +163,8 @@ class DoubleDQN(OffPolicy):
             network = self._network_for_frames(shape, actions.number, key)
         else:
             network = self._network(shape, actions.number, key)
-        return DoubleDQNState(Learner.create(network, self._optimizer()), jnp.array(0))
+        q = Learner.create(network, self._optimizer(), before=self.churn > 0)
+        return DoubleDQNState(q, jnp.array(0))
 
     def _network(self, shape: tuple[int, ...], num_actions: int, key: Key) -> Network:
         style = Style(**{field.name: getattr(self, field.name) for field in fields(Style)})
@@ -215,21 +223,41 @@ class DoubleDQN(OffPolicy):
         error = goal - _picked(network(batch.obs_tm1), batch.action)
         return jnp.mean(optax.losses.huber_loss(error, delta=self.error_clip))
 
+    @property
+    def rows_per_update(self) -> int:
+        """Transitions that an update takes: as many again to hold the values on, with `churn`."""
+        return self.batch_size * (2 if self.churn else 1)
+
     def inputs(self, state: DoubleDQNState, batch: Transition) -> dict[str, Array]:
         """`q` sees the observation."""
         del state
         return {"q": batch.obs_tm1}
 
     def gradients(self, state: DoubleDQNState, batch: Transition, key: Key) -> dict[str, PyTree]:
-        """The gradient of the loss with respect to the live parameters of `q`."""
+        """The gradient of the loss with respect to the live parameters of `q`, all rows learnt."""
         del key
         target = _target(state.q)
         _, gradient = state.q.gradient(lambda network: self.loss(network, target, batch))
         return {"q": gradient}
 
+    def _gradient(self, q: Learner, batch: Transition) -> PyTree:
+        """As an update takes it: rows past `batch_size` are not learnt but held, with `churn`."""
+        target, before, count = _target(q), q.before, self.batch_size
+        if before is None or len(batch.action) <= count:
+            return q.gradient(lambda network: self.loss(network, target, batch))[1]
+        learned = jax.tree.map(lambda x: x[:count], batch)
+        held = batch.obs_tm1[count:]
+
+        def whole(network: Network) -> Scalar:
+            moved = network(held) - before(held)
+            return self.loss(network, target, learned) + self.churn * jnp.mean(moved**2)
+
+        return q.gradient(whole)[1]
+
     def update(self, state: DoubleDQNState, batch: Transition, key: Key) -> DoubleDQNState:
         """One gradient step; the target is copied every `target_period` updates."""
-        q = state.q.descend(self.gradients(state, batch, key)["q"])
+        del key
+        q = state.q.descend(self._gradient(state.q, batch))
         updates = state.updates + 1
         return DoubleDQNState(q.sync(updates % self.target_period == 0), updates)
 

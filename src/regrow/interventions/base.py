@@ -30,8 +30,8 @@ class Updates(Protocol):
     """What an intervention may ask of an agent: what it makes of a batch, and to learn from it."""
 
     @property
-    def batch_size(self) -> int:
-        """Transitions per update."""
+    def rows_per_update(self) -> int:
+        """Transitions that an update takes."""
         ...
 
     def update(self, state: State, batch: Transition, key: Key) -> State:

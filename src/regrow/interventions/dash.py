@@ -50,13 +50,13 @@ class Dash(SelectiveIntervention):
 
         def one_batch(average: dict[str, PyTree], key: Key) -> tuple[dict[str, PyTree], None]:
             sampling, measuring = jax.random.split(key)
-            batch = experience.sample(sampling, agent.batch_size)
+            batch = experience.sample(sampling, agent.rows_per_update)
             gradients = agent.gradients(state, batch, measuring)
             return jax.tree.map(self._followed, average, gradients), None
 
         keys = jax.random.split(key, self.batches)
         start = jax.eval_shape(
-            lambda: agent.gradients(state, experience.sample(key, agent.batch_size), key)
+            lambda: agent.gradients(state, experience.sample(key, agent.rows_per_update), key)
         )
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), start)
         direction, _ = jax.lax.scan(one_batch, zeros, keys)

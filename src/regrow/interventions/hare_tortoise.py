@@ -11,7 +11,7 @@ updates, so that 2,000 is ours, nor whether the target network serves as the tor
 tortoise is apart from the target, which follows the network as its agent has it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -69,4 +69,4 @@ class HareTortoise(Habitual):
         # A select and no branch, as in `Learner.sync`.
         parts = jax.tree.map(lambda t, h: jnp.where(due, t, h), tortoise, hare)
         network = learner.network.with_parts(parts)
-        return replace(learner, network=network), _Tortoise(tortoise, jnp.where(due, 0, since))
+        return learner.moved_to(network), _Tortoise(tortoise, jnp.where(due, 0, since))

@@ -38,7 +38,7 @@ class Prime(Intervention):
 
         def one_update(state: State, key: Key) -> tuple[State, None]:
             choosing, updating = jax.random.split(key)
-            rows = jax.random.randint(choosing, (agent.batch_size,), 0, self.transitions)
+            rows = jax.random.randint(choosing, (agent.rows_per_update,), 0, self.transitions)
             batch = jax.tree.map(lambda x: x[rows], data)
             return agent.update(state, batch, updating), None
 

@@ -35,8 +35,8 @@ class Learns(Protocol):
     """What a probe may ask of an agent: what it makes of a batch, and to learn from it."""
 
     @property
-    def batch_size(self) -> int:
-        """Transitions per update."""
+    def rows_per_update(self) -> int:
+        """Transitions that an update takes."""
         ...
 
     def inputs(self, state: Any, batch: Transition) -> dict[str, Array]:
@@ -113,7 +113,7 @@ class View:
         count = len(self.batch.action)
         require(count >= 2, f"count is {count}; churn needs at least 2 transitions")
         half = count // 2
-        data = rows(self.batch, half, min(count, half + self.agent.batch_size))
+        data = rows(self.batch, half, min(count, half + self.agent.rows_per_update))
         after = learners(self.agent.update(self.state, data, self.key))[self.name]
         reference = self.inputs[:half]
         return self.network(reference), after.network(reference)

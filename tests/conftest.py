@@ -4,6 +4,7 @@ Most of the time goes into compiling. So programs are compiled as fast as can be
 tests, that run for long and hold as well for what users run, are not.
 """
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -25,6 +26,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# What was traced is much, and stays: to walk it all again and again was a twentieth of the time.
+gc.set_threshold(50_000, 20, 50)
 
 settings.register_profile(
     "regrow",

@@ -26,7 +26,7 @@ from regrow.widen import widened
 def test_a_wider_network_computes_what_it_did(network):
     learner = trained(network) if not network.residual else untrained(network)
     x = IMAGES if network.layers[0].weight.ndim == 4 else jax.random.normal(KEY, (20, 5))
-    after = widened(learner, 2.5, jax.random.key(3))
+    after = jax.jit(widened, static_argnums=1)(learner, 2.5, jax.random.key(3))
     for a, b in ((learner.network, after.network), (learner.target, after.target)):
         np.testing.assert_allclose(b(x), a(x), atol=1e-5)
     widths = [layer.units for layer in after.network.layers]

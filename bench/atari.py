@@ -2,10 +2,11 @@
 
 All run in this process on one core, taking turns, and ratios are medians over pairs: of whole
 training in frames/s (env steps × 4) and of updates alone, with sampling. The others have no
-double estimator, hence one forward pass fewer per update; so regrow runs as plain DQN too, which is
-the same work, and as Double DQN beside it. Theirs ends an episode at the loss of a life and presses
-fire after it, ours goes on; theirs resizes with OpenCV, ours as DQN Zoo does. For where the time
-goes: `bench/hosted.py --cores 1 --environment atari/pong --agent double_dqn:atari_laptop`.
+double estimator, hence one forward pass fewer per update; so regrow runs as plain DQN too, and
+Stable-Baselines3's target network is also made to answer as the double estimator does: compare
+DQN with DQN and Double DQN with Double DQN. Theirs ends an episode at the loss of a life and
+presses fire after it, ours goes on; theirs resizes with OpenCV, ours as DQN Zoo does. For where the
+time goes: `bench/hosted.py --cores 1 --environment atari/pong --agent double_dqn:atari_laptop`.
 
     python bench/atari.py [--turns 9] [--game pong]
 """
@@ -45,15 +46,12 @@ PAPER = 200_000_000  # frames
 KEY = jax.random.key(0)
 
 
-PEERS = {"stable_baselines3": stable_baselines3.DQN, "sbx": sbx.DQN}
-
-
 def peer(algorithm: type, game: str) -> stable_baselines3.DQN | sbx.DQN:
-    """Its DQN with our settings, after it has begun to learn."""
+    """Its DQN with our settings."""
     gymnasium.register_envs(ale_py)
     env_id = "".join(word.capitalize() for word in game.split("_")) + "NoFrameskip-v4"
     frames = DummyVecEnv([lambda: AtariWrapper(gymnasium.make(env_id), frame_skip=REPEAT)])
-    theirs = algorithm(
+    return algorithm(
         "CnnPolicy",
         VecFrameStack(frames, 4),
         learning_rate=AGENT.learning_rate,
@@ -70,8 +68,25 @@ def peer(algorithm: type, game: str) -> stable_baselines3.DQN | sbx.DQN:
         device="cpu",
         seed=0,
     )
-    theirs.learn(AGENT.learn_start + 400)
+
+
+def doubled(theirs: stable_baselines3.DQN) -> stable_baselines3.DQN:
+    """Its target network answers with one value: of the action that the online network prefers."""
+    values = theirs.q_net_target.forward
+
+    def forward(observations: torch.Tensor) -> torch.Tensor:
+        preferred = theirs.q_net(observations).argmax(1, keepdim=True)
+        return values(observations).gather(1, preferred)
+
+    theirs.q_net_target.forward = forward
     return theirs
+
+
+PEERS = {
+    "stable_baselines3": functools.partial(peer, stable_baselines3.DQN),
+    "stable_baselines3_doubled": lambda game: doubled(peer(stable_baselines3.DQN, game)),
+    "sbx": functools.partial(peer, sbx.DQN),
+}
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -105,8 +120,9 @@ def turns(game: str, count: int) -> tuple[dict[str, list[float]], dict[str, list
     ours = {"dqn": Ours(SAME_WORK, game), "double_dqn": Ours(AGENT, game)}
     train = {name: one.train for name, one in ours.items()}
     update = {name: one.update for name, one in ours.items()}
-    for name, algorithm in PEERS.items():
-        theirs = peer(algorithm, game)
+    for name, build in PEERS.items():
+        theirs = build(game)
+        theirs.learn(AGENT.learn_start + 400)
         train[name] = functools.partial(theirs.learn, ENV_STEPS, reset_num_timesteps=False)
         update[name] = functools.partial(
             theirs.train, gradient_steps=UPDATES, batch_size=AGENT.batch_size

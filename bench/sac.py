@@ -1,10 +1,11 @@
-"""Milliseconds per update of SAC, with sampling, beside Stable-Baselines3 and sbx; one core.
+"""SAC beside Stable-Baselines3 and sbx, one core: updates with sampling, and whole training.
 
-All have the same sizes and settings, as many transitions of the same size, and one core and one
-thread; turns alternate. Ours and sbx's are called once per update, as where a simulation steps in
-between; `in_a_loop` is the same compiled over many updates.
+All have the same sizes and settings, and one core and one thread; turns alternate. Updates are of
+noise, as many transitions of the same size. Ours and sbx's are called once per update, as where a
+simulation steps in between; `in_a_loop` is the same compiled over many updates. Whole training has
+an update for every env step of an environment of Gymnasium.
 
-    python bench/sac.py [--turns 9] [--seen 24] [--actions 6]
+    python bench/sac.py [--turns 9] [--seen 24] [--actions 6] [--env-id Pendulum-v1]
 """
 
 import argparse
@@ -28,13 +29,16 @@ import torch
 from stable_baselines3.common.logger import configure
 
 from regrow.agents import SAC
+from regrow.environments import Gymnasium
 from regrow.hosted import _learn
 from regrow.loop import learnt
 from regrow.replay import Replay
+from regrow.run import Run
 from regrow.types import Continuous, Transition
 
-AGENT = SAC(replay_capacity=100_000)
+AGENT = SAC(replay_capacity=100_000, learn_start=5_000)
 UPDATES = 50  # per turn
+ENV_STEPS = 200  # per turn
 KEY = jax.random.key(0)
 
 
@@ -57,25 +61,25 @@ class Noise(gymnasium.Env):
         return self._observation(), float(self.draw.normal()), False, False, {}
 
 
-def peer(algorithm: type, seen: int, actions: int) -> stable_baselines3.SAC | sbx.SAC:
+def peer(algorithm: type, environment: gymnasium.Env) -> stable_baselines3.SAC | sbx.SAC:
     """With a full enough buffer, its networks and settings ours."""
     theirs = algorithm(
         "MlpPolicy",
-        Noise(seen, actions),
+        environment,
         learning_rate=AGENT.learning_rate,
         buffer_size=AGENT.replay_capacity,
-        learning_starts=5_000,
+        learning_starts=AGENT.learn_start,
         batch_size=AGENT.batch_size,
         tau=AGENT.target_rate,
         gamma=AGENT.discount,
         ent_coef=f"auto_{AGENT.initial_temperature}",
-        target_entropy=AGENT.target_entropy * actions,
+        target_entropy=AGENT.target_entropy * environment.action_space.shape[0],
         policy_kwargs={"net_arch": [AGENT.hidden, AGENT.hidden]},
         device="cpu",
         seed=0,
     )
     theirs.set_logger(configure(None, []))
-    theirs.learn(5_001)
+    theirs.learn(AGENT.learn_start + 1)
     return theirs
 
 
@@ -85,13 +89,14 @@ def filled(seen: int, actions: int) -> Replay:
     keys = jax.random.split(KEY, len(replay.storage))
     drawn = [jax.random.normal(k, x.shape) for k, x in zip(keys, replay.storage, strict=True)]
     storage = Transition(drawn[0], jnp.tanh(drawn[1]), drawn[2], jnp.ones_like(drawn[3]), drawn[4])
-    return Replay(storage, jnp.array(0), jnp.array(5_000))
+    return Replay(storage, jnp.array(0), jnp.array(AGENT.learn_start))
 
 
-def milliseconds(work: Callable[[], object]) -> float:
+def milliseconds(work: Callable[[], object], count: int) -> float:
+    """Of each of the `count` things that `work` does, once waited for."""
     began = time.perf_counter()
     jax.block_until_ready(work())
-    return (time.perf_counter() - began) / UPDATES * 1e3
+    return (time.perf_counter() - began) / count * 1e3
 
 
 @functools.partial(jax.jit, donate_argnames="state")
@@ -123,26 +128,65 @@ class Ours:
         return self.state
 
 
-def turns(seen: int, actions: int, count: int) -> dict[str, list[float]]:
-    """Milliseconds per update of each, turn by turn, after all have compiled."""
-    torch.set_num_threads(1)
+class Training:
+    """Our Run, advanced turn by turn."""
+
+    def __init__(self, env_id: str):
+        self.run = Run.start(AGENT, Gymnasium(env_id), seed=0).advance(AGENT.learn_start + 1)[0]
+
+    def advance(self):
+        self.run = self.run.advance(ENV_STEPS)[0]
+        return self.run.state
+
+
+def updates(seen: int, actions: int) -> dict[str, Callable[[], object]]:
+    """What makes `UPDATES` updates of each."""
     ours = Ours(seen, actions)
-    torch_sac, jax_sac = (peer(each, seen, actions) for each in (stable_baselines3.SAC, sbx.SAC))
-    work = {
+    torch_sac, jax_sac = (
+        peer(each, Noise(seen, actions)) for each in (stable_baselines3.SAC, sbx.SAC)
+    )
+    return {
         "regrow": ours.one_by_one,
         "stable_baselines3": lambda: torch_sac.train(UPDATES, AGENT.batch_size),
         "sbx": lambda: [jax_sac.train(1, AGENT.batch_size) for _ in range(UPDATES)],
         "regrow_in_a_loop": ours.looped,
         "sbx_in_a_loop": lambda: jax_sac.train(UPDATES, AGENT.batch_size),
     }
+
+
+def training(env_id: str) -> dict[str, Callable[[], object]]:
+    """What takes `ENV_STEPS` env steps of each, with an update for every one."""
+    torch_sac, jax_sac = (
+        peer(each, gymnasium.make(env_id)) for each in (stable_baselines3.SAC, sbx.SAC)
+    )
+    return {
+        "regrow": Training(env_id).advance,
+        "stable_baselines3": lambda: torch_sac.learn(ENV_STEPS, reset_num_timesteps=False),
+        "sbx": lambda: jax_sac.learn(ENV_STEPS, reset_num_timesteps=False),
+    }
+
+
+def turns(
+    work: dict[str, Callable[[], object]], each_does: int, count: int
+) -> dict[str, list[float]]:
+    """Milliseconds of each, turn by turn, after all have compiled."""
     for each in work.values():
-        milliseconds(each)
+        milliseconds(each, each_does)
     times: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(count):
         for name, each in work.items():
-            times[name].append(milliseconds(each))
+            times[name].append(milliseconds(each, each_does))
         print("  " + "   ".join(f"{name} {each[-1]:6.2f}" for name, each in times.items()))
     return times
+
+
+def medians(times: dict[str, list[float]]) -> dict[str, float]:
+    return {name: round(statistics.median(each), 2) for name, each in times.items()}
+
+
+def ratio(times: dict[str, list[float]], theirs: str, ours: str = "regrow") -> float:
+    """The median over pairs, above 1 where ours is faster."""
+    return round(statistics.median(np.divide(times[theirs], times[ours])), 2)
 
 
 def main() -> None:
@@ -150,25 +194,30 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--seen", type=int, default=24)
     parser.add_argument("--actions", type=int, default=6)
+    parser.add_argument("--env-id", default="Pendulum-v1")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     print(f"{AGENT}, {options.seen} numbers seen, {options.actions} per action")
     print("ms per update, one core:")
-    times = turns(options.seen, options.actions, options.turns)
-
-    def ratio(theirs: str, ours: str) -> float:
-        pairs = zip(times[theirs], times[ours], strict=True)
-        return round(statistics.median(peer / own for peer, own in pairs), 2)
-
+    times = turns(updates(options.seen, options.actions), UPDATES, options.turns)
+    print(f"ms per env step of {options.env_id} and its update, one core:")
+    whole = turns(training(options.env_id), ENV_STEPS, options.turns)
     result = {
-        "milliseconds_per_update": {
-            name: round(statistics.median(each), 2) for name, each in times.items()
+        "milliseconds_per_update": medians(times),
+        "ratio_to_stable_baselines3": ratio(times, "stable_baselines3"),
+        "ratio_to_sbx": ratio(times, "sbx"),
+        "ratio_to_stable_baselines3_in_a_loop": ratio(
+            times, "stable_baselines3", "regrow_in_a_loop"
+        ),
+        "ratio_to_sbx_in_a_loop": ratio(times, "sbx_in_a_loop", "regrow_in_a_loop"),
+        "end_to_end": {
+            "env_id": options.env_id,
+            "milliseconds_per_env_step": medians(whole),
+            "ratio_to_stable_baselines3": ratio(whole, "stable_baselines3"),
+            "ratio_to_sbx": ratio(whole, "sbx"),
         },
-        "ratio_to_stable_baselines3": ratio("stable_baselines3", "regrow"),
-        "ratio_to_sbx": ratio("sbx", "regrow"),
-        "ratio_to_stable_baselines3_in_a_loop": ratio("stable_baselines3", "regrow_in_a_loop"),
-        "ratio_to_sbx_in_a_loop": ratio("sbx_in_a_loop", "regrow_in_a_loop"),
         "machine": MACHINE,
-        "versions": versions(jax, torch, stable_baselines3, sbx),
+        "versions": versions(jax, torch, stable_baselines3, sbx, gymnasium),
     }
     print(json.dumps(result, indent=2))
 

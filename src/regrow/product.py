@@ -26,7 +26,9 @@ def _product_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Arra
     x, w = saved
     rows, columns = x.reshape(-1, w.shape[0]), g.reshape(-1, w.shape[1])
     hold = jax.lax.optimization_barrier
-    dx = hold(w @ hold(columns.T)).T.reshape(x.shape)
+    # Whatever is smaller is transposed: with as many rows as units it is w, by the product itself.
+    few = columns.size + rows.size < w.size
+    dx = (hold(w @ hold(columns.T)).T if few else columns @ w.T).reshape(x.shape)
     if rows.size > columns.size + w.size:  # what each way has to transpose
         return dx, hold(hold(columns.T) @ rows).T
     # Alone, the transposition would be fused with the activation before it and read memory in

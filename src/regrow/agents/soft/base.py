@@ -118,7 +118,8 @@ def policy(actor: Network, seen: Shaped[Array, "*batch_and_seen"], key: Key) -> 
     before = mean + jnp.exp(log_std) * noise
     log_normal = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
     # log(1 − tanh² u), which as it stands loses all digits where tanh is next to 1.
-    log_slope = 2 * (math.log(2) - before - jax.nn.softplus(-2 * before))
+    far = jnp.abs(before)
+    log_slope = 2 * (math.log(2) - far - jnp.log1p(jnp.exp(-2 * far)))
     return Drawn(jnp.tanh(before), jnp.sum(log_normal - log_slope, axis=-1))
 
 

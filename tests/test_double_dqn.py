@@ -1,5 +1,7 @@
 """The update rule against NumPy, and learning where the answer is known."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +17,8 @@ from regrow.environments import (
     TimeLimitReward,
 )
 from regrow.errors import RegrowError
-from regrow.families import members
-from regrow.interventions import Inject, Redo, Reset, Widen
+from regrow.families import make, members
+from regrow.interventions import Inject
 from regrow.network import Network, mlp
 from regrow.run import Run, rehearsed
 from regrow.types import Discrete, Transition
@@ -73,6 +75,11 @@ def slope(learner, before):
     return jax.tree.map(lambda a, b: (np.asarray(b, np.float64) - 0.9 * a) / 0.1, old, new)
 
 
+def forgetful(state):
+    """The same without the network before, so that nothing is held."""
+    return dataclasses.replace(state, q=dataclasses.replace(state.q, before=None))
+
+
 def test_churn_is_held_down_in_numpy():
     agent = DoubleDQN(discount=0.9, batch_size=24, churn=3.0, hidden=8, learning_rate=0.03)
     assert agent.rows_per_update == 48
@@ -80,7 +87,7 @@ def test_churn_is_held_down_in_numpy():
     start = agent.init((4,), np.dtype(np.float32), Discrete(3), KEY)
     one = agent.update(start, first, KEY)
     two = agent.update(one, jax.tree.map(lambda x: x[:48], batch), KEY)
-    plain = agent.update(one, jax.tree.map(lambda x: x[:24], batch), KEY)
+    plain = agent.update(forgetful(one), jax.tree.map(lambda x: x[:24], batch), KEY)
     held = np.asarray(batch.obs_tm1[24:48])
     moved = q_values(one.q.network, held) - q_values(start.q.network, held)
     h = q_values(Network(one.q.network.layers[:-1]), held)
@@ -91,8 +98,13 @@ def test_churn_is_held_down_in_numpy():
     np.testing.assert_allclose(added.weight, h.T @ back, atol=1e-6)
     assert np.abs(added.bias).max() > 1e-3
     # Before the first update nothing has moved.
-    alone = agent.update(start, jax.tree.map(lambda x: x[:24], first), KEY)
+    alone = agent.update(forgetful(start), jax.tree.map(lambda x: x[:24], first), KEY)
     assert distance(one.q.network, alone.q.network) < 1e-6
+    # Of fewer transitions, as probes have them, half are held.
+    few = jax.tree.map(lambda x: x[:12], batch)
+    whole = agent.update(one, few, KEY)
+    half = agent.update(forgetful(one), jax.tree.map(lambda x: x[:6], few), KEY)
+    assert distance(whole.q.network, half.q.network) > 1e-4
 
 
 def test_churn_falls_the_more_it_is_held_down():
@@ -124,14 +136,30 @@ def test_churn_falls_the_more_it_is_held_down():
     assert firmly < held / 2 < free / 3
 
 
-@pytest.mark.parametrize("intervention", [Reset(), Inject(), Redo(tau=0.9), Widen()])
-def test_what_changes_a_network_between_updates_is_no_churn(intervention):
+@pytest.fixture(scope="module")
+def churning() -> Run:
     agent = DoubleDQN(**SMALL, churn=1.0)
-    run, _ = Run.start(agent, ObservationReward(), seed=0).advance(104)
-    assert distance(run.state.agent.q.before, run.state.agent.q.network) > 0
-    changed = run.intervene(intervention)
+    return Run.start(agent, ObservationReward(), seed=0).advance(104)[0]
+
+
+# What changes parameters and makes no update of the agent's, with options by which it is seen to.
+NO_UPDATES = [
+    *("reset", "inject", "widen", "shrink_perturb", "deaden", "dash"),
+    *("redo(tau=0.9)", "regrama(tau=0.9)"),
+]
+
+
+@pytest.mark.parametrize("text", NO_UPDATES)
+def test_what_changes_a_network_between_updates_is_no_churn(churning, text):
+    q = churning.state.agent.q
+    assert distance(q.before, q.network) > 0
+    changed = churning.fork().intervene(make("interventions", text))
+    assert not bit_equal(changed.state.agent.q.network, q.network)
     assert bit_equal(changed.state.agent.q.before, changed.state.agent.q.network)
-    later, log = changed.advance(40)
+
+
+def test_after_a_change_updates_are_churn_again(churning):
+    later, log = churning.fork().intervene(Inject()).advance(40)
     assert distance(later.state.agent.q.before, later.state.agent.q.network) > 0
     assert np.isfinite(log.value).all()
 

@@ -22,9 +22,10 @@ from regrow.families import describe, field_types, make, make_all, members
 from regrow.interventions import Inject, Reset, ShrinkPerturb
 from regrow.learner import Learner
 from regrow.network import convolutional, mlp
-from regrow.optimizer import Anchor, Optimizer
+from regrow.optimizer import Optimizer
 from regrow.run import Run
 from regrow.style import Style
+from regrow.units import recycled
 
 KEY = jax.random.key(21)
 LR, EPSILON, STEPS = 1e-2, 1e-5, 4
@@ -228,42 +229,55 @@ def test_a_term_over_the_network_in_numpy(name, network):
     assert scales == [] or min(scales) == 0 < max(scales)  # there and back
 
 
-def test_the_noise_of_upgd_is_normal_and_drawn_for_every_part_seed_and_step():
-    def noises(seed: int) -> list[np.ndarray]:
-        made = mlp(8, (64, 64), 2, key=jax.random.key(seed))
-        quiet, loud = (
-            Learner.create(
-                made, Optimizer("adam", LR, terms=make_all("gradients", f"upgd(noise={sigma})"))
-            )
-            for sigma in (0.0, 3.0)
-        )
-        found = []
-        for step in range(2):
-            gradient = noise(made, 7)
-            quiet, moved = quiet.descend(gradient), loud.descend(gradient)
-            worth = [state[1].utility.weight for state in quiet.statistics]
-            worth = [w / (1 - 0.999 ** (step + 1)) for w in worth]
-            highest = max(
-                float(leaf.max()) / (1 - 0.999 ** (step + 1))
-                for state in quiet.statistics
-                for leaf in jax.tree.leaves(state[1].utility)
-            )
-            free = [2 * (1 - 1 / (1 + np.exp(-np.asarray(w) / highest))) for w in worth]
-            found += [
-                np.asarray(a.weight - b.weight) / -(LR * 3.0 * f)
-                for a, b, f in zip(moved.network.parts(), quiet.network.parts(), free, strict=True)
-            ]
-            loud = dataclasses.replace(quiet, optimizer=loud.optimizer)
-        return found
+def noise_of_upgd(made: Learner) -> list[np.ndarray]:
+    """ξ of one step of every part, by what it changes; the gradient is 0, so that nothing else is.
 
-    drawn = noises(0) + noises(1)
-    square = [one for one in drawn if one.shape == (64, 64)]
-    assert len(square) == 4  # two steps, two seeds
-    for i, one in enumerate(square):
-        assert abs(one.mean()) < 0.06
-        assert one.std() == pytest.approx(1, abs=0.05)
-        for other in square[:i]:
-            assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.06
+    Nothing is worth anything then: θ moves by −α·σ·ξ.
+    """
+    still = jax.tree.map(jnp.zeros_like, noise(made.network, 0))
+    moved = made.descend(still)
+    parts = zip(moved.network.parts(), made.network.parts(), strict=True)
+    return [np.asarray(a.weight - b.weight) / -(LR * 3.0) for a, b in parts]
+
+
+def test_the_noise_of_upgd_is_normal_and_drawn_for_every_part_seed_and_step():
+    terms = make_all("gradients", "upgd(noise=3.0, decay=0.0)")
+    drawn, thawed = [], []
+    for seed in (0, 1):
+        made = mlp(64, (64, 64, 64), 2, key=jax.random.key(seed))
+        first = Learner.create(made, Optimizer("adam", LR, terms=terms))
+        later = first.descend(jax.tree.map(jnp.zeros_like, noise(made, 0)))
+        anew = later.with_fresh_statistics()
+        drawn += [ξ for learner in (first, later, anew) for ξ in noise_of_upgd(learner)]
+        # Both heads step; the old one draws what it would have drawn.
+        thawed += noise_of_upgd(
+            Inject(split=1, freeze=False).change(first, jax.random.key(seed + 7))
+        )
+    for of, count in ((drawn, 2 * 3 * 3), (thawed, 2 * 5)):
+        square = [ξ for ξ in of if ξ.shape == (64, 64)]
+        assert len(square) == count
+        for i, one in enumerate(square):
+            assert abs(one.mean()) < 0.08
+            assert one.std() == pytest.approx(1, abs=0.05)
+            for other in square[:i]:
+                assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.08
+
+
+def test_upgd_counts_the_age_of_units_that_are_drawn_anew():
+    """What they are worth is not understated: after one step Û is −g∘θ, as of any new weight."""
+    made = Learner.create(
+        mlp(4, (6, 6), 2, key=KEY), Optimizer(terms=make_all("gradients", "upgd(noise=0.0)"))
+    )
+    made = descended(made)
+    masks = [jnp.arange(6) == 2, jnp.zeros(6, bool)]
+    renewed = recycled(made, masks, KEY)
+    gradient = noise(renewed.network, 9)
+    after = renewed.descend(gradient).statistics[0][1]
+    worth = np.asarray(after.utility.weight / after.held.weight)
+    expected = -np.asarray(gradient.layers[0].weight * renewed.network.layers[0].weight)
+    np.testing.assert_allclose(worth[:, 2], expected[:, 2], rtol=1e-5)
+    others = np.delete(np.arange(6), 2)
+    np.testing.assert_allclose(after.held.weight[:, others], 1 - 0.999 ** (STEPS + 1), rtol=1e-4)
 
 
 def test_upgd_without_a_gradient_takes_nothing_for_worth_anything():
@@ -278,6 +292,29 @@ def test_with_trac_a_layer_whose_statistics_begin_anew_stays_where_it_is():
     assert bit_equal(anew.network, made.network)
     still = jax.tree.map(jnp.zeros_like, noise(made.network, 0))
     assert bit_equal(anew.descend(still).network, made.network)
+
+
+@pytest.mark.parametrize("optimizer", ["keep", "reset"])
+def test_with_trac_a_new_layer_goes_from_its_own_draw(optimizer):
+    """What carries the scale to nothing carries each layer to where it began, not by the old Δ."""
+    made = descended(learner("trac(scale=0.5)"), 3)
+    injected = Inject(split=0, optimizer=optimizer).change(made, KEY)
+    drawn = injected.network.layers
+    assert distance(made.statistics[-1][1].way.so_far, jax.tree.map(jnp.zeros_like, drawn[-1])) > 0
+    assert all(not np.any(leaf) for leaf in ways(injected))
+    kept = optimizer == "keep"
+    assert bit_equal(made.statistics[0][1].sigma, injected.statistics[0][1].sigma) == kept
+    there = injected
+    for step in range(STEPS):
+        there = there.descend(noise(there.network, step))
+        for first, now, state in zip(drawn, there.network.layers, there.statistics, strict=True):
+            scale = max(float(state[1].s.sum()), 0.0)
+            expected = jax.tree.map(lambda a, b, s=scale: a + s * b, first, state[1].way.so_far)
+            assert distance(now, expected) < 1e-5
+
+
+def ways(learner: Learner) -> list[np.ndarray]:
+    return jax.tree.leaves([state[1].way.so_far for state in learner.statistics])
 
 
 def test_trac_finds_its_scale():
@@ -453,19 +490,18 @@ def test_a_step_is_traced_once_and_gives_the_same_compiled(text):
     assert distance(made.network, descended(learner(text), 3).network) < 1e-5
 
 
-def test_a_run_with_terms_is_saved_and_loaded(tmp_path):
-    agent = DoubleDQN(
-        hidden=8,
-        learn_start=20,
-        replay_capacity=100,
-        gradient="l2_init(strength=0.5) + weight_clipping(kappa=2)",
-    )
+@pytest.mark.parametrize("fields", [*({"gradient": text} for text in ALL), {"churn": 2.0}], ids=str)
+def test_a_run_with_terms_is_saved_loaded_and_forked(fields, tmp_path):
+    agent = DoubleDQN(hidden=8, learn_start=20, replay_capacity=100, layer_norm=True, **fields)
     assert make("agents", describe(agent)) == agent
     run = Run.start(agent, ConstantReward(), seed=0).advance(40)[0].intervene(Inject())
     save(run, tmp_path / "run.ckpt")
     loaded = load(tmp_path / "run.ckpt")
     assert bit_equal(loaded.state, run.state)
-    assert isinstance(loaded.state.agent.q.statistics[0][0], Anchor)
+    assert jax.tree.structure(loaded.state.agent) == jax.tree.structure(run.state.agent)
+    ends = [one.advance(40)[0].state for one in (run.fork(), run, loaded)]
+    assert bit_equal(ends[0], ends[1])
+    assert bit_equal(ends[0], ends[2])
 
 
 def test_projection_without_normalisation_is_refused():
@@ -508,6 +544,8 @@ def test_terms_are_read_and_printed_back():
         ("weight_clipping(kappa=0)", "weight_clipping: kappa is 0.0; it must be > 0"),
         ("upgd(noise=-1)", "upgd: noise is -1.0; it must be 0 or more"),
         ("upgd(beta=1)", "upgd: beta is 1.0; it must be in [0, 1)"),
+        ("upgd(beta=0.99999999)", "upgd: beta is 0.99999999; it must be in [0, 1)"),
+        ("trac + l2 + trac", "stands among the terms more than once"),
         ("upgd(decay=-1)", "upgd: decay is -1.0; it must be 0 or more"),
         ("trac(scale=0)", "trac: scale is 0.0; it must be > 0"),
     ],

@@ -62,6 +62,17 @@ def test_it_does_not_wake_units_that_were_killed():
     assert not np.asarray(after.features(IMAGES)[2]).any()
 
 
+def test_only_where_the_hare_went_back_is_the_update_no_churn():
+    rule = HareTortoise(period=2)
+    learner = Learner.create(CONV, Optimizer(), before=True).with_habit(rule)
+    one = learner.descend(noise(learner, 0)).tended(IMAGES, KEY)
+    assert bit_equal(one.before, learner.network)
+    two = one.descend(noise(one, 1)).tended(IMAGES, KEY)
+    assert bit_equal(two.before, two.network)
+    three = two.descend(noise(two, 2)).tended(IMAGES, KEY)
+    assert bit_equal(three.before, two.network)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -132,6 +132,32 @@ def test_learners_are_found_and_changed_wherever_they_are():
     assert len({tuple(jax.random.key_data(key).tolist()) for key in seen}) == 2
 
 
+class FirstBiasToOne:
+    """A habit that changes a single number at every update."""
+
+    renews_units = False
+
+    def begin(self, learner):
+        return ()
+
+    def tend(self, learner, memory, inputs, key):
+        network = eqx.tree_at(
+            lambda one: one.layers[0].bias, learner.network, replace_fn=lambda b: b.at[0].set(1.0)
+        )
+        return learner.moved_to(network), memory
+
+
+def test_what_a_habit_changes_is_no_update_and_the_rest_is():
+    first = mlp(4, (8, 8), 2, key=KEY)
+    made = Learner.create(first, Optimizer(), before=True).with_habit(FirstBiasToOne())
+    after = made.descend(ones_like(made)).tended(jnp.ones((2, 4)), KEY)
+    before, now = after.before, after.network
+    assert before.layers[0].bias[0] == now.layers[0].bias[0] == 1
+    assert bit_equal(before.layers[0].bias[1:], first.layers[0].bias[1:])
+    assert bit_equal(before.layers[1:], first.layers[1:])
+    assert distance(before.layers[1:], now.layers[1:]) > 0
+
+
 def test_a_learning_rate_below_zero_is_refused():
     with pytest.raises(RegrowError, match="learning_rate is -1"):
         Optimizer(learning_rate=-1.0)

@@ -3,15 +3,16 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small import DQN
-from trees import bit_equal
+from trees import bit_equal, plain
 
 from regrow import loop
 from regrow.agents import DoubleDQN
 from regrow.checkpoint import load, save
-from regrow.environments import Breakout, DelayedReward, TimeLimitReward
+from regrow.environments import Breakout, ConstantReward, DelayedReward, TimeLimitReward
 from regrow.errors import RegrowError
 from regrow.interventions import FitNoise, Inject, Nothing, Reset
 from regrow.run import Run, random_policy
@@ -80,6 +81,20 @@ def test_other_draws_make_another_run_from_the_same_state(trained):
     assert bit_equal(again.state.replay, trained.state.replay)
     other, same = advanced(again, 400), advanced(trained.fork(), 400)
     assert not bit_equal(other.state.agent, same.state.agent)
+
+
+def test_other_draws_are_other_noise_in_the_agent_too():
+    agent = DoubleDQN(gradient="upgd", hidden=8, learn_start=8, replay_capacity=40)
+    run, _ = Run.start(agent, ConstantReward(), seed=0).advance(20)
+
+    def noise_keys(run: Run) -> list[bytes]:
+        leaves = jax.tree.leaves(run.state.agent)
+        return [plain(x).tobytes() for x in leaves if jnp.issubdtype(x.dtype, jax.dtypes.prng_key)]
+
+    own, same, other = (noise_keys(one) for one in (run, run.fork(), run.fork(draws=1)))
+    assert own == same
+    assert len(own) == 3  # one for each layer
+    assert not set(own) & set(other)
 
 
 def test_seeds_differ_in_everything_random():

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, PyTree, Shaped
 from regrow.adam import aged
 from regrow.errors import unknown
 from regrow.network import Network
-from regrow.optimizer import Optimizer, anchored
+from regrow.optimizer import Optimizer, anchored, redrawn
 from regrow.types import Key, Scalar
 
 Statistics = Literal["keep", "reset"]
@@ -150,7 +150,7 @@ class Learner(eqx.Module):
         """
         own = {id(part): s for part, s in zip(self.network.parts(), self.statistics, strict=True)}
         replaced = {
-            id(new): anchored(s, self._first_state(new))
+            id(new): redrawn(s, self._first_state(new))
             for new, s in zip(network.layers, self.statistics, strict=False)
             if fresh == "keep"
         }
@@ -228,7 +228,8 @@ class Learner(eqx.Module):
         learner, kept = self, []
         for i, habit in enumerate(self.habits):
             own = jax.random.fold_in(key, i)
-            learner, memory = habit.rule.tend(learner, habit.memory, inputs, own)
+            changed, memory = habit.rule.tend(learner, habit.memory, inputs, own)
+            learner = replace(changed, before=_before(learner, changed))
             kept.append(Habit(habit.rule, memory))
         return replace(learner, habits=tuple(kept))
 
@@ -282,6 +283,22 @@ def joint_gradient(
         return loss({name: eqx.combine(live[name], frozen) for name, (_, frozen) in halves.items()})
 
     return jax.value_and_grad(whole)(live)
+
+
+def _before(updated: Learner, tended: Learner) -> Network | None:
+    """The network before the last update, where a habit left the updated one as it was.
+
+    Elsewhere it is what the habit put there. Most habits change a few elements, or all of them once
+    in a while: the rest of the update is to be seen.
+    """
+    if updated.before is None:
+        return None
+    return jax.tree.map(
+        lambda before, old, new: jnp.where(old == new, before, new),
+        updated.before,
+        updated.network,
+        tended.network,
+    )
 
 
 def _are_outputs(network: Network) -> tuple[bool, ...]:

@@ -31,6 +31,16 @@ class Anchor(NamedTuple):
     first: PyTree
 
 
+class Trail(NamedTuple):
+    """What a term remembers, in its state, of the way that a part has gone since it was drawn.
+
+    It starts anew wherever one of the two does: with the statistics, and with a newly drawn layer
+    that keeps the statistics of the one before.
+    """
+
+    so_far: PyTree
+
+
 @runtime_checkable
 class Term(Protocol):
     """What may stand beside the optimizer, on the way of one part's gradient.
@@ -99,6 +109,12 @@ class Optimizer:
             self.momentum == 0 or self.kind == "rmsprop",
             f"momentum is {self.momentum}; it is RMSProp's, {self.kind} has none",
         )
+        for term in self.terms:
+            require(
+                not isinstance(term, NetworkTerm) or self.terms.count(term) == 1,
+                f"{term} stands among the terms more than once; what hears the whole network "
+                "stands there once",
+            )
 
     @functools.cached_property
     def transform(self) -> optax.GradientTransformation:
@@ -161,14 +177,22 @@ class Optimizer:
 
 
 def anchored(state: optax.OptState, source: optax.OptState) -> optax.OptState:
-    """An optimizer state with the anchors of another."""
+    """A state whose statistics began anew, with the anchors of `source`: the parameters stayed."""
+    return _with_marked(Anchor, state, source)
 
+
+def redrawn(state: optax.OptState, first: optax.OptState) -> optax.OptState:
+    """A state kept for a newly drawn layer, with anchors and trails of its `first` state."""
+    return _with_marked(Anchor | Trail, state, first)
+
+
+def _with_marked(marked: Any, state: optax.OptState, source: optax.OptState) -> optax.OptState:
     def is_whole(node: Any) -> bool:
         # Adam's state may count by element here and at once there.
-        return isinstance(node, Anchor | optax.ScaleByAdamState)
+        return isinstance(node, marked | optax.ScaleByAdamState)
 
     return jax.tree.map(
-        lambda own, other: other if isinstance(own, Anchor) else own,
+        lambda own, other: other if isinstance(own, marked) else own,
         state,
         source,
         is_leaf=is_whole,

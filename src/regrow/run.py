@@ -88,6 +88,8 @@ class Run(eqx.Module):
         state = _unshared(self._alive().state)
         if draws:
             state = eqx.tree_at(lambda s: s.root, state, key_at(state.root, "draws", draws))
+            agent = jax.tree.map(functools.partial(_drawing_otherwise, draws), state.agent)
+            state = eqx.tree_at(lambda s: s.agent, state, agent)
         return Run(state, self.agent, self.environment, self.history)
 
     def intervene(self, intervention: Intervention) -> "Run":
@@ -222,6 +224,12 @@ def random_policy(environment: World, env_steps: int, *, seed: int) -> Log:
     if isinstance(environment, HostEnvironment):
         return hosted.random_policy(environment, env_steps, root)
     return loop.random_policy(environment, env_steps, root)
+
+
+def _drawing_otherwise(draws: int, leaf: Array) -> Array:
+    """A leaf of an agent's state: where it is a key, as UPGD's noise has, one of its own."""
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return key_at(leaf, "draws", draws) if is_key else leaf
 
 
 def _unshared(state: State) -> State:

@@ -9,11 +9,14 @@ makes a laptop experiment short: Adam, one update every 4 env steps, and explora
 early. `young_tian_2019` has the values of their code (MinAtar, examples/dqn.py).
 
 With `churn` = λ an update also holds the values on other transitions where they were before the
-update that came last (CHAIN, Tang & Berseth 2024, arXiv 2409.04792; 100 in their code on MinAtar):
+update that came last (CHAIN, Tang & Berseth 2024, arXiv 2409.04792):
 
     L(θ_t) + λ mean_{s, a} (Q_θt(s, a) − Q_θ(t−1)(s, a))²
+
+Their code on MinAtar has λ = 100 beside the mean of δ², not clipped; beside δ²/2 that is 50.
 """
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
@@ -128,7 +131,10 @@ class DoubleDQN(OffPolicy):
             self.target_period >= 1, f"target_period is {self.target_period}; it must be at least 1"
         )
         require(self.error_clip > 0, f"error_clip is {self.error_clip}; it must be > 0")
-        require(self.churn >= 0, f"churn is {self.churn}; it must be 0 or more")
+        require(
+            0 <= self.churn < math.inf,
+            f"churn is {self.churn}; it must be 0 or more, and finite",
+        )
         require(
             self.exploration_steps >= 1,
             f"exploration_steps is {self.exploration_steps}; it must be at least 1",
@@ -241,9 +247,10 @@ class DoubleDQN(OffPolicy):
         return {"q": gradient}
 
     def _gradient(self, q: Learner, batch: Transition) -> PyTree:
-        """As an update takes it: rows past `batch_size` are not learnt but held, with `churn`."""
-        target, before, count = _target(q), q.before, self.batch_size
-        if before is None or len(batch.action) <= count:
+        """As an update takes it: with `churn` the second half is not learnt but held."""
+        target, before = _target(q), q.before
+        count = len(batch.action) // 2
+        if before is None or count == 0:
             return q.gradient(lambda network: self.loss(network, target, batch))[1]
         learned = jax.tree.map(lambda x: x[:count], batch)
         held = batch.obs_tm1[count:]

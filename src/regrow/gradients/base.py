@@ -11,7 +11,8 @@ A term may hear of the whole network: a `regrow.optimizer.NetworkTerm` reads one
 part before any of them steps, and is told what they come to.
 
 Whatever a term remembers of a part's first parameters goes into an `Anchor`: they stay when the
-statistics start anew, and start anew where a layer is newly drawn and keeps its statistics.
+statistics start anew, and start anew where a layer is newly drawn and keeps its statistics. What it
+remembers of the way since goes into a `Trail`, which starts anew in both.
 """
 
 import abc

@@ -12,7 +12,8 @@ that Δ stays 0, and once S is 0 it is for good. Δ is kept here, and θ moves b
 that it goes on from wherever an intervention put it.
 
 A part has a tuner of its own, which hears the h of all: they are alike until the statistics of one
-begin anew.
+begin anew. A newly drawn layer that keeps statistics keeps its tuner, and goes from where it was
+drawn.
 """
 
 import math
@@ -29,6 +30,7 @@ from jaxtyping import Array, Float, PyTree
 
 from regrow.errors import require
 from regrow.gradients.base import GradientTerm
+from regrow.optimizer import Trail
 from regrow.types import Scalar
 
 BETAS = (0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
@@ -38,7 +40,7 @@ SMALL = 1e-8
 class TRACState(NamedTuple):
     """Of one part: Δ, and σ, v and s for every β."""
 
-    way: PyTree
+    way: Trail
     sigma: Float[Array, "betas"]
     variance: Float[Array, "betas"]
     s: Float[Array, "betas"]
@@ -58,7 +60,7 @@ class TRAC(GradientTerm):
     def read(self, gradient: PyTree, state: TRACState, part: PyTree) -> Scalar:
         """⟨g, Δ⟩ of a part."""
         del part
-        return jnp.asarray(optax.tree.vdot(gradient, state.way))
+        return jnp.asarray(optax.tree.vdot(gradient, state.way.so_far))
 
     def gather(self, numbers: Sequence[Scalar]) -> Scalar:
         """h, their sum."""
@@ -72,16 +74,17 @@ class TRAC(GradientTerm):
 
         def init(params: PyTree) -> TRACState:
             none = jnp.zeros(len(BETAS), jnp.float32)
-            return TRACState(jax.tree.map(jnp.zeros_like, params), none + SMALL, none, none)
+            return TRACState(Trail(optax.tree.zeros_like(params)), none + SMALL, none, none)
 
         def update(
             updates: PyTree, state: Any, params: PyTree | None = None, **extra_args: Any
         ) -> tuple[PyTree, Any]:
             del params
-            way = jax.tree.map(jnp.add, state.way, updates)
-            tuned = self._tuned(state, extra_args["told"][self])._replace(way=way)
+            before = state.way.so_far
+            way = jax.tree.map(jnp.add, before, updates)
+            tuned = self._tuned(state, extra_args["told"][self])._replace(way=Trail(way))
             was, now = _scale(state), _scale(tuned)
-            return jax.tree.map(lambda a, b: now * b - was * a, state.way, way), tuned
+            return jax.tree.map(lambda a, b: now * b - was * a, before, way), tuned
 
         return optax.GradientTransformationExtraArgs(init, update)
 

@@ -17,20 +17,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
 from regrow.errors import require
 from regrow.gradients.base import GradientTerm
+from regrow.optimizer import Trail
 from regrow.types import Key, Scalar
 
 
 class UPGDState(NamedTuple):
-    """Of one part: its steps so far, U, and what its noise is drawn from."""
+    """Of one part: U, 1 − βᵗ by the age of each weight, and what its noise is drawn from."""
 
-    steps: Array
     utility: PyTree
-    key: Key
+    held: PyTree
+    key: Trail
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,10 @@ class UPGD(GradientTerm):
 
     def __post_init__(self) -> None:
         require(self.noise >= 0, f"upgd: noise is {self.noise}; it must be 0 or more")
-        require(0 <= self.beta < 1, f"upgd: beta is {self.beta}; it must be in [0, 1)")
+        require(
+            self.beta >= 0 and float(np.float32(self.beta)) < 1,
+            f"upgd: beta is {self.beta}; it must be in [0, 1), as a number of 32 bits",
+        )
         require(self.decay >= 0, f"upgd: decay is {self.decay}; it must be 0 or more")
 
     def read(self, gradient: PyTree, state: UPGDState, part: PyTree) -> Scalar:
@@ -64,17 +69,16 @@ class UPGD(GradientTerm):
         del output
 
         def init(params: PyTree) -> UPGDState:
-            zeros = jax.tree.map(jnp.zeros_like, params)
-            return UPGDState(jnp.zeros((), jnp.int32), zeros, _key_of(params))
+            zeros = optax.tree.zeros_like(params)
+            return UPGDState(zeros, zeros, Trail(_key_of(params)))
 
         def update(
             updates: PyTree, state: Any, params: PyTree | None = None, **extra_args: Any
         ) -> tuple[PyTree, Any]:
-            state = self._next(extra_args["gradient"], state, params)
+            later, drawing = jax.random.split(state.key.so_far)
+            state = self._next(extra_args["gradient"], state, params)._replace(key=Trail(later))
             highest = extra_args["told"][self]
-            drawn = optax.tree.random_like(
-                jax.random.fold_in(state.key, state.steps), updates, jax.random.normal
-            )
+            drawn = optax.tree.random_like(drawing, updates, jax.random.normal)
 
             def one(u: Array, xi: Array, worth: Array, now: Array) -> Array:
                 share = jnp.where(highest > 0, worth / highest, 0.0)
@@ -92,10 +96,11 @@ class UPGD(GradientTerm):
             return self.beta * u - (1 - self.beta) * g * now
 
         utility = jax.tree.map(mean, state.utility, gradient, part)
-        return state._replace(steps=state.steps + 1, utility=utility)
+        held = jax.tree.map(lambda h: self.beta * h + (1 - self.beta), state.held)
+        return UPGDState(utility, held, state.key)
 
     def _corrected(self, state: UPGDState) -> PyTree:
-        return jax.tree.map(lambda u: u / (1 - self.beta**state.steps), state.utility)
+        return jax.tree.map(jnp.divide, state.utility, state.held)
 
 
 def _key_of(part: PyTree) -> Key:

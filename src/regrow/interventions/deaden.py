@@ -54,9 +54,9 @@ class Deaden(LearnerIntervention):
         shift = shift_of(layer)
         lowered = jnp.where(jnp.expand_dims(dead, range(shift.ndim - 1)), _FAR_BELOW, shift)
         killed = eqx.tree_at(shift_of, layer, lowered)
-        changed = eqx.tree_at(lambda one: one.network.layers[self.layer], learner, killed)
+        network = eqx.tree_at(lambda one: one.layers[self.layer], learner.network, killed)
         # What habits remember is of units that lived: an average would wake them again.
-        changed = changed.with_memories_anew()
+        changed = learner.moved_to(network).with_memories_anew()
         return changed if changed.target is None else changed.sync()
 
 

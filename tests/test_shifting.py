@@ -37,6 +37,16 @@ SHIFTING = [
     SwitchedGames(games="breakout asterix", period=150),
 ]
 named = pytest.mark.parametrize("env", SHIFTING, ids=lambda env: type(env).__name__)
+# What is not of a game is as well seen in a small one.
+small = pytest.mark.parametrize(
+    "env",
+    [
+        SHIFTING[0],
+        RelabelledActions(game="toy/delayed_reward", period=150),
+        SHIFTING[2],
+    ],
+    ids=lambda env: type(env).__name__,
+)
 
 
 def check_orders(orders: np.ndarray, period: int) -> None:
@@ -212,7 +222,7 @@ def test_what_is_declared_is_what_is_given(env):
             assert (a.shape, a.dtype, a.weak_type) == (b.shape, b.dtype, b.weak_type)
 
 
-@named
+@small
 def test_many_at_once_are_each_by_itself(env):
     keys = jax.random.split(jax.random.key(0), 3)
     _, together, _ = jax.vmap(partial(played, env, 400))(keys)
@@ -227,7 +237,7 @@ def test_by_default_a_restart_is_a_reset(env):
     assert bit_equal(env.restart(state, key), env.reset(key))
 
 
-@named
+@small
 def test_a_run_with_it_learns_and_goes_on_from_a_file_or_a_fork_as_if_nothing_had_been(
     env, tmp_path
 ):

@@ -9,6 +9,7 @@ import pytest
 from trees import bit_equal, distance
 
 from regrow.agents import DoubleDQN
+from regrow.churn import ChurnBalance
 from regrow.environments import (
     ActionReward,
     ConstantReward,
@@ -134,6 +135,33 @@ def test_churn_falls_the_more_it_is_held_down():
 
     free, held, firmly = churn(0.0), churn(10.0), churn(100.0)
     assert firmly < held / 2 < free / 3
+
+
+def test_with_a_share_the_strength_follows_the_losses_in_numpy():
+    agent = DoubleDQN(batch_size=8, hidden=8, learning_rate=0.03, churn=5.0, churn_share=0.1)
+    state = agent.init((4,), np.dtype(np.float32), Discrete(3), KEY)
+    assert state.balance.recent.shape == (2, 50_000)
+    assert state.balance.patience == 10_000
+    small = ChurnBalance.create(window=4, patience=3)
+    state = dataclasses.replace(state, balance=small)
+    plain = dataclasses.replace(agent, churn_share=0.0)
+    losses, churns = [], []
+    for i in range(7):
+        batch = jax.tree.map(lambda x, i=i: x[16 * i : 16 * (i + 1)], batch_of(112))
+        learned, held = (jax.tree.map(lambda x, p=p: x[p], batch) for p in (slice(8), slice(8, 16)))
+        # λ from what the four updates before came to, once there were three.
+        expected = 5.0
+        if i >= 3:
+            expected = 0.1 * np.mean(losses[-4:]) / (np.mean(churns[-4:]) + 1e-8)
+        fixed = dataclasses.replace(plain, churn=float(expected))
+        alone = fixed.update(dataclasses.replace(state, balance=None), batch, KEY)
+        losses.append(float(agent.loss(state.q.network, state.q.target, learned)))
+        obs = np.asarray(held.obs_tm1)
+        moved = q_values(state.q.network, obs) - q_values(state.q.before, obs)
+        churns.append((moved**2).mean())
+        state = agent.update(state, batch, KEY)
+        assert distance(state.q.network, alone.q.network) < 1e-5
+    assert int(state.balance.updates) == 7
 
 
 @pytest.fixture(scope="module")

@@ -497,6 +497,7 @@ def test_a_run_with_all_terms_is_saved_loaded_and_forked(tmp_path):
         replay_capacity=100,
         layer_norm=True,
         churn=2.0,
+        churn_share=0.01,
         gradient=" + ".join(ALL),
     )
     assert make("agents", describe(agent)) == agent

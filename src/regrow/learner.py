@@ -6,7 +6,7 @@ comes before, over all parts.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -21,6 +21,7 @@ from regrow.optimizer import Optimizer, anchored, redrawn
 from regrow.types import Key, Scalar
 
 Statistics = Literal["keep", "reset"]
+Other = TypeVar("Other")
 
 
 @runtime_checkable
@@ -88,8 +89,8 @@ class Learner(eqx.Module):
         return jax.value_and_grad(lambda live: loss(eqx.combine(live, frozen)))(live)
 
     def gradient_with(
-        self, loss: Callable[[Network], tuple[Scalar, Scalar]]
-    ) -> tuple[Scalar, PyTree, Scalar]:
+        self, loss: Callable[[Network], tuple[Scalar, Other]]
+    ) -> tuple[Scalar, PyTree, Other]:
         """(loss, its gradient, what comes with it) of a function that returns (loss, the other)."""
         live, frozen = eqx.partition(self.network, self.network.trainable())
         whole = jax.value_and_grad(lambda live: loss(eqx.combine(live, frozen)), has_aux=True)

@@ -13,7 +13,9 @@ update that came last (CHAIN, Tang & Berseth 2024, arXiv 2409.04792):
 
     L(θ_t) + λ mean_{s, a} (Q_θt(s, a) − Q_θ(t−1)(s, a))²
 
-Their code on MinAtar has λ = 100 beside the mean of δ², not clipped; beside δ²/2 that is 50.
+Their code on MinAtar has λ = 100 beside the mean of δ², not clipped; beside δ²/2 that is 50. With
+`churn_share` λ follows the two losses, so that the second stays that share of the first; `churn`
+is then λ of the first 10,000 updates (C-CHAIN, see `regrow.churn`; theirs are 0.01 and, here, 25).
 """
 
 import math
@@ -29,6 +31,7 @@ from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from regrow.activations import Activation, units_for
 from regrow.agents.base import OffPolicy
+from regrow.churn import ChurnBalance
 from regrow.errors import RegrowError, require
 from regrow.families import make_all
 from regrow.initialisers import Initialiser
@@ -44,6 +47,7 @@ class DoubleDQNState(eqx.Module):
 
     q: Learner
     updates: Int[Array, ""]
+    balance: ChurnBalance | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class DoubleDQN(OffPolicy):
     target_period: int = 250  # updates
     error_clip: float = 1.0
     churn: float = 0.0  # λ
+    churn_share: float = 0.0
     exploration_start: float = 1.0
     exploration_end: float = 0.05
     exploration_begin: int = 0  # env steps
@@ -136,6 +141,15 @@ class DoubleDQN(OffPolicy):
             f"churn is {self.churn}; it must be 0 or more, and finite",
         )
         require(
+            0 <= self.churn_share < math.inf,
+            f"churn_share is {self.churn_share}; it must be 0 or more, and finite",
+        )
+        require(
+            self.churn_share == 0 or self.churn > 0,
+            f"churn_share is {self.churn_share} and churn is 0; with a share, churn is the "
+            "strength at first and must be above 0, e.g. 25",
+        )
+        require(
             self.exploration_steps >= 1,
             f"exploration_steps is {self.exploration_steps}; it must be at least 1",
         )
@@ -170,7 +184,8 @@ class DoubleDQN(OffPolicy):
         else:
             network = self._network(shape, actions.number, key)
         q = Learner.create(network, self._optimizer(), before=self.churn > 0)
-        return DoubleDQNState(q, jnp.array(0))
+        balance = ChurnBalance.create() if self.churn_share else None
+        return DoubleDQNState(q, jnp.array(0), balance)
 
     def _network(self, shape: tuple[int, ...], num_actions: int, key: Key) -> Network:
         style = Style(**{field.name: getattr(self, field.name) for field in fields(Style)})
@@ -246,27 +261,34 @@ class DoubleDQN(OffPolicy):
         _, gradient = state.q.gradient(lambda network: self.loss(network, target, batch))
         return {"q": gradient}
 
-    def _gradient(self, q: Learner, batch: Transition) -> PyTree:
-        """As an update takes it: with `churn` the second half is not learnt but held."""
+    def _lesson(
+        self, state: DoubleDQNState, batch: Transition
+    ) -> tuple[PyTree, ChurnBalance | None]:
+        """(gradient, balance) of an update; with `churn` the second half is not learnt but held."""
+        q, balance = state.q, state.balance
         target, before = _target(q), q.before
         count = len(batch.action) // 2
         if before is None or count == 0:
-            return q.gradient(lambda network: self.loss(network, target, batch))[1]
+            return q.gradient(lambda network: self.loss(network, target, batch))[1], balance
         learned = jax.tree.map(lambda x: x[:count], batch)
         held = batch.obs_tm1[count:]
+        strength = balance.strength(self.churn, self.churn_share) if balance else self.churn
 
-        def whole(network: Network) -> Scalar:
-            moved = network(held) - before(held)
-            return self.loss(network, target, learned) + self.churn * jnp.mean(moved**2)
+        def whole(network: Network) -> tuple[Scalar, tuple[Scalar, Scalar]]:
+            loss = self.loss(network, target, learned)
+            churn = jnp.mean((network(held) - before(held)) ** 2)
+            return loss + strength * churn, (loss, churn)
 
-        return q.gradient(whole)[1]
+        _, gradient, seen = q.gradient_with(whole)
+        return gradient, balance.after(*seen) if balance else None
 
     def update(self, state: DoubleDQNState, batch: Transition, key: Key) -> DoubleDQNState:
         """One gradient step; the target is copied every `target_period` updates."""
         del key
-        q = state.q.descend(self._gradient(state.q, batch))
+        gradient, balance = self._lesson(state, batch)
+        q = state.q.descend(gradient)
         updates = state.updates + 1
-        return DoubleDQNState(q.sync(updates % self.target_period == 0), updates)
+        return DoubleDQNState(q.sync(updates % self.target_period == 0), updates, balance)
 
 
 EVALUATED_AT = 0.01  # ε

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -53,6 +54,9 @@ def keep_compiled_programs() -> None:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         jax.config.update("jax_compilation_cache_dir", str(Path(home) / "regrow" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # Another process may be in the middle of writing an entry, or was stopped there. JAX compiles
+    # anew: nobody need hear of it.
+    warnings.filterwarnings("ignore", message="Error reading persistent compilation cache")
 
 
 @contextmanager

@@ -172,8 +172,11 @@ def churning() -> Run:
 
 # What changes parameters and makes no update of the agent's, with options by which it is seen to.
 NO_UPDATES = [
-    *("reset", "inject", "widen", "shrink_perturb", "deaden", "dash"),
-    *("redo(tau=0.9)", "regrama(tau=0.9)"),
+    *("reset", "inject", "widen", "deaden", "redo(tau=0.9)"),
+    *(
+        pytest.param(text, marks=pytest.mark.slow)
+        for text in ("shrink_perturb", "dash", "regrama(tau=0.9)")
+    ),
 ]
 
 

@@ -73,7 +73,13 @@ class CornerSimulator(Simulator):
 COPIED = [GAME, Atari("pong"), Corners("cheetah-run"), Corners("reacher-easy")]
 COPIED += [Corners("cartpole-swingup")]
 NAMES = ["breakout", "pong", "cheetah", "reacher", "cartpole"]
-every_copied = pytest.mark.parametrize("environment", COPIED, ids=NAMES)
+every_copied = pytest.mark.parametrize(
+    "environment",
+    [
+        pytest.param(each, id=name, marks=pytest.mark.slow if name in ("pong", "reacher") else ())
+        for each, name in zip(COPIED, NAMES, strict=True)
+    ],
+)
 
 
 def started(environment: HostEnvironment, seed: int = 0) -> Run:

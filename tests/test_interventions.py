@@ -84,10 +84,16 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module", params=sorted(members("agents")))
+@pytest.fixture(params=sorted(members("agents")))
 def trained(request) -> Run:
     assert request.param in AGENTS, f"give the contract test a small {request.param}"
-    agent, environment = AGENTS[request.param]
+    return run_of(request.param)
+
+
+@functools.cache
+def run_of(name: str) -> Run:
+    """Trained once: a fixture of a wider scope is made anew for every row of a table."""
+    agent, environment = AGENTS[name]
     return Run.start(agent, environment, seed=0).advance(400)[0]
 
 

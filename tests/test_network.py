@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trees import bit_equal, distance
 
@@ -68,6 +68,7 @@ networks = st.tuples(st.sampled_from(["mlp", "conv"]), st.booleans(), st.integer
 
 
 @given(networks, st.sampled_from([1, 2, 5]))
+@settings(max_examples=5)
 def test_the_output_stays_bit_for_bit(case, times):
     network, x = built(*case)
     network = moved(injected(network, times - 1), 99)
@@ -126,6 +127,7 @@ def loss(network: Network, x: jax.Array) -> jax.Array:
 
 
 @given(networks, st.sampled_from([1, 2, 5]))
+@settings(max_examples=5)
 def test_the_gradient_of_the_encoder_is_the_same_just_after(case, times):
     """It flows through the frozen heads. Splits at which there is an encoder."""
     network, x = built(*case)

@@ -90,7 +90,15 @@ def test_a_rule_reads_as_it_is_written(text, rule):
     ("text", "message"),
     [
         ("inject", "'inject' is no rule; write e.g. 'inject at 500_000'"),
-        ("inject at noon", "'at noon' says no time"),
+        ("inject at noon", "'at noon' says no time; write 'at' and a number of env steps"),
+        (
+            "reset every 200 for 3 checks",
+            "says no time; write 'every' and a number of env steps, then",
+        ),
+        (
+            "inject when dead_units above 0.3 checked every 200 at most 3 times",
+            "then if need be, in this order, 'for 3 checks', 'at most 3 times'",
+        ),
         ("injekt at 500", "no intervention 'injekt'; did you mean 'inject'?"),
         ("inject when dead_unit above 0.3", "no probe 'dead_unit'; did you mean 'dead_units'?"),
         ("inject when dead_units above high", "high is not a number"),

@@ -135,7 +135,7 @@ def _add_diagnose(parser: argparse.ArgumentParser) -> None:
     add(
         "--where",
         action="store_true",
-        help="inject at every split, to see which layer has lost its plasticity; for --arms",
+        help="inject at every split, to see which layer lost its plasticity; in place of --arms",
     )
     add(
         "--before",
@@ -157,8 +157,8 @@ def _add_diagnose(parser: argparse.ArgumentParser) -> None:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Trains one agent. Writes config.json, run.ckpt, episodes.parquet, probes.parquet and\n"
-        "curves.png into --out."
+        "Trains one agent. Writes config.json, run.ckpt, episodes.parquet, probes.parquet,\n"
+        "curves.png and, with --do, checks.parquet into --out."
     )
     _add_common(parser)
     add = parser.add_argument
@@ -170,9 +170,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="RULE",
         help="an intervention and when, e.g. 'inject at 500_000', 'reset every 200_000', "
-        "'inject when dead_units above 0.3', 'inject when returns plateau for 5 checks', each with "
-        "'at most 3 times' or 'checked every 20_000' after it if you like; give --do again for "
-        "another",
+        "'inject when dead_units above 0.3', 'inject when returns plateau for 5 checks'; the last "
+        "three may end in 'at most 3 times', the last two after that in 'checked every 20_000'; "
+        "give --do again for another",
     )
     add(
         "--probe-every",

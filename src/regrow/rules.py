@@ -35,6 +35,13 @@ FORMS = (
     "or 'inject when returns plateau'"
 )
 
+_ALLOWED = {
+    "at": "'at' and a number of env steps, e.g. 'inject at 500_000'",
+    "every": "'every' and a number of env steps, then 'at most 3 times' if need be",
+    "when": "'when', then e.g. 'dead_units above 0.3' or 'returns plateau', then if need be, in "
+    "this order, 'for 3 checks', 'at most 3 times' or 'without limit', 'checked every 20_000'",
+}
+
 
 class Rule(NamedTuple):
     """What to do, and when."""
@@ -77,7 +84,7 @@ def _trigger(text: str, word: str, rest: str) -> Trigger:
         except ValueError as error:
             raise RegrowError(f"'{text}': {level} is not a number") from error
         return When(probe, **{side: value}, **_looks(looks))
-    raise RegrowError(f"'{text}': '{word} {rest}' says no time; write e.g. {FORMS}")
+    raise RegrowError(f"'{text}': '{word} {rest}' says no time; write {_ALLOWED[word]}")
 
 
 def _looks(groups: Sequence[str | None]) -> dict[str, Any]:

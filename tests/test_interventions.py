@@ -135,6 +135,8 @@ def _outputs(network, obs):
 def marked(agent, one):
     """What takes long to compile and is much like the rest runs under `make test-all`."""
     alike = agent in ("drq", "ppo") or one in VARIANTS[4:]
+    # A habit acts between any two updates: it is compiled with all of an agent's.
+    alike |= agent != "double_dqn" and isinstance(one, Habitual)
     quick = not alike or type(one) in (Nothing, Inject, Reset)
     marks = () if quick else pytest.mark.slow
     return pytest.param(agent, one, id=f"{agent}-{describe(one)}", marks=marks)

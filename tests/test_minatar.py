@@ -227,9 +227,17 @@ def check(env: MinAtar, key: int, skill: float, immortal: bool, steps: int = STE
 # -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("skill", [0.0, 0.9])
+PLAIN = {"sticky_actions": 0.0, "difficulty_ramping": False}
+
+
 @pytest.mark.parametrize(
-    "options", [{}, {"sticky_actions": 0.0, "difficulty_ramping": False}], ids=["default", "plain"]
+    ("options", "skill"),
+    [
+        pytest.param({}, 0.0, id="default-random"),
+        pytest.param({}, 0.9, id="default-skilled"),
+        pytest.param(PLAIN, 0.9, id="plain-skilled"),
+        pytest.param(PLAIN, 0.0, id="plain-random", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("game", GAMES)
 def test_every_step_is_that_of_the_reference(game: Any, options: Any, skill: float) -> None:

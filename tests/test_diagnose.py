@@ -320,7 +320,8 @@ def test_where_the_task_changes_the_random_policy_plays_what_the_arms_end_in(num
         assert (random_return(Diagnosis(agent, environment, **lengths)) > 0) == earns
 
 
-@pytest.mark.parametrize("layer", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", [0, 1])
 def test_the_layer_that_was_broken_is_the_one_that_is_named(layer):
     """One known layer is killed before the fork; nothing else is wrong with the network."""
     agent = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400, exploration_steps=100)

@@ -108,6 +108,7 @@ def test_churn_is_held_down_in_numpy():
     assert distance(whole.q.network, half.q.network) > 1e-4
 
 
+@pytest.mark.slow
 def test_churn_falls_the_more_it_is_held_down():
     """Where every reward is noise, so that each update undoes the last one."""
 

@@ -490,6 +490,7 @@ def test_a_step_is_traced_once_and_gives_the_same_compiled(text):
     assert distance(made.network, descended(learner(text), 3).network) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_run_with_all_terms_is_saved_loaded_and_forked(tmp_path):
     agent = DoubleDQN(
         hidden=8,

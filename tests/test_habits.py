@@ -264,7 +264,7 @@ def test_every_update_of_a_run_counts_and_those_of_others_do_not(habitual):
     ("event", "anew"),
     [
         (Widen(), True),
-        (Inject(optimizer="reset_all"), True),
+        pytest.param(Inject(optimizer="reset_all"), True, marks=pytest.mark.slow),
         (Reset("everything"), True),
         (Redo(tau=0.5), True),
         (Deaden(), True),

@@ -18,7 +18,7 @@ from regrow.errors import RegrowError
 from regrow.families import describe
 from regrow.interventions import Nothing
 from regrow.loop import keys_of
-from regrow.plan import Diagnosis
+from regrow.plan import Arm, Diagnosis
 from regrow.run import Run, random_policy
 from regrow.train import train
 from regrow.types import Discrete
@@ -228,7 +228,8 @@ def test_lengths_of_episodes_are_right_where_a_run_that_goes_on_begins_new_ones(
 def test_a_diagnosis_says_that_the_episodes_were_restarted(monkeypatch):
     module = importlib.import_module("regrow.diagnose")  # `regrow.diagnose` is the function
     monkeypatch.setattr(module, "RANDOM_STEPS", 200)
-    plan = Diagnosis(AGENT, POLE, seeds=2, fork_at=80, horizon=80)
+    arms = (Arm.parse("nothing"), Arm.parse("inject"))
+    plan = Diagnosis(AGENT, POLE, arms, seeds=2, fork_at=80, horizon=80)
     assert plan.restarts()
     codes = {finding.code for finding in diagnose(plan).findings}
     assert "episodes_restarted" in codes

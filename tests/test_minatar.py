@@ -271,7 +271,9 @@ def test_the_last_observation_is_the_one_after_the_last_action() -> None:
     assert ball[:, 9].any(axis=1).all()
 
 
-@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.parametrize(
+    "game", [pytest.param(g, marks=pytest.mark.slow if g is Seaquest else ()) for g in GAMES]
+)
 def test_jit_and_vmap_change_nothing(game: Any) -> None:
     env = game()
     keys = jax.random.split(jax.random.key(0), 3)

@@ -154,7 +154,9 @@ def test_frozen_parameters_never_move_and_live_ones_do(kind, optimizer):
         assert distance(old, new) > 1e-4
 
 
-@pytest.mark.parametrize("kind", STYLES)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind == "bro" else ()) for kind in STYLES]
+)
 def test_every_kind_of_network_can_be_injected(kind):
     """The four properties, at the second injection, after training that moved everything."""
     network, x = built(kind, layer_norm=kind == "crelu")

@@ -41,7 +41,7 @@ named = pytest.mark.parametrize("env", SHIFTING, ids=lambda env: type(env).__nam
 small = pytest.mark.parametrize(
     "env",
     [
-        SHIFTING[0],
+        pytest.param(SHIFTING[0], marks=pytest.mark.slow),
         RelabelledActions(game="toy/delayed_reward", period=150),
         SHIFTING[2],
     ],

@@ -19,8 +19,10 @@ REFERENCE = ("noop", "left", "up", "right", "down", "fire")
 
 @pytest.mark.parametrize(
     ("games", "period"),
-    [("breakout asterix freeway space_invaders", 333), ("seaquest breakout(sticky_actions=0)", 41)],
-    ids=["four", "two"],
+    [
+        pytest.param("breakout asterix freeway space_invaders", 333, id="four"),
+        pytest.param("seaquest breakout(sticky_actions=0)", 41, id="two", marks=pytest.mark.slow),
+    ],
 )
 def test_switched_games_are_the_games_in_turn(games, period):
     env = SwitchedGames(games=games, period=period)

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.stats
 from small import POLICY
@@ -15,6 +16,7 @@ from trees import bit_equal, distance
 from regrow import cli
 from regrow.agents import PPO
 from regrow.agents.ppo import Rollout
+from regrow.churn import ChurnBalance
 from regrow.environments import Breakout, MatchingReward, Reach
 from regrow.environments.base import Environment, Step
 from regrow.errors import RegrowError
@@ -210,6 +212,94 @@ def test_an_update_is_epochs_of_scaled_minibatches(space):
         np.testing.assert_allclose(found.log_std.value, log_std.value, atol=1e-6)
 
 
+# Churn.
+
+
+def held_by_hand(agent: PPO, state, seen: Rollout, orders, strength: float):
+    """(state, L, R) after one epoch, step by step, R by the losses of Optax."""
+    actor, critic, log_std = state.actor, state.critic, state.log_std
+    losses, churns = [], []
+    for rows, held in zip(*(np.asarray(order) for order in orders), strict=True):
+        part, obs, before = Rollout(*(x[rows] for x in seen)), seen.obs[held], actor.before
+        gain = part.advantage - part.advantage.mean()
+        part = part._replace(advantage=gain / gain.std())
+        std = None if log_std is None else log_std.value
+
+        def churn(network, obs=obs, before=before, std=std):
+            if std is None:
+                then = jax.nn.softmax(before(obs))
+                return optax.losses.softmax_cross_entropy(network(obs), then).mean()
+            return optax.losses.squared_error(network(obs), before(obs)).mean()
+
+        (pull, turn), push = by_hand(agent, actor.network, std, critic.network, part)
+        loss, (moved, back) = (
+            agent.actor_loss(actor.network, std, part),
+            jax.value_and_grad(churn)(actor.network),
+        )
+        losses.append(float(loss))
+        churns.append(float(moved))
+        actor = actor.descend(jax.tree.map(lambda a, b: a + strength * b, pull, back))
+        critic = critic.descend(push)
+        log_std = None if log_std is None else log_std.descend(turn)
+    return dataclasses.replace(state, actor=actor, critic=critic, log_std=log_std), losses, churns
+
+
+@both
+def test_the_policy_is_held_where_it_was_and_with_a_share_as_firmly_as_the_losses_say(space):
+    agent = dataclasses.replace(
+        AGENT, epochs=1, minibatches=3, churn=30.0, churn_share=1e3, learning_rate=0.01
+    )
+    state, batch = started(space, agent), round_of(space, ENDS)
+    windows = {NUMBERED: (200, 20), VECTORS: (100, 50)}
+    assert (state.balance.recent.shape[1], state.balance.patience) == windows[space]
+    state = dataclasses.replace(state, balance=ChurnBalance.create(2, patience=2))
+    update, expected = jax.jit(agent.update), state
+    plain = jax.jit(dataclasses.replace(agent, churn=0.0, churn_share=0.0).update)
+    seen_l, seen_r = [], []
+    for i in range(4):
+        seen, key = rollout(agent, expected, batch), jax.random.fold_in(KEY, i)
+        (own,) = jax.random.split(key, 1)
+        orders = [
+            jax.random.permutation(one, COUNT).reshape(3, 8)
+            for one in (own, jax.random.fold_in(own, 1))
+        ]
+        strength = 30.0
+        if i >= 2:  # what the two rounds before came to
+            strength = 1e3 * np.abs(seen_l[-2:]).mean() / (np.mean(seen_r[-2:]) + 1e-8)
+            strength = max(strength, 1.0) if space is NUMBERED else strength
+        expected, losses, churns = held_by_hand(agent, expected, seen, orders, strength)
+        seen_l.append(np.mean(losses))
+        seen_r.append(np.mean(churns))
+        free = plain(state, batch, key)
+        state = update(state, batch, key)
+        assert distance(state.actor.network, expected.actor.network) < 1e-4
+        assert distance(state.critic.network, expected.critic.network) < 1e-5
+        assert distance(state.actor.network, free.actor.network) > 1e-3
+        expected = dataclasses.replace(expected, actor=state.actor)
+    assert int(state.balance.updates) == 4
+
+
+@pytest.mark.slow
+@both
+def test_the_policy_moves_the_less_the_more_it_is_held(space):
+    """Over steps that have nothing to learn from but noise."""
+
+    def moves(churn: float) -> float:
+        agent = dataclasses.replace(AGENT, churn=churn, learning_rate=0.01)
+        state, batch = started(space, agent), round_of(space, ENDS)
+        update, found = jax.jit(agent.update), []
+        for i in range(20):
+            noise = jax.random.normal(jax.random.key(i), batch.reward.shape)
+            before, state = state, update(state, batch._replace(reward=noise), KEY)
+            out = [one.actor.network(batch.obs_tm1) for one in (before, state)]
+            found.append(float(((out[1] - out[0]) ** 2).mean()))
+        return float(np.mean(found[10:]))
+
+    free, held, firmly = moves(0.0), moves(10.0), moves(1_000.0)
+    assert firmly < held < free
+    assert firmly < free / 2
+
+
 # In the loop.
 
 BRIEF = {"hidden": 16, "num_envs": 4, "batch_size": 64, **PASSES}
@@ -280,6 +370,8 @@ def test_a_reset_renews_the_deviations_and_an_injection_does_not():
         ({"trace": 1.5}, r"trace is 1.5; it must be in \[0, 1\]"),
         ({"clip": 0.0}, "clip is 0.0; it must be > 0"),
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+        ({"churn": -1.0}, "churn is -1.0; it must be 0 or more, and finite"),
+        ({"churn_share": 1e4}, "churn_share is 10000.0 and churn is 0; with a share, .* e.g. 10"),
         ({"entropy": -1.0}, "entropy is -1.0; it must be 0 or more"),
         ({"max_gradient_norm": 0.0}, "max_gradient_norm is 0.0; it must be > 0"),
         ({"discount": 1.0}, r"discount is 1.0; it must be in \[0, 1\)"),

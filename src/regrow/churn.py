@@ -1,17 +1,20 @@
 """How firmly churn is held down, found in the course of training (C-CHAIN, arXiv 2506.00592).
 
-    λ = share · mean(L) / (mean(R) + 1e-8)
+    λ = share · mean|L| / (mean(R) + 1e-8)
 
-L is the loss that is learned from, R the mean square of how far the last update moved the values on
-other transitions. The means go over the last 50,000 updates, and over all while there are fewer;
-for the first 10,000 λ is what the agent says. These numbers, 1e-8 too, are those of the authors'
-code on MinAtar (Tang et al. 2025).
+L is the loss that is learned from, R how far the last step moved the network's outputs on other
+transitions; agents say which. The means go over the last `window` updates, and over all while there
+are fewer; for the first `patience` of them λ is what the agent says. The numbers, 1e-8 too, are
+those of the authors' code (Tang et al. 2025), which for each kind of agent has its own.
 """
+
+import math
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from regrow.errors import require
 from regrow.types import Scalar
 
 SMALL = 1e-8
@@ -25,18 +28,30 @@ class ChurnBalance(eqx.Module):
     patience: int = eqx.field(static=True)
 
     @staticmethod
-    def create(window: int = 50_000, patience: int = 10_000) -> "ChurnBalance":
+    def create(window: int, patience: int) -> "ChurnBalance":
         """Before the first update."""
         return ChurnBalance(jnp.zeros((2, window)), jnp.array(0), patience)
 
-    def strength(self, first: float, share: float) -> Scalar:
-        """λ of the next update: `first`, until there has been patience."""
+    def strength(self, first: float, share: float, least: float = 0.0) -> Scalar:
+        """λ of the next update: `first` until there has been patience, then `least` or more."""
         held = jnp.clip(self.updates, 1, self.recent.shape[1])
         loss, churn = jnp.sum(self.recent, axis=1) / held
-        return jnp.where(self.updates < self.patience, first, share * loss / (churn + SMALL))
+        found = jnp.maximum(share * loss / (churn + SMALL), least)
+        return jnp.where(self.updates < self.patience, first, found)
 
     def after(self, loss: Scalar, churn: Scalar) -> "ChurnBalance":
         """With L and R of an update."""
         at = self.updates % self.recent.shape[1]
-        recent = self.recent.at[:, at].set(jnp.stack([loss, churn]))
+        recent = self.recent.at[:, at].set(jnp.stack([jnp.abs(loss), churn]))
         return ChurnBalance(recent, self.updates + 1, self.patience)
+
+
+def check_churn(churn: float, share: float, example: str) -> None:
+    """Raises `RegrowError` unless λ and the share can be what an agent says; `example`: a λ."""
+    for name, value in (("churn", churn), ("churn_share", share)):
+        require(0 <= value < math.inf, f"{name} is {value}; it must be 0 or more, and finite")
+    require(
+        share == 0 or churn > 0,
+        f"churn_share is {share} and churn is 0; with a share, churn is the strength at first and "
+        f"must be above 0, e.g. {example}",
+    )

@@ -11,14 +11,13 @@ early. `young_tian_2019` has the values of their code (MinAtar, examples/dqn.py)
 With `churn` = λ an update also holds the values on other transitions where they were before the
 update that came last (CHAIN, Tang & Berseth 2024, arXiv 2409.04792):
 
-    L(θ_t) + λ mean_{s, a} (Q_θt(s, a) − Q_θ(t−1)(s, a))²
+    L(θ_t) + λ R,     R = mean_{s, a} (Q_θt(s, a) − Q_θ(t−1)(s, a))²
 
 Their code on MinAtar has λ = 100 beside the mean of δ², not clipped; beside δ²/2 that is 50. With
-`churn_share` λ follows the two losses, so that the second stays that share of the first; `churn`
-is then λ of the first 10,000 updates (C-CHAIN, see `regrow.churn`; theirs are 0.01 and, here, 25).
+`churn_share` λ follows L and R over the last 50,000 updates, so that λR stays that share of L;
+`churn` is then λ of the first 10,000 (C-CHAIN, see `regrow.churn`; theirs are 0.01 and, here, 25).
 """
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
@@ -31,7 +30,7 @@ from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from regrow.activations import Activation, units_for
 from regrow.agents.base import OffPolicy
-from regrow.churn import ChurnBalance
+from regrow.churn import ChurnBalance, check_churn
 from regrow.errors import RegrowError, require
 from regrow.families import make_all
 from regrow.initialisers import Initialiser
@@ -136,19 +135,7 @@ class DoubleDQN(OffPolicy):
             self.target_period >= 1, f"target_period is {self.target_period}; it must be at least 1"
         )
         require(self.error_clip > 0, f"error_clip is {self.error_clip}; it must be > 0")
-        require(
-            0 <= self.churn < math.inf,
-            f"churn is {self.churn}; it must be 0 or more, and finite",
-        )
-        require(
-            0 <= self.churn_share < math.inf,
-            f"churn_share is {self.churn_share}; it must be 0 or more, and finite",
-        )
-        require(
-            self.churn_share == 0 or self.churn > 0,
-            f"churn_share is {self.churn_share} and churn is 0; with a share, churn is the "
-            "strength at first and must be above 0, e.g. 25",
-        )
+        check_churn(self.churn, self.churn_share, example="25")
         require(
             self.exploration_steps >= 1,
             f"exploration_steps is {self.exploration_steps}; it must be at least 1",
@@ -184,7 +171,7 @@ class DoubleDQN(OffPolicy):
         else:
             network = self._network(shape, actions.number, key)
         q = Learner.create(network, self._optimizer(), before=self.churn > 0)
-        balance = ChurnBalance.create() if self.churn_share else None
+        balance = ChurnBalance.create(50_000, patience=10_000) if self.churn_share else None
         return DoubleDQNState(q, jnp.array(0), balance)
 
     def _network(self, shape: tuple[int, ...], num_actions: int, key: Key) -> Network:

@@ -15,10 +15,22 @@ learning rate stays as it is, since a run has no end that is known.
 
 π of vectors is a Gaussian with learned deviations that do not look at the state; what lies outside
 [−1, 1] is clipped on its way to the environment and kept as drawn.
+
+With `churn` = λ a minibatch also holds the policy on as many other observations of the round where
+it was before the step that came last (CHAIN, Tang & Berseth 2024, arXiv 2409.04792):
+
+    L(π_t) + λ R,     R = −mean_s Σ_a π_(t−1)(a|s) log π_t(a|s),    of numbered actions
+                      R = mean_{s, i} (μ_t(s) − μ_(t−1)(s))_i²,     of vectors, μ the mean
+
+With `churn_share` λ follows |L| and R from round to round, so that λR stays that share of |L|
+(C-CHAIN, see `regrow.churn`). For vectors the authors' code has a share of 0.02 to 0.1 over the
+last 100 rounds, and λ = 100 in the first 50; for numbered actions, where R is never 0, a share of
+10,000, over 200 rounds, λ = 10 in the first 20, and never below 1 after them. Theirs is R of a
+round's last minibatch for vectors; here it is the mean over all of them, as theirs for the others.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -29,6 +41,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from regrow.activations import Activation, units_for
 from regrow.agents.base import Agent
+from regrow.churn import ChurnBalance, check_churn
 from regrow.errors import RegrowError, require
 from regrow.families import make_all
 from regrow.initialisers import Initialiser
@@ -45,6 +58,7 @@ class PPOState(eqx.Module):
     actor: Learner
     critic: Learner
     log_std: Knob | None
+    balance: ChurnBalance | None = None
 
 
 class Rollout(NamedTuple):
@@ -87,6 +101,8 @@ class PPO(Agent):
     epsilon: float = 1e-5
     max_gradient_norm: float = 0.5  # of each network
     gradient: str = ""  # terms beside the optimizer, e.g. "l2_init"; the deviations have none
+    churn: float = 0.0  # λ
+    churn_share: float = 0.0
 
     waits_for_updates: ClassVar[bool] = True
 
@@ -132,6 +148,7 @@ class PPO(Agent):
         )
         for name in ("channels", "hidden"):
             units_for(getattr(self, name), self.activation, name)
+        check_churn(self.churn, self.churn_share, example="10")
         self._optimizer()
 
     def _optimizer(self) -> Optimizer:
@@ -184,16 +201,17 @@ class PPO(Agent):
         actor_key, critic_key = jax.random.split(key)
         optimizer = self._optimizer()
         outputs = actions.size if isinstance(actions, Continuous) else actions.number
-        log_std = None
+        log_std, window, patience = None, 200, 20
         if isinstance(actions, Continuous):
             plain = Optimizer("adam", self.learning_rate, self.epsilon)
-            log_std = Knob.create(0.0, plain, shape=(actions.size,))
+            log_std, window, patience = Knob.create(0.0, plain, shape=(actions.size,)), 100, 50
         actor = self._network(shape, divisor, outputs, "orthogonal_small", actor_key)
         critic = self._network(shape, divisor, 1, "orthonormal", critic_key)
         return PPOState(
-            Learner.create(actor, optimizer, target=False),
+            Learner.create(actor, optimizer, target=False, before=self.churn > 0),
             Learner.create(critic, optimizer, target=False),
             log_std,
+            ChurnBalance.create(window, patience) if self.churn_share else None,
         )
 
     def _network(
@@ -296,30 +314,60 @@ class PPO(Agent):
         seen = self.rollout(state, batch)
         count = min(self.minibatches, len(batch.reward))
         rows = len(batch.reward) // count * count
+        strength = self._strength(state)
 
-        def epoch(state: PPOState, key: Key) -> tuple[PPOState, None]:
-            order = jax.random.permutation(key, len(batch.reward))[:rows].reshape(count, -1)
-            return jax.lax.scan(minibatch, state, order)
+        def shuffled(key: Key) -> Int[Array, "count rows"]:
+            return jax.random.permutation(key, len(batch.reward))[:rows].reshape(count, -1)
 
-        def minibatch(state: PPOState, rows: Array) -> tuple[PPOState, None]:
-            return self._step(state, jax.tree.map(lambda x: x[rows], seen)), None
+        def epoch(state: PPOState, key: Key) -> tuple[PPOState, PyTree]:
+            held = shuffled(jax.random.fold_in(key, 1)) if self.churn else None
+            return jax.lax.scan(minibatch, state, (shuffled(key), held))
 
-        return jax.lax.scan(epoch, state, jax.random.split(key, self.epochs))[0]
+        def minibatch(state: PPOState, rows: tuple[Array, Array | None]) -> tuple[PPOState, PyTree]:
+            learned = jax.tree.map(lambda x: x[rows[0]], seen)
+            held = None if rows[1] is None else seen.obs[rows[1]]
+            return self._step(state, learned, held, strength)
 
-    def _step(self, state: PPOState, seen: Rollout) -> PPOState:
-        """One gradient step on a minibatch."""
+        state, losses = jax.lax.scan(epoch, state, jax.random.split(key, self.epochs))
+        if state.balance is None or losses is None:
+            return state
+        return replace(state, balance=state.balance.after(*jax.tree.map(jnp.mean, losses)))
+
+    def _strength(self, state: PPOState) -> float | Scalar:
+        """λ of a round."""
+        if state.balance is None:
+            return self.churn
+        # The cross-entropy of numbered actions is never 0, and the authors' share of it great.
+        least = 1.0 if state.log_std is None else 0.0
+        return state.balance.strength(self.churn, self.churn_share, least)
+
+    def _step(
+        self,
+        state: PPOState,
+        seen: Rollout,
+        held: Shaped[Array, "batch *obs"] | None,
+        strength: float | Scalar,
+    ) -> tuple[PPOState, tuple[Scalar, Scalar] | None]:
+        """(state, (L(π), R)) of one gradient step on a minibatch; the policy is held on `held`."""
         centred = seen.advantage - jnp.mean(seen.advantage)
         seen = seen._replace(advantage=centred / (jnp.std(seen.advantage) + 1e-8))
-        log_std = state.log_std
-        _, actor = state.actor.gradient(
-            lambda actor: self.actor_loss(actor, _value_of(log_std), seen)
-        )
+        log_std, before = state.log_std, state.actor.before
+
+        def whole(actor: Network) -> tuple[Scalar, tuple[Scalar, Scalar] | None]:
+            loss = self.actor_loss(actor, _value_of(log_std), seen)
+            if before is None or held is None:
+                return loss, None
+            churn = policy_churn(actor, before, held, numbered=log_std is None)
+            return loss + strength * churn, (loss, churn)
+
+        _, actor, losses = state.actor.gradient_with(whole)
         _, critic = state.critic.gradient(lambda critic: self.critic_loss(critic, seen))
         if log_std is not None:
             network = state.actor.network
             pull = jax.grad(lambda value: self.actor_loss(network, value, seen))(log_std.value)
             log_std = log_std.descend(pull)
-        return PPOState(state.actor.descend(actor), state.critic.descend(critic), log_std)
+        actor, critic = state.actor.descend(actor), state.critic.descend(critic)
+        return PPOState(actor, critic, log_std, state.balance), losses
 
 
 def policy(
@@ -335,6 +383,17 @@ def policy(
     constant = 0.5 * math.log(2 * math.pi)
     log_prob = jnp.sum(-0.5 * noise**2 - log_std[None] - constant, axis=-1)
     return log_prob, jnp.full(log_prob.shape, jnp.sum(log_std + 0.5 + constant))
+
+
+def policy_churn(
+    actor: Network, before: Network, obs: Shaped[Array, "batch *obs"], *, numbered: bool
+) -> Scalar:
+    """R: how far the policy is from that of `before`."""
+    now, then = actor(obs), before(obs)
+    if numbered:
+        surprise = -jax.nn.softmax(then) * jax.nn.log_softmax(now)
+        return jnp.mean(jnp.sum(surprise, axis=-1))
+    return jnp.mean((now - then) ** 2)
 
 
 def _value_of(knob: Knob | None) -> Array | None:

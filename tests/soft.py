@@ -25,10 +25,15 @@ def dense(weights: list[np.ndarray], x: np.ndarray) -> np.ndarray:
     return x @ pairs[-1][0] + pairs[-1][1]
 
 
+def gaussian(out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(μ, σ) for what an actor sends."""
+    mean, raw = np.split(out, 2, axis=1)
+    return mean, np.exp(-10 + 12 * (1 + np.tanh(raw)) / 2)
+
+
 def drawn(out: np.ndarray, key) -> tuple[np.ndarray, np.ndarray]:
     """(actions, their log-density) for what an actor sends."""
-    mean, raw = np.split(out, 2, axis=1)
-    std = np.exp(-10 + 12 * (1 + np.tanh(raw)) / 2)
+    mean, std = gaussian(out)
     u = mean + std * np.asarray(jax.random.normal(key, mean.shape), np.float64)
     density = scipy.stats.norm.logpdf(u, mean, std) - np.log(1 / np.cosh(u) ** 2)
     return np.tanh(u), density.sum(axis=1)

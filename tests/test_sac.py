@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from soft import arrays, dense, drawn, plain, slopes
+from soft import arrays, dense, drawn, gaussian, plain, slopes
 from trees import bit_equal, distance
 
 from regrow.agents import SAC
@@ -114,6 +114,66 @@ def test_gradients_by_finite_differences(name):
     network, loss = arrays(getattr(state, name).network), loss_of(name, state, batch, KEY)
     for along, by_differences in slopes(loss, network, gradient):
         assert along == pytest.approx(by_differences, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["actor", "critic"])
+def test_what_is_held_in_numpy(name):
+    """The gradient is read off Adam's first moment after the first update, by differences."""
+    strengths = {"churn": 0.7} if name == "critic" else {"policy_churn": 0.2}
+    agent = dataclasses.replace(AGENT, batch_size=COUNT // 2, **strengths)
+    assert agent.rows_per_update == COUNT
+    fresh, batch = started(agent), batch_of()
+    assert [one.before is not None for one in learners(fresh).values()].count(True) == (
+        2 if name == "critic" else 1
+    )
+    before = jax.tree.map(lambda x: 0.8 * x - 0.05, getattr(fresh, name).network)
+    state = eqx.tree_at(lambda s: getattr(s, name).before, fresh, before)
+    after = jax.jit(agent.update)(state, batch, KEY)
+    gradient = [10 * m for s in getattr(after, name).statistics for m in jax.tree.leaves(s[0].mu)]
+    learned, held = (
+        jax.tree.map(lambda x, at=at: x[at], batch) for at in (slice(16), slice(16, None))
+    )
+    learning = state if name == "critic" else dataclasses.replace(after, actor=state.actor)
+    learning = dataclasses.replace(learning, log_temperature=state.log_temperature)
+    plain_loss, obs = loss_of(name, learning, learned, KEY), plain(held).obs_tm1
+    network = arrays(getattr(state, name).network)
+    # How large a term the policy's is, is no matter of the policy.
+    critics = [arrays(getattr(learning, c).network) for c in CRITICS]
+    seen = plain(learned).obs_tm1
+    action, log_prob = drawn(dense(arrays(state.actor.network), seen), jax.random.split(KEY)[1])
+    size = np.abs(0.3 * log_prob - lower(critics, seen, action)).mean()
+
+    def loss(weights: list[np.ndarray]) -> float:
+        if name == "critic":
+            pairs = np.hstack([obs, plain(held).action])
+            moved = dense(weights, pairs) - dense(arrays(before), pairs)
+            return plain_loss(weights) + 0.7 * float(np.mean(moved**2))
+        (mean, std), (mean_2, std_2) = (
+            gaussian(dense(one, obs)) for one in (weights, arrays(before))
+        )
+        apart = np.log(std_2 / std) + (std**2 + (mean - mean_2) ** 2) / (2 * std_2**2) - 0.5
+        return plain_loss(weights) + 0.2 * size * float(apart.sum(axis=1).mean())
+
+    unlike = []
+    for along, by_differences in slopes(loss, network, gradient):
+        assert along == pytest.approx(by_differences, rel=2e-3, abs=2e-4)
+    for along, by_differences in slopes(plain_loss, network, gradient):
+        unlike.append(abs(along - by_differences))
+    assert max(unlike) > 0.01
+
+
+@pytest.mark.slow
+def test_held_or_not_it_is_one_state_through_all_that_is_done_to_it(tmp_path):
+    agent = SAC(**SMALL, churn=0.1, policy_churn=5e-4)
+    run = Run.start(agent, Reach(), seed=0).advance(240)[0]
+    for one in learners(run.state.agent).values():
+        assert distance(one.before, one.network) > 0
+    run = run.intervene(Inject()).intervene(Reset())
+    for one in learners(run.state.agent).values():
+        assert bit_equal(one.before, one.network)
+    save(run, tmp_path / "run.ckpt")
+    one, other = (each.advance(40)[0] for each in (run, load(tmp_path / "run.ckpt")))
+    assert bit_equal(one.state, other.state)
 
 
 def test_the_gradient_of_the_temperature():

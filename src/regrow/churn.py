@@ -11,11 +11,12 @@ those of the authors' code (Tang et al. 2025), which for each kind of agent has 
 import math
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from regrow.errors import require
-from regrow.types import Scalar
+from regrow.types import Scalar, Transition
 
 SMALL = 1e-8
 
@@ -46,10 +47,21 @@ class ChurnBalance(eqx.Module):
         return ChurnBalance(recent, self.updates + 1, self.patience)
 
 
-def check_churn(churn: float, share: float, example: str) -> None:
-    """Raises `RegrowError` unless λ and the share can be what an agent says; `example`: a λ."""
-    for name, value in (("churn", churn), ("churn_share", share)):
+def halves(batch: Transition) -> tuple[Transition, Transition]:
+    """(what is learned from, what is held): the first half of the rows, and the others."""
+    count = len(batch.reward) // 2
+    return jax.tree.map(lambda x: x[:count], batch), jax.tree.map(lambda x: x[count:], batch)
+
+
+def check_churn(**strengths: float) -> None:
+    """Raises `RegrowError` unless each is a strength."""
+    for name, value in strengths.items():
         require(0 <= value < math.inf, f"{name} is {value}; it must be 0 or more, and finite")
+
+
+def check_share(churn: float, share: float, example: str) -> None:
+    """Raises `RegrowError` unless λ can follow from a share; `example`: a λ to begin with."""
+    check_churn(churn=churn, churn_share=share)
     require(
         share == 0 or churn > 0,
         f"churn_share is {share} and churn is 0; with a share, churn is the strength at first and "

@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from regrow.activations import Activation, units_for
 from regrow.agents.base import OffPolicy
-from regrow.churn import ChurnBalance, check_churn
+from regrow.churn import ChurnBalance, check_share, halves
 from regrow.errors import RegrowError, require
 from regrow.families import make_all
 from regrow.initialisers import Initialiser
@@ -135,7 +135,7 @@ class DoubleDQN(OffPolicy):
             self.target_period >= 1, f"target_period is {self.target_period}; it must be at least 1"
         )
         require(self.error_clip > 0, f"error_clip is {self.error_clip}; it must be > 0")
-        check_churn(self.churn, self.churn_share, example="25")
+        check_share(self.churn, self.churn_share, example="25")
         require(
             self.exploration_steps >= 1,
             f"exploration_steps is {self.exploration_steps}; it must be at least 1",
@@ -254,11 +254,10 @@ class DoubleDQN(OffPolicy):
         """(gradient, balance) of an update; with `churn` the second half is not learnt but held."""
         q, balance = state.q, state.balance
         target, before = _target(q), q.before
-        count = len(batch.action) // 2
-        if before is None or count == 0:
+        if before is None or len(batch.action) == 1:
             return q.gradient(lambda network: self.loss(network, target, batch))[1], balance
-        learned = jax.tree.map(lambda x: x[:count], batch)
-        held = batch.obs_tm1[count:]
+        learned, others = halves(batch)
+        held = others.obs_tm1
         strength = balance.strength(self.churn, self.churn_share) if balance else self.churn
 
         def whole(network: Network) -> tuple[Scalar, tuple[Scalar, Scalar]]:

@@ -41,7 +41,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from regrow.activations import Activation, units_for
 from regrow.agents.base import Agent
-from regrow.churn import ChurnBalance, check_churn
+from regrow.churn import ChurnBalance, check_share
 from regrow.errors import RegrowError, require
 from regrow.families import make_all
 from regrow.initialisers import Initialiser
@@ -148,7 +148,7 @@ class PPO(Agent):
         )
         for name in ("channels", "hidden"):
             units_for(getattr(self, name), self.activation, name)
-        check_churn(self.churn, self.churn_share, example="10")
+        check_share(self.churn, self.churn_share, example="10")
         self._optimizer()
 
     def _optimizer(self) -> Optimizer:

@@ -4,9 +4,18 @@ Its losses stand in `regrow.agents.soft.base`. Settings and order are those of t
 (Nikishin et al. 2022, arXiv 2205.07802; jaxrl): critics, then their targets, then the actor against
 the critics as just updated, then the temperature at the entropy of the actor as it was before.
 Weights are orthogonal with a gain of √2, those of log σ with 1.
+
+With `churn` = λ or `policy_churn` = κ an update also holds values, or the policy, on as many other
+transitions where they were before the update that came last (CHAIN, Tang & Berseth 2024, arXiv
+2409.04792; in their code λ is 0.1 and κ 0.0005):
+
+    L(Q_t) + λ E (Q_t(s, a) − Q_(t−1)(s, a))²
+    L(π_t) + κ M E KL(π_t(·|s) ‖ π_(t−1)(·|s)),     M = E |α log π(a|s) − min_i Q_i(s, a)|, held
+
+Their divergence is cut off at 100, this one is not.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -18,12 +27,14 @@ from jaxtyping import Array, Float, Int, PyTree, Shaped
 from regrow.agents.soft.base import (
     SoftActorCritic,
     actor_loss,
+    divergence,
     joined,
     lower,
     policy,
     target_of,
     typical,
 )
+from regrow.churn import check_churn, halves
 from regrow.errors import RegrowError
 from regrow.learner import Knob, Learner
 from regrow.network import Network, mlp, with_output
@@ -52,6 +63,17 @@ class SAC(SoftActorCritic):
     batch_size: int = 256
     replay_capacity: int = 1_000_000
     learn_start: int = 10_000
+    churn: float = 0.0  # λ
+    policy_churn: float = 0.0  # κ
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_churn(churn=self.churn, policy_churn=self.policy_churn)
+
+    @property
+    def rows_per_update(self) -> int:
+        """Transitions that an update takes: as many again where something is held on them."""
+        return self.batch_size * (2 if self.churn or self.policy_churn else 1)
 
     def init(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], actions: ActionSpace, key: Key
@@ -70,9 +92,9 @@ class SAC(SoftActorCritic):
         critic, critic_2 = (self._network(seen + size, 1, k) for k in keys[1:])
         optimizer = self.optimizer()
         return SACState(
-            actor=Learner.create(actor, optimizer, target=False),
-            critic=Learner.create(critic, optimizer),
-            critic_2=Learner.create(critic_2, optimizer),
+            actor=Learner.create(actor, optimizer, target=False, before=self.policy_churn > 0),
+            critic=Learner.create(critic, optimizer, before=self.churn > 0),
+            critic_2=Learner.create(critic_2, optimizer, before=self.churn > 0),
             log_temperature=self.first_temperature(),
         )
 
@@ -114,10 +136,15 @@ class SAC(SoftActorCritic):
         self, actor: Network, state: SACState, batch: Transition, key: Key
     ) -> tuple[Scalar, Scalar]:
         """(L(π), H): the loss against the critics of `state`, and the entropy of the policy."""
+        return actor_loss(*self._valued(actor, state, batch, key), state.log_temperature.value)
+
+    def _valued(
+        self, actor: Network, state: SACState, batch: Transition, key: Key
+    ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+        """(lower value, log π) of actions that the actor draws."""
         action, log_prob = policy(actor, batch.obs_tm1, key)
         pairs = joined(batch.obs_tm1, action)
-        value = lower(state.critic.network, state.critic_2.network, pairs)
-        return actor_loss(value, log_prob, state.log_temperature.value)
+        return lower(state.critic.network, state.critic_2.network, pairs), log_prob
 
     def inputs(self, state: SACState, batch: Transition) -> dict[str, Array]:
         """`actor` sees the observation, the critics see it beside the action."""
@@ -128,7 +155,8 @@ class SAC(SoftActorCritic):
     def gradients(self, state: SACState, batch: Transition, key: Key) -> dict[str, PyTree]:
         """The gradient of each Learner's own loss, all of them at `state`.
 
-        `update` has the same for the critics; there the actor comes after them.
+        `update` has the same for the critics; there the actor comes after them. All rows are
+        learnt.
         """
         following, acting = jax.random.split(key)
         actor, _ = self._actor_gradient(state, batch, acting)
@@ -137,38 +165,58 @@ class SAC(SoftActorCritic):
     def update(self, state: SACState, batch: Transition, key: Key) -> SACState:
         """One step of the critics, of their targets, of the actor and of the temperature."""
         following, acting = jax.random.split(key)
-        gradients = self._critic_gradients(state, batch, following)
-        state = SACState(
-            actor=state.actor,
+        held = None
+        if (self.churn or self.policy_churn) and len(batch.reward) > 1:
+            batch, held = halves(batch)
+        gradients = self._critic_gradients(state, batch, following, held)
+        state = replace(
+            state,
             critic=state.critic.descend(gradients["critic"]).follow(self.target_rate),
             critic_2=state.critic_2.descend(gradients["critic_2"]).follow(self.target_rate),
-            log_temperature=state.log_temperature,
         )
-        gradient, entropy = self._actor_gradient(state, batch, acting)
+        gradient, entropy = self._actor_gradient(state, batch, acting, held)
         log_temperature, size = state.log_temperature, batch.action.shape[-1]
         pull = self.temperature_gradient(log_temperature.value, entropy, size)
-        return SACState(
+        return replace(
+            state,
             actor=state.actor.descend(gradient),
-            critic=state.critic,
-            critic_2=state.critic_2,
             log_temperature=log_temperature.descend(pull),
         )
 
-    def _critic_gradients(self, state: SACState, batch: Transition, key: Key) -> dict[str, PyTree]:
+    def _critic_gradients(
+        self, state: SACState, batch: Transition, key: Key, held: Transition | None = None
+    ) -> dict[str, PyTree]:
         goal = self.goal(jax.lax.stop_gradient(state), batch, key)  # it is held, whatever moves
 
-        def loss(critic: Network) -> Scalar:
-            return self.critic_loss(critic, goal, batch)
+        def gradient(learner: Learner) -> PyTree:
+            before = learner.before
 
-        critics = {"critic": state.critic, "critic_2": state.critic_2}
-        return {name: critic.gradient(loss)[1] for name, critic in critics.items()}
+            def loss(critic: Network) -> Scalar:
+                error = self.critic_loss(critic, goal, batch)
+                if before is None or held is None:
+                    return error
+                pairs = joined(held.obs_tm1, held.action)
+                return error + self.churn * jnp.mean((critic(pairs) - before(pairs)) ** 2)
+
+            return learner.gradient(loss)[1]
+
+        return {"critic": gradient(state.critic), "critic_2": gradient(state.critic_2)}
 
     def _actor_gradient(
-        self, state: SACState, batch: Transition, key: Key
+        self, state: SACState, batch: Transition, key: Key, held: Transition | None = None
     ) -> tuple[PyTree, Scalar]:
         """(the actor's gradient, the entropy of the policy)."""
-        held = jax.lax.stop_gradient(state)
-        _, gradient, entropy = state.actor.gradient_with(
-            lambda actor: self.actor_loss(actor, held, batch, key)
-        )
+        still, before = jax.lax.stop_gradient(state), state.actor.before
+        log_temperature = still.log_temperature.value
+
+        def loss(actor: Network) -> tuple[Scalar, Scalar]:
+            value, log_prob = self._valued(actor, still, batch, key)
+            plain, entropy = actor_loss(value, log_prob, log_temperature)
+            if before is None or held is None:
+                return plain, entropy
+            size = jnp.mean(jnp.abs(jnp.exp(log_temperature) * log_prob - value))
+            churn = jnp.mean(divergence(actor, before, held.obs_tm1))
+            return plain + self.policy_churn * jax.lax.stop_gradient(size) * churn, entropy
+
+        _, gradient, entropy = state.actor.gradient_with(loss)
         return gradient, entropy

@@ -109,11 +109,9 @@ class SoftActorCritic(OffPolicy):
 def policy(actor: Network, seen: Shaped[Array, "*batch_and_seen"], key: Key) -> Drawn:
     """Actions a = tanh(u), u ~ N(μ, σ²), and log π(a|s) = Σ log N(u) − log(1 − tanh² u).
 
-    The actor's output holds μ, then what becomes log σ in [−10, 2] through a tanh (1812.05905,
-    appendix C, for the density; jaxrl for the bounds).
+    (1812.05905, appendix C.)
     """
-    mean, raw = jnp.split(actor(seen), 2, axis=-1)
-    log_std = LOG_STD_MIN + (LOG_STD_MAX - LOG_STD_MIN) * 0.5 * (1 + jnp.tanh(raw))
+    mean, log_std = gaussian(actor, seen)
     noise = jax.random.normal(key, mean.shape)
     before = mean + jnp.exp(log_std) * noise
     log_normal = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
@@ -121,6 +119,24 @@ def policy(actor: Network, seen: Shaped[Array, "*batch_and_seen"], key: Key) -> 
     far = jnp.abs(before)
     log_slope = 2 * (math.log(2) - far - jnp.log1p(jnp.exp(-2 * far)))
     return Drawn(jnp.tanh(before), jnp.sum(log_normal - log_slope, axis=-1))
+
+
+def gaussian(
+    actor: Network, seen: Shaped[Array, "*batch_and_seen"]
+) -> tuple[Float[Array, "*batch size"], Float[Array, "*batch size"]]:
+    """(μ, log σ): the actor's output holds μ, then what a tanh takes to [−10, 2] (as jaxrl)."""
+    mean, raw = jnp.split(actor(seen), 2, axis=-1)
+    return mean, LOG_STD_MIN + (LOG_STD_MAX - LOG_STD_MIN) * 0.5 * (1 + jnp.tanh(raw))
+
+
+def divergence(
+    actor: Network, other: Network, seen: Shaped[Array, "*batch_and_seen"]
+) -> Float[Array, "*batch"]:
+    """KL(π ‖ π_other), in nats: the tanh that both go through does not change it."""
+    (mean, log_std), (mean_2, log_std_2) = gaussian(actor, seen), gaussian(other, seen)
+    squares = jnp.exp(2 * log_std) + (mean - mean_2) ** 2
+    each = log_std_2 - log_std + 0.5 * squares * jnp.exp(-2 * log_std_2) - 0.5
+    return jnp.sum(each, axis=-1)
 
 
 def typical(actor: Network, seen: Shaped[Array, "*batch_and_seen"]) -> Array:

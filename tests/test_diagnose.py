@@ -316,7 +316,7 @@ def test_where_the_task_changes_the_random_policy_plays_what_the_arms_end_in(num
     agent = dataclasses.replace(AGENT, num_envs=num_envs, replay_ratio=1 / 4)
     lengths = {"seeds": 2, "fork_at": 400 * num_envs, "horizon": 400 * num_envs}
     for games, earns in (("space_invaders freeway", False), ("freeway space_invaders", True)):
-        environment = SwitchedGames(games=games, period=400)
+        environment = SwitchedGames(games=games, period=400 * num_envs)
         assert (random_return(Diagnosis(agent, environment, **lengths)) > 0) == earns
 
 

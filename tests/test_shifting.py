@@ -4,6 +4,8 @@ Every test of what they do replays the plain game in a Python loop, with branche
 its own, on the keys and actions that the wrapped one had inside a compiled loop.
 """
 
+import dataclasses
+import itertools
 from functools import partial
 from typing import Any
 from zlib import crc32
@@ -259,6 +261,32 @@ def test_a_run_with_it_learns_and_goes_on_from_a_file_or_a_fork_as_if_nothing_ha
     assert bit_equal(on[0].state, again.state)
     assert bit_equal(on[1], jax.tree.map(lambda *logs: np.concatenate(logs), first, rest))
     assert bit_equal(on[0].state, fork.advance(320)[0].state)
+
+
+def test_side_by_side_a_period_is_env_steps_of_all():
+    env = PermutedObservations(
+        game="shifting/relabelled_actions(game='minatar/breakout', period=32)", period=48
+    )
+    agent = dataclasses.replace(DQN, num_envs=4)
+    changed = []
+    run = Run.start(agent, env, seed=0)
+    for _ in range(12):
+        world = run.state.environment
+        changed.append((np.asarray(world.order), np.asarray(world.game.order)))
+        run = run.advance(8)[0]
+    for orders, period in zip(zip(*changed, strict=True), (48, 32), strict=True):
+        for step, (one, other) in enumerate(itertools.pairwise(orders)):
+            assert (one == one[0]).all()  # alike in all four
+            assert bit_equal(one, other) == (8 * (step + 1) % period > 0)
+    assert run.environment == env
+
+
+@pytest.mark.parametrize("env", [PermutedObservations(), SwitchedGames()], ids=describe)
+def test_a_period_that_many_cannot_share_is_refused(env):
+    with pytest.raises(
+        RegrowError, match=r"with 64 environments .* multiple of 64, such as 99968 or 100032"
+    ):
+        Run.start(dataclasses.replace(DQN, num_envs=64), env, seed=0)
 
 
 def test_the_random_policy_plays_them():

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from regrow.cells import cells, final_mean, mean_return, outcomes_of, run_cell
 from regrow.checkpoint import claim_folder
+from regrow.environments.base import HostEnvironment
 from regrow.plan import Diagnosis
 from regrow.run import random_policy, rehearsed
 from regrow.types import Log, Report, silent
@@ -104,10 +105,9 @@ def random_return(plan: Diagnosis) -> float:
     Where the task stays as it is, that is what it earns at any time; else it is measured over the
     env steps of every environment that the arms are measured over.
     """
-    if not plan.environment.shifts:
+    if isinstance(plan.environment, HostEnvironment) or not plan.environment.shifts:
         return mean_return(random_policy(plan.environment, RANDOM_STEPS, seed=0))
-    fork, end = (
-        steps // plan.agent.num_envs for steps in (plan.fork_at, plan.fork_at + plan.horizon)
-    )
-    log = random_policy(plan.environment, end, seed=0)
+    count = plan.agent.num_envs
+    fork, end = (steps // count for steps in (plan.fork_at, plan.fork_at + plan.horizon))
+    log = random_policy(plan.environment.beside(count), end, seed=0)
     return final_mean(Log(*(entries[fork:] for entries in log)))

@@ -58,6 +58,7 @@ def _on_device(run: Run, root: Key) -> Iterator[tuple[float, bool]]:
     """(reward, whether the episode ended there) for one env step after the other."""
     agent, environment, state = run.agent, run.environment, run.state
     assert isinstance(environment, Environment)
+    environment = environment.beside(agent.num_envs)
     world = state.environment
     if agent.num_envs > 1:
         world = jax.tree.map(lambda leaf: leaf[0], world)

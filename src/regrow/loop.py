@@ -61,13 +61,14 @@ def keys_of(root: Key, name: str, start: int | Int[Array, ""], num_envs: int) ->
 
 def first(environment: Environment, num_envs: int, root: Key) -> tuple[PyTree, Array]:
     """(the environments' state, what is seen) at the start of a training."""
-    return each(environment.reset, num_envs)(keys_of(root, "reset", 0, num_envs))
+    return each(environment.beside(num_envs).reset, num_envs)(keys_of(root, "reset", 0, num_envs))
 
 
 def advanced(
     state: State, agent: Agent, environment: Environment, env_steps: int
 ) -> tuple[State, Log]:
     """(the state `env_steps` later, whole rounds of them, what every env step reported)."""
+    environment = environment.beside(agent.num_envs)
     per_round, now = agent.env_steps_per_round, int(state.env_steps)
     end, warm = now + env_steps, agent.first_learning_round
     logs: list[Log] = []

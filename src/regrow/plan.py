@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from regrow.agents.base import Agent
-from regrow.environments.base import HostEnvironment, World
+from regrow.environments.base import Environment, HostEnvironment, World
 from regrow.errors import require, require_rounds
 from regrow.families import describe, make
 from regrow.interventions.base import Intervention
@@ -108,6 +108,8 @@ class Diagnosis:
         require(
             0 < self.confidence < 1, f"confidence is {self.confidence}; it must be between 0 and 1"
         )
+        if isinstance(self.environment, Environment):
+            self.environment.beside(self.agent.num_envs)
         self._check_arms()
 
     def _check_arms(self) -> None:

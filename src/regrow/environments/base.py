@@ -91,6 +91,15 @@ class Environment(Spaces):
         """The numbered actions; an environment whose actions are vectors has a space of its own."""
         return Discrete(self.num_actions)
 
+    def beside(self, count: int) -> "Environment":
+        """The environment of which `count` are stepped side by side: what each of them then is.
+
+        Itself, unless it counts env steps of training, which are then those of all. Raises
+        `RegrowError` where it cannot be one of as many.
+        """
+        del count
+        return self
+
     @abc.abstractmethod
     def reset(self, key: Key) -> tuple[State, Shaped[Array, "*obs"]]:
         """Starts the first episode: (state, first observation)."""

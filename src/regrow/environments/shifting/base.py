@@ -8,7 +8,8 @@ clock t counts the env steps of the whole training and lives in the environment'
 
 so what is seen after t steps, and what is done next, belong to phase t // period. Of the
 transitions in a replay one per period straddles a change: its first observation is of phase k − 1
-and its last of phase k. Phase 0 is the game as it is.
+and its last of phase k. Phase 0 is the game as it is. Of several side by side each has a clock of
+its own and a period that is as much shorter, so that a period counts the env steps of all.
 
 The game itself is played with the keys that it would be given on its own, so it can be compared
 with itself bit for bit.
@@ -16,7 +17,7 @@ with itself bit for bit.
 
 import abc
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ from jaxtyping import Array, Int, PyTree, Shaped
 
 from regrow.environments.base import Environment, Step
 from regrow.errors import require
-from regrow.families import make
+from regrow.families import describe, make
 from regrow.streams import key_at
 from regrow.types import ActionSpace, Key
 
@@ -41,11 +42,22 @@ def require_period(period: int) -> None:
     )
 
 
+def own_period(period: int, count: int) -> int:
+    """Env steps of each in a period, where `count` environments are stepped side by side."""
+    whole = max(count, period // count * count)
+    require(
+        period % count == 0,
+        f"period is {period}; with {count} environments side by side it must be a multiple of "
+        f"{count}, such as {whole} or {whole + count}",
+    )
+    return period // count
+
+
 class ReorderedState(NamedTuple):
     """A game in play, the training's clock, and the order that holds now."""
 
     game: PyTree[Any]
-    env_steps: Int[Array, ""]  # since the first reset, over all episodes
+    env_steps: Int[Array, ""]  # its own since the first reset, over all episodes
     order: Int[Array, " count"]
 
 
@@ -60,7 +72,7 @@ class Reordered(Environment):
     Arguments:
         game: the environment that is wrapped, as `regrow list environments` names it, with fields
             if need be; another shifting one is welcome, and keeps its own clock.
-        period: env steps of training between two changes.
+        period: env steps of training between two changes, of all environments side by side.
         seed: what the orders are drawn from; the run's own seed has no part in it.
     """
 
@@ -85,6 +97,12 @@ class Reordered(Environment):
     def inner(self) -> Environment:
         """The game that is wrapped."""
         return make("environments", self.game)
+
+    def beside(self, count: int) -> Environment:
+        """One of `count`: it changes after its share of the period, and so does its game."""
+        game = self.inner.beside(count)
+        within = {} if game == self.inner else {"game": describe(game)}
+        return replace(self, period=own_period(self.period, count), **within)
 
     @property
     @abc.abstractmethod

@@ -7,7 +7,7 @@ arXiv 1903.03176).
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Int
 
 from regrow.environments.base import Environment, Step
 from regrow.environments.minatar.base import SIZE, MinAtar
-from regrow.environments.shifting.base import require_period
+from regrow.environments.shifting.base import own_period, require_period
 from regrow.errors import require
 from regrow.families import make
 from regrow.types import Key
@@ -29,7 +29,7 @@ class SwitchedGamesState(NamedTuple):
     """The states of all the games, of which one is in play, and the training's clock."""
 
     games: tuple[Any, ...]
-    env_steps: Int[Array, ""]  # since the first reset, over all episodes
+    env_steps: Int[Array, ""]  # its own since the first reset, over all episodes
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SwitchedGames(Environment):
     Arguments:
         games: names of two or more MinAtar games with blanks between them, with fields, without
             blanks, if need be: "breakout(sticky_actions=0.0) asterix".
-        period: env steps of training between two switches.
+        period: env steps of training between two switches, of all environments side by side.
     """
 
     shifts: ClassVar[bool] = True
@@ -63,6 +63,10 @@ class SwitchedGames(Environment):
             f"games are two or more MinAtar games with blanks between them; received "
             f"{self.games!r}",
         )
+
+    def beside(self, count: int) -> Environment:
+        """One of `count`: it switches after its share of the period."""
+        return replace(self, period=own_period(self.period, count))
 
     @functools.cached_property
     def inner(self) -> tuple[MinAtar[Any, Any], ...]:

@@ -368,6 +368,8 @@ def test_actions_and_observations_it_cannot_take_are_refused():
         ({"initial_temperature": 0.0}, "initial_temperature is 0.0"),
         ({"replay_ratio": 2.5}, "replay_ratio is 2.5"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+        ({"churn": -1.0}, "churn is -1.0; it must be 0 or more, and finite"),
+        ({"policy_churn": math.inf}, "policy_churn is inf; it must be 0 or more, and finite"),
     ],
 )
 def test_hyperparameters_that_cannot_be_are_refused(fields, message):

@@ -25,8 +25,8 @@ it was before the step that came last (CHAIN, Tang & Berseth 2024, arXiv 2409.04
 With `churn_share` λ follows |L| and R from round to round, so that λR stays that share of |L|
 (C-CHAIN, see `regrow.churn`). For vectors the authors' code has a share of 0.02 to 0.1 over the
 last 100 rounds, and λ = 100 in the first 50; for numbered actions, where R is never 0, a share of
-10,000, over 200 rounds, λ = 10 in the first 20, and never below 1 after them. Theirs is R of a
-round's last minibatch for vectors; here it is the mean over all of them, as theirs for the others.
+10,000, over 200 rounds, λ = 10 in the first 20, and never below 1 after them. Theirs are L and R
+of a round's last minibatch for vectors; here they are means over all, as theirs for the others.
 """
 
 import math

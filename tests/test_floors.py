@@ -10,7 +10,10 @@ from regrow.families import members
 
 ROOT = Path(regrow.__file__).parent
 FLOORS = [
-    {"errors", "types", "families", "streams", "statistics", "aggregates", "claims"},
+    {
+        *("errors", "types", "families", "streams", "statistics", "aggregates", "claims"),
+        "interrupts",
+    },
     {"adam", "product", "initialisers", "activations", "layers", "blocks", "style", "network"},
     {"optimizer", "learner", "units", "widen", "churn"},
     {
@@ -40,6 +43,7 @@ FAMILIES = {"environments", "agents", "gradients", "interventions", "probes", "s
 # Within a floor, files that are one chapter each may build on the one before.
 SEQUENCES = [
     ("errors", "types", "streams"),
+    ("errors", "types", "interrupts"),
     ("errors", "families"),
     ("errors", "statistics", "aggregates"),
     ("product", "initialisers", "activations", "layers", "blocks", "style", "network"),

@@ -5,7 +5,9 @@ exit code 2. Nothing is lost: what was done is in the output folder, and the sam
 (`regrow train` with `--resume`) goes on from there.
 """
 
+import _thread
 import argparse
+import gc
 import io
 import os
 import signal
@@ -28,6 +30,9 @@ COMMANDS = (
     *("diagnose", "train", "probe", "evaluate", "curves"),
     *("study", "watch", "report", "export", "list"),
 )
+# An OSError names the file and what is wrong with it: one that may not be read, a full disk.
+PROBLEMS = (RegrowError, OSError)
+AT_ONCE = "stopped at once; what was saved before is kept, run the same command again"
 NEXT_ROUND = ", or to the next whole round of the agent"
 
 
@@ -36,13 +41,18 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without θ shows ?
+    sys.unraisablehook = _press_again
     try:
-        problem = run(sys.argv[1:])
-    except KeyboardInterrupt:
-        problem = "stopped at once; what was saved before is kept, run the same command again"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # one Ctrl-C more must not garble the last line
-    if problem is None:
+        _carry_out(sys.argv[1:])
+    except (*PROBLEMS, KeyboardInterrupt) as error:
+        # One Ctrl-C more must not garble the last line. And it is the error that still holds what
+        # was at work: what processes shared is given back below, undisturbed.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        problem = AT_ONCE if isinstance(error, KeyboardInterrupt) else _in_one_line(error)
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.exit(0)
+    gc.collect()
     print(f"regrow: {problem}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -54,15 +64,34 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str]) -> str | None:
     """Carries out a command line; what was wrong with it in one line, or None."""
     try:
-        if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
-            raise unknown("command", arguments[0], COMMANDS)
-        options = _parser().parse_args(arguments)
-        options.command(options)
-    except (RegrowError, OSError) as error:
-        # An OSError names the file and what is wrong with it: one that may not be read, a full
-        # disk.
-        return " ".join(str(error).split())
+        _carry_out(arguments)
+    except PROBLEMS as error:
+        return _in_one_line(error)
     return None
+
+
+def _carry_out(arguments: Sequence[str]) -> None:
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        raise unknown("command", arguments[0], COMMANDS)
+    options = _parser().parse_args(arguments)
+    options.command(options)
+
+
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _press() -> None:
+    time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _press_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """A Ctrl-C that came where Python can raise nothing, as in a finalizer, comes once more."""
+    if unraisable.exc_type is KeyboardInterrupt:
+        _thread.start_new_thread(_press, ())  # a Thread's start would wait, open to the next press
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -316,8 +345,9 @@ def _what(plan: "Diagnosis") -> str:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from regrow.execution.local import interruptible, keep_compiled_programs, one_core, stopping
+    from regrow.execution.local import keep_compiled_programs, one_core
     from regrow.families import describe, make
+    from regrow.interrupts import interruptible, stopping
     from regrow.report.figure import draw_training
     from regrow.report.progress import progress
     from regrow.rules import RECENT, Rule
@@ -329,7 +359,7 @@ def _train(options: argparse.Namespace) -> None:
     folder: Path = options.out or _default_folder("train", options.environment)
     rules = [Rule.parse(text) for text in options.do]
     env_steps = _given_or_whole(options.env_steps, 1_000_000, agent)
-    with interruptible() as stop, progress("env steps", env_steps) as report:
+    with interruptible() as asked, progress("env steps", env_steps) as report:
         run, diary = train(
             agent,
             environment,
@@ -339,7 +369,7 @@ def _train(options: argparse.Namespace) -> None:
             rules=rules,
             probe_every=_given_or_whole(options.probe_every, 50_000, agent),
             resume=options.resume,
-            report=stopping(report, stop),
+            report=stopping(report, asked),
         )
     draw_training(
         folder / "curves.png",

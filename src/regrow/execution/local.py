@@ -1,4 +1,4 @@
-"""This machine: one process per core, and a stop that loses nothing.
+"""This machine: one process per core, and a stop that every worker hears of.
 
 XLA gains nothing from more threads on networks of this size, so every worker process is given one
 core's worth of threads.
@@ -9,27 +9,24 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from regrow.diagnose import Task
 from regrow.errors import RegrowError, require
+from regrow.interrupts import STOPPED, StoppedError, interruptible, stopping, undisturbed
 from regrow.types import Report
 
 ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
-
-STOPPED = "stopped; everything done so far is kept"
-
-
-class StoppedError(RegrowError):
-    """The user asked for a stop; what was done is kept."""
+WORKER_ENDED = (
+    "a worker process was ended from outside, perhaps for want of memory; "
+    "run the same command again to go on, with fewer --processes"
+)
 
 
 def cores() -> int:
@@ -59,44 +56,6 @@ def keep_compiled_programs() -> None:
     warnings.filterwarnings("ignore", message="Error reading persistent compilation cache")
 
 
-@contextmanager
-def interruptible() -> Iterator[Event]:
-    """An event that Ctrl-C sets; a second Ctrl-C raises KeyboardInterrupt as usual.
-
-    Between the two the work comes to a point where it can be saved.
-    """
-    stop = multiprocessing.get_context("spawn").Event()
-    asked = False  # the handler may interrupt a call of the event, and must not wait for its lock
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        del number, frame
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        threading.Thread(target=stop.set, daemon=True).start()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may handle signals
-        return
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def stopping(report: Report, stop: Event) -> Report:
-    """`report`, but it raises StoppedError once the event is set."""
-
-    def reported(phase: str, env_steps: int) -> None:
-        report(phase, env_steps)
-        if stop.is_set():
-            raise StoppedError(STOPPED)
-
-    return reported
-
-
 class Processes:
     """Runs tasks in `count` worker processes.
 
@@ -110,16 +69,17 @@ class Processes:
     def __call__(self, tasks: Sequence[Task], report: Report) -> None:
         """Returns when all tasks are done."""
         context = multiprocessing.get_context("spawn")
-        news = context.Queue()
-        with interruptible() as stop:
+        news, stop = context.Queue(), context.Event()  # what workers say, and what they are told
+        with interruptible() as asked:
             pool = ProcessPoolExecutor(
                 self.count, context, initializer=_begin, initargs=(news, stop)
             )
             try:
-                _run_all(pool, self.count, tasks, news, report, stop)
+                _run_all(pool, self.count, tasks, news, report, asked, stop)
             except BaseException:
-                stop.set()
-                _drop(pool)
+                with undisturbed():
+                    stop.set()
+                    _drop(pool)
                 raise
             pool.shutdown()
 
@@ -130,6 +90,7 @@ def _run_all(
     tasks: Sequence[Task],
     news: Any,
     report: Report,
+    asked: Callable[[], bool],
     stop: Event,
 ) -> None:
     """Submits every task once what it needs is done; after a failure, waits for what still runs.
@@ -143,6 +104,8 @@ def _run_all(
         while failure is None and len(running) < count and (task := queue.take()):
             running[_submitted(pool, task)] = task.name
         finished, _ = wait(running, timeout=0.1, return_when=FIRST_COMPLETED)
+        if asked():
+            stop.set()
         while not news.empty():
             report(*news.get())
         for future in finished:
@@ -155,13 +118,8 @@ def _run_all(
             failure = failure if failure and not isinstance(failure, StoppedError) else error
             for other in running:
                 other.cancel()
-    if isinstance(failure, BrokenProcessPool) and not stop.is_set():
-        raise RegrowError(
-            "a worker process was ended from outside, perhaps for want of memory; "
-            "run the same command again to go on, with fewer --processes"
-        ) from failure
     if isinstance(failure, BrokenProcessPool):
-        raise StoppedError(STOPPED) from failure
+        raise (StoppedError(STOPPED) if asked() else RegrowError(WORKER_ENDED)) from failure
     if failure is not None:
         raise failure
 
@@ -212,9 +170,12 @@ def _submitted(pool: ProcessPoolExecutor, task: Task) -> "Future[None]":
 def _drop(pool: ProcessPoolExecutor) -> None:
     """Ends the workers at once; what they write is written whole or not at all."""
     workers = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
     for worker in workers:
         worker.terminate()
+    for worker in workers:
+        worker.join(1.0)
+        worker.kill()
+    pool.shutdown(cancel_futures=True)  # it waits for the thread that holds the pool's locks
 
 
 _worker: dict[str, Any] = {}
@@ -239,4 +200,4 @@ def _end_with_parent() -> None:
 
 def _work(task: Task) -> None:
     news = _worker["news"]
-    task.work(stopping(lambda phase, steps: news.put((phase, steps)), _worker["stop"]))
+    task.work(stopping(lambda phase, steps: news.put((phase, steps)), _worker["stop"].is_set))

@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from regrow.interrupts import undisturbed
+
 PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal
 
 
@@ -46,13 +48,18 @@ def progress(unit: str, total: int) -> Iterator[Callable[[str, int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, speed_estimate_period=60) as bar:
-        task = bar.add_task("starting", total=total)
+    bar = Progress(*columns, console=console, speed_estimate_period=60)
+    task = bar.add_task("starting", total=total)
 
-        def report(phase: str, done: int) -> None:
-            bar.update(task, description=phase, advance=done)
+    def report(phase: str, done: int) -> None:
+        bar.update(task, description=phase, advance=done)
 
+    try:
+        bar.start()
         yield report
+    finally:
+        with undisturbed():  # cut short, it would leave a line without an end
+            bar.stop()
 
 
 class _Lines:

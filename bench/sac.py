@@ -87,8 +87,13 @@ def filled(seen: int, actions: int) -> Replay:
     """A replay of the same kind of noise."""
     replay = Replay.empty(AGENT.replay_capacity, (seen,), np.dtype(np.float32), Continuous(actions))
     keys = jax.random.split(KEY, len(replay.storage))
-    drawn = [jax.random.normal(k, x.shape) for k, x in zip(keys, replay.storage, strict=True)]
-    storage = Transition(drawn[0], jnp.tanh(drawn[1]), drawn[2], jnp.ones_like(drawn[3]), drawn[4])
+    drawn = [
+        jax.random.normal(k, x.shape).astype(x.dtype)
+        for k, x in zip(keys, replay.storage, strict=True)
+    ]
+    obs, action, reward, discount, after, truncated = drawn
+    action, discount = jnp.tanh(action), jnp.ones_like(discount)
+    storage = Transition(obs, action, reward, discount, after, truncated)
     return Replay(storage, jnp.array(0), jnp.array(AGENT.learn_start))
 
 

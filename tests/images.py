@@ -22,6 +22,7 @@ BATCH = Transition(
     reward=jax.random.normal(KEY, (20,)),
     discount=jnp.ones(20),
     obs_t=IMAGES[::-1],
+    truncated=jnp.zeros(20, bool),
 )
 
 

@@ -152,7 +152,9 @@ def beside(learner: Learner) -> Two:
 def transitions(x, reward=None) -> Transition:
     reward = jnp.asarray(rewards(x) if reward is None else reward, jnp.float32)
     count = len(x)
-    return Transition(x, jnp.zeros(count, int), reward, jnp.ones(count), x[::-1])
+    return Transition(
+        x, jnp.zeros(count, int), reward, jnp.ones(count), x[::-1], jnp.zeros(count, bool)
+    )
 
 
 def values(probes, learner, x, *, reward=None, before=None, agent=None) -> list[float]:

@@ -44,6 +44,7 @@ def batch_of(count: int) -> Transition:
         reward=jnp.asarray(rng.normal(size=count) * 3, jnp.float32),
         discount=jnp.asarray(rng.integers(0, 2, count), jnp.float32),
         obs_t=jnp.asarray(rng.normal(size=(count, 4)), jnp.float32),
+        truncated=jnp.zeros(count, bool),
     )
 
 
@@ -124,6 +125,7 @@ def test_churn_falls_the_more_it_is_held_down():
                 reward=3 * jax.random.normal(paying, (rows,)),
                 discount=jnp.zeros(rows),
                 obs_t=jnp.zeros((rows, 4)),
+                truncated=jnp.zeros(rows, bool),
             )
             after = agent.update(state, batch, key)
             moved = after.q.network(reference) - state.q.network(reference)

@@ -62,6 +62,7 @@ def batch_of(count: int = COUNT) -> Transition:
         reward=jnp.asarray(rng.normal(size=count) * 3, jnp.float32),
         discount=jnp.asarray(rng.integers(0, 2, count), jnp.float32),
         obs_t=jnp.asarray(images[1], jnp.uint8),
+        truncated=jnp.zeros(count, bool),
     )
 
 

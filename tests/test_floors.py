@@ -26,7 +26,7 @@ FLOORS = [
         "probes",
         "triggers",
     },
-    {"loop", "hosted", "run", "checkpoint", "evaluate", "pieces"},
+    {"loop", "session", "hosted", "run", "checkpoint", "evaluate", "pieces"},
     {
         *("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
         "compute",
@@ -49,7 +49,9 @@ SEQUENCES = [
     ("product", "initialisers", "activations", "layers", "blocks", "style", "network"),
     ("optimizer", "learner", "units", "widen"),
     ("replay", "frames"),
+    ("session", "hosted"),
     ("loop", "hosted", "run", "checkpoint"),
+    ("session", "evaluate"),
     ("loop", "run", "evaluate"),
     ("loop", "pieces"),
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),

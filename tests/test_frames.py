@@ -69,7 +69,7 @@ class Film:
         if ends:
             self.begin()
         x = np.float32(number)
-        return Transition(before, np.int32(number), x, np.float32(not ends), after)
+        return Transition(before, np.int32(number), x, np.float32(not ends), after, np.bool_(False))
 
 
 def shape(stacked: int, channels: int) -> tuple[int, ...]:
@@ -174,7 +174,9 @@ def test_a_frame_that_is_shared_for_ever_is_written_anew():
     done = []
     for i in range(200):
         before, after = (np.array([[[7, n]]], np.uint8) for n in (i, i + 1))
-        done.append(Transition(before, np.int32(i), np.float32(i), np.float32(1.0), after))
+        done.append(
+            Transition(before, np.int32(i), np.float32(i), np.float32(1.0), after, np.bool_(False))
+        )
         replay = add(replay, done[-1])
         assert same(replay, done)
     assert int(replay.size) == 10
@@ -183,7 +185,7 @@ def test_a_frame_that_is_shared_for_ever_is_written_anew():
 def test_vectors_of_actions_are_kept():
     replay = FrameReplay.empty(5, (1, 1, 2), BYTES, Continuous(3), stacked=2)
     image, action = np.zeros((1, 1, 2), np.uint8), np.array([0.5, -1.0, 0.25], np.float32)
-    done = Transition(image, action, np.float32(1.0), np.float32(1.0), image)
+    done = Transition(image, action, np.float32(1.0), np.float32(1.0), image, np.bool_(True))
     assert same(add(replay, done), [done])
 
 
@@ -196,7 +198,7 @@ def test_adding_takes_as_long_in_a_large_buffer_as_in_a_small_one():
             film = (i + jnp.arange(5)).astype(jnp.uint8)
             image = jnp.broadcast_to(film, (10, 10, 5))
             x = jnp.ones(())
-            return replay.add(Transition(image[..., :4], i, x, x, image[..., 1:]))
+            return replay.add(Transition(image[..., :4], i, x, x, image[..., 1:], x > 1))
 
         return jax.lax.fori_loop(0, 200, one, replay)
 

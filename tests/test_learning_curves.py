@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regrow.errors import RegrowError
-from regrow.statistics import area_under_curve, final_return, learning_curve, realised_values
+from regrow.statistics import (
+    area_under_curve,
+    awaits_running,
+    final_return,
+    learning_curve,
+    realised_values,
+)
 
 NAN = math.nan
 
@@ -34,32 +40,90 @@ def test_a_bin_is_the_mean_of_the_episodes_that_end_in_it():
     np.testing.assert_array_equal(learning_curve(*episodes(2, 2, 4, 1, 3), bins=3), [2, 4, 2])
 
 
-def test_a_long_episode_counts_where_it_ends_and_before_that_if_already_better():
-    returns, ended = episodes(1, 3, 9, 3)  # bins of 4: the long one fills the second and third
-    np.testing.assert_array_equal(learning_curve(returns, ended, bins=4), [2, 4, 8, 6])
+def test_a_bin_within_one_episode_has_what_that_episode_returns_in_the_end():
+    returns, ended = episodes(1, 3, 9, 3)  # bins of 4: the long one fills the second
+    for sign in (1, -1):
+        curve = learning_curve(sign * returns, ended, bins=4)
+        np.testing.assert_array_equal(curve, sign * np.array([2, 9, 9, 6]))
     paid_at_the_end = np.where(ended, returns, 0)
-    np.testing.assert_array_equal(learning_curve(paid_at_the_end, ended, bins=4), [2, 2, 2, 6])
+    np.testing.assert_array_equal(learning_curve(paid_at_the_end, ended, bins=4), [2, 9, 9, 6])
 
 
-def test_an_empty_bin_takes_the_previous_value_and_the_first_one_what_was_before():
-    returns, ended = episodes(8, 8)
-    np.testing.assert_array_equal(learning_curve(returns, ended, bins=4, before=5.0), [5, 8, 8, 8])
-    np.testing.assert_array_equal(learning_curve(returns, ended, bins=4), [4, 8, 8, 8])
+def test_an_episode_that_runs_at_the_end_counts_with_what_it_returns_where_it_fills_a_bin():
+    for sign in (1, -1):
+        returns, ended = episodes(2, 2, running=8)
+        curve = learning_curve(sign * returns, ended, bins=3, running=[sign * 20.0])
+        np.testing.assert_array_equal(curve, sign * np.array([2, 20, 20]))
+        returns, ended = episodes(2, 3, running=3)
+        curve = learning_curve(sign * returns, ended, bins=2, running=[sign * 20.0])
+        np.testing.assert_array_equal(curve, sign * np.array([2, 3]))
+        returns, ended = episodes(running=4)
+        curve = learning_curve(sign * returns, ended, bins=2, running=[sign * 9.0])
+        np.testing.assert_array_equal(curve, [sign * 9] * 2)
 
 
-def test_an_episode_running_at_the_end_counts_if_it_fills_the_last_bin_and_is_better():
-    np.testing.assert_array_equal(learning_curve(*episodes(2, 2, running=8), bins=3), [2, 4, 8])
-    np.testing.assert_array_equal(learning_curve(*episodes(9, running=3), bins=4), [3, 6, 9, 9])
-    np.testing.assert_array_equal(learning_curve(*episodes(2, 3, running=3), bins=2), [2, 3])
-    np.testing.assert_array_equal(learning_curve(*episodes(running=4), bins=2), [2, 4])
+def test_where_nothing_is_known_a_bin_takes_the_one_before_it_never_what_was_collected():
+    returns, ended = episodes(2, 2, running=8)
+    np.testing.assert_array_equal(learning_curve(-returns, ended, bins=3), [-2, -2, -2])
+    returns, ended = episodes(running=4)
+    np.testing.assert_array_equal(learning_curve(returns, ended, bins=2, before=5.0), [5, 5])
+    assert np.isnan(learning_curve(returns, ended, bins=2)).all()
 
 
 def test_environments_side_by_side_count_alike_where_no_episode_ends():
     """One collects 1 at every step, the other 3; neither ends, and which is first says nothing."""
     one, other = np.arange(1, 5), 3 * np.arange(1, 5)
-    for pair in ((one, other), (other, one)):
-        log, ended = np.stack(pair, axis=1).ravel(), np.zeros(8, bool)
-        np.testing.assert_array_equal(learning_curve(log, ended, bins=2, num_envs=2), [4, 8])
+    for order in ((one, other), (other, one)):
+        log, ended = np.stack(order, axis=1).ravel(), np.zeros(8, bool)
+        last = [10.0 if pair is one else 30.0 for pair in order]
+        curve = learning_curve(log, ended, bins=2, num_envs=2, running=last)
+        np.testing.assert_array_equal(curve, [20, 20])
+    half = learning_curve(log, ended, bins=2, num_envs=2, running=[NAN, 10.0])
+    np.testing.assert_array_equal(half, [10, 10])
+
+
+def test_an_episode_that_was_broken_off_is_not_known():
+    """Six steps, then new episodes: what ends at the eighth says nothing of the first ones."""
+    returns, ended = np.array([1.0, 2, 3, 4, 5, 6, 1, 2]), np.arange(8) == 7
+    np.testing.assert_array_equal(learning_curve(returns, ended, bins=4), [2, 2, 2, 2])
+    curve = learning_curve(returns, ended, bins=4, before=9.0, restarts=[6])
+    np.testing.assert_array_equal(curve, [9, 9, 9, 2])
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 8])
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=2, max_size=2, unique=True),
+    bins=st.integers(1, 20),
+    sign=st.sampled_from([-1, 1]),
+)
+def test_longer_episodes_are_never_scored_against_the_sign_of_their_rewards(
+    num_envs, lengths, bins, sign
+):
+    """Every step pays `sign`: an arm of longer episodes earns more of it, and the curve says so."""
+
+    def area(length: int) -> float:
+        t = np.arange(40)
+        log = np.repeat(sign * (t % length + 1.0), num_envs)
+        ended = np.repeat(t % length == length - 1, num_envs)
+        running = np.full(num_envs, sign * float(length))
+        curve = learning_curve(log, ended, bins=bins, num_envs=num_envs, running=running)
+        return area_under_curve(curve)
+
+    short, long = sorted(lengths)
+    assert area(short) == sign * short
+    assert area(long) == sign * long
+
+
+@given(st.data())
+def test_running_episodes_are_asked_for_exactly_where_they_change_the_curve(data):
+    num_envs, bins = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 6))
+    ended = np.array(data.draw(st.lists(st.booleans(), min_size=12, max_size=12)))
+    returns = rng().normal(size=12)
+    one, other = (
+        learning_curve(returns, ended, bins=bins, num_envs=num_envs, running=np.full(num_envs, r))
+        for r in (100.0, 200.0)
+    )
+    assert awaits_running(ended, bins=bins, num_envs=num_envs) == bool((one != other).any())
 
 
 def test_bins_share_the_steps_as_evenly_as_they_can():
@@ -71,8 +135,9 @@ def test_bins_share_the_steps_as_evenly_as_they_can():
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(0, 9), st.integers(1, 8))
 def test_a_curve_is_finite_and_within_what_was_earned(lengths, running, bins):
     returns, ended = episodes(*lengths, running=running)
-    curve = learning_curve(returns, ended, bins=min(bins, len(returns)))
-    assert np.all((curve >= 1) & (curve <= returns.max()))
+    last = [float(running + 5)]
+    curve = learning_curve(returns, ended, bins=min(bins, len(returns)), running=last)
+    assert np.all((curve >= 1) & (curve <= max(returns.max(), last[0])))
 
 
 def test_area_is_over_time_and_final_is_the_last_quarter():
@@ -143,6 +208,7 @@ def test_realised_values_of_a_long_log_take_little_time():
         (lambda: learning_curve([1.0, 2], [True, True], bins=3), "for 2 env steps, got 3"),
         (lambda: learning_curve([1.0], [True], bins=1, before=math.inf), "before .* got inf"),
         (lambda: learning_curve([1.0], [True], bins=1, num_envs=0), "num_envs is 0"),
+        (lambda: learning_curve([1.0], [True], bins=1, running=[1, 2]), r"\(1,\), got \(2,\)"),
         (lambda: area_under_curve([NAN, 1]), "curve must be finite"),
         (lambda: final_return([1.0], 0.0), r"\(0, 1\], got 0.0"),
         (lambda: realised_values([1], [True], [False, True], 0.9), r"truncated .* got \(2,\)"),

@@ -10,7 +10,6 @@ import pytest
 from refusals import refused_in_a_line
 from trees import bit_equal
 
-from regrow import hosted
 from regrow.agents import DrQ
 from regrow.checkpoint import load, save
 from regrow.environments import Control, Pixels
@@ -178,7 +177,6 @@ def test_in_pieces_or_forked_or_from_a_file_it_is_the_same_run(tmp_path):
         pieces.fork(draws=1).advance(3)  # a stranger in between
         if steps == 17:
             save(pieces, tmp_path / "run.ckpt")
-            hosted._live.clear()
             pieces = load(tmp_path / "run.ckpt")
         pieces, part = pieces.advance(steps)
         logs.append(part)

@@ -52,19 +52,25 @@ def started(space, agent: PPO = AGENT):
     return state
 
 
-def round_of(space, ends: dict[int, float]) -> Transition:
-    """A round of two environments in turn; `ends`: rows after which an episode is new, and d."""
+def round_of(space, ends: dict[int, float], *, alike: bool = False) -> Transition:
+    """A round of two environments in turn; `ends`: rows after which an episode is new, and d.
+
+    With `alike` a truncated episode ends in the very observation that the next one begins with.
+    """
     rng = np.random.default_rng(0)
     seen = rng.normal(size=(COUNT + ENVS, SEEN)).astype(np.float32)
     after, discount = seen[ENVS:].copy(), np.ones(COUNT, np.float32)
+    truncated = np.zeros(COUNT, bool)
     for row, d in ends.items():
-        after[row], discount[row] = rng.normal(size=SEEN), d
+        last = rng.normal(size=SEEN)
+        after[row] = after[row] if alike and d else last
+        discount[row], truncated[row] = d, d == 1.0
     if isinstance(space, Discrete):
         action = rng.integers(0, space.number, COUNT).astype(np.int32)
     else:
         action = rng.normal(size=(COUNT, space.size)).astype(np.float32)
     reward = rng.normal(size=COUNT).astype(np.float32)
-    return Transition(*map(jnp.asarray, (seen[:COUNT], action, reward, discount, after)))
+    return Transition(*map(jnp.asarray, (seen[:COUNT], action, reward, discount, after, truncated)))
 
 
 # PPO once more, in NumPy and float64.
@@ -126,6 +132,15 @@ def by_hand(agent: PPO, actor: Network, std, critic: Network, part: Rollout):
 @jax.jit
 def descended(learner: Learner, gradient):
     return learner.descend(gradient)
+
+
+def test_advantages_do_not_leak_across_a_truncation_between_equal_observations():
+    state, batch = started(NUMBERED), round_of(NUMBERED, ENDS, alike=True)
+    np.testing.assert_array_equal(batch.obs_t[12], batch.obs_tm1[12 + ENVS])
+    expected = advantages(arrays(state.critic.network), batch, ENDS)
+    np.testing.assert_allclose(
+        rollout(AGENT, state, batch).advantage, expected, rtol=2e-5, atol=2e-5
+    )
 
 
 @both

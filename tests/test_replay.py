@@ -21,7 +21,7 @@ TWO = Discrete(2)
 
 def numbered(i: int | jax.Array) -> Transition:
     x = jnp.asarray(i, jnp.float32)
-    return Transition(x[None], jnp.asarray(i, jnp.int32), x, x, x[None] + 0.5)
+    return Transition(x[None], jnp.asarray(i, jnp.int32), x, x, x[None] + 0.5, x % 3 == 1)
 
 
 def filled(capacity: int, count: int) -> Replay:
@@ -67,7 +67,7 @@ def test_adding_takes_as_long_in_a_large_buffer_as_in_a_small_one():
 
     def numbered_image(i: jax.Array) -> Transition:
         image = jnp.full((10, 10, 4), i % 2 == 0)
-        return Transition(image, i.astype(jnp.int32), jnp.ones(()), jnp.ones(()), image)
+        return Transition(image, i.astype(jnp.int32), jnp.ones(()), jnp.ones(()), image, i < 0)
 
     def seconds(capacity: int) -> float:
         replay = add_many(Replay.empty(capacity, (10, 10, 4), np.dtype(bool), TWO))
@@ -94,7 +94,7 @@ def test_no_room_is_refused():
 
 
 def test_what_does_not_fit_is_refused_with_its_size_before_it_is_tried(monkeypatch):
-    each = 2 * 84 * 84 * 4 + 12
+    each = 2 * 84 * 84 * 4 + 13
     monkeypatch.setattr(module, "_free_memory", lambda: 3 * 2**30)
     message = (
         r"a replay of 1,000,000 transitions takes 52\.6 GiB and 3\.0 GiB are free; "
@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_refused_with_its_size_before_it_is_tried(monkeypat
     )
     with pytest.raises(RegrowError, match=message):
         Replay.empty(1_000_000, (84, 84, 4), np.dtype(np.uint8), TWO)
-    for actions, bytes_each in ((TWO, 4 * 2 + 12), (Continuous(5), 4 * 2 + 4 * 7)):
+    for actions, bytes_each in ((TWO, 4 * 2 + 13), (Continuous(5), 4 * 2 + 4 * 7 + 1)):
         monkeypatch.setattr(module, "_free_memory", lambda b=bytes_each: 10 * b)
         replay = Replay.empty(10, (1,), FLOAT, actions)
         assert sum(leaf.nbytes for leaf in jax.tree.leaves(replay.storage)) == 10 * bytes_each

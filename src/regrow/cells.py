@@ -5,6 +5,7 @@ the fork, in as many processes as there are. A cell that was stopped goes on fro
 every `report` that stops it, and at least once a minute.
 """
 
+import math
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from regrow.checkpoint import (
     write_atomically,
     write_json,
 )
+from regrow.errors import NotFiniteError, RegrowError
 from regrow.families import describe, members
 from regrow.outcomes import Outcome
 from regrow.pieces import Pieces
@@ -30,7 +32,7 @@ from regrow.plan import BINS, Arm, Diagnosis
 from regrow.probes.base import PartProbe, Probe
 from regrow.rules import Check, Rule, followed, next_check, recent_return, until_now
 from regrow.run import Run
-from regrow.statistics import final_return, learning_curve, realised_values
+from regrow.statistics import awaits_running, final_return, learning_curve, realised_values
 from regrow.types import Log, Report
 
 
@@ -91,13 +93,14 @@ def _fork(
         kept,
         lambda steps: report(f"seed {cell.seed} to the fork", steps),
     )
+    curve = _curve_of(run, log, min(BINS, plan.fork_at))
     for intervention in plan.before:
         report(f"seed {cell.seed}, {describe(intervention)}", 0)
         run = run.intervene(intervention)
     save(run, cell.checkpoint(folder))
     return {
         "seed": cell.seed,
-        "curve": _curve(log, min(BINS, plan.fork_at), plan.agent.num_envs),
+        "curve": list(curve.returns),
         "probes": measured(run),
         "probes_fresh": measured(run, fresh=True),
     }
@@ -106,15 +109,22 @@ def _fork(
 def _branch(
     plan: Diagnosis, seed: int, arm: Arm, folder: Path, kept: "_Kept", report: Report
 ) -> dict[str, Any]:
-    """Takes one seed's fork, carries out the arm's intervention, trains on over the horizon."""
+    """Takes one seed's fork, carries out the arm's intervention, trains on over the horizon.
+
+    An arm whose numbers are no longer finite has no curve, and says so.
+    """
     fork = Cell(seed, None)
-    run, log = _followed(
-        lambda: load(fork.checkpoint(folder)).fork(arm.draws).intervene(arm.intervention),
-        plan.fork_at + plan.horizon,
-        kept,
-        lambda steps: report(f"seed {seed}, {arm.name}", steps),
-        arm.rules,
-    )
+    try:
+        run, log = _followed(
+            lambda: load(fork.checkpoint(folder)).fork(arm.draws).intervene(arm.intervention),
+            plan.fork_at + plan.horizon,
+            kept,
+            lambda steps: report(f"seed {seed}, {arm.name}", steps),
+            arm.rules,
+        )
+    except NotFiniteError as error:
+        return asdict(Outcome(arm.name, seed, (), (), 0.0, 0.0, stopped=str(error)))
+    curve = _curve_of(run, log, BINS, fork_of(seed, folder)["curve"][-1])
     learned = log._replace(reward=plan.environment.learned(np.asarray(log.reward)))
     values = [
         realised_values(one.reward, one.terminated, one.truncated, plan.agent.discount)
@@ -126,12 +136,13 @@ def _branch(
     outcome = Outcome(
         arm=arm.name,
         seed=seed,
-        curve=tuple(_curve(log, BINS, plan.agent.num_envs, fork_of(seed, folder)["curve"][-1])),
+        curve=curve.returns,
         predicted=tuple(float(min(part.mean(dtype=np.float64), 1e30)) for part in predicted),
         realised=float(known.mean()) if known.size else 0.0,
         largest_reward=float(np.abs(learned.reward).max()),
         probes=measured(run, since=load(fork.checkpoint(folder))),
         events=tuple((step, text) for step, text in run.history[len(plan.before) :]),
+        unfinished=curve.unfinished,
     )
     return asdict(outcome)
 
@@ -221,21 +232,55 @@ class _Kept:
         self.log.unlink(missing_ok=True)
 
 
-def _curve(log: Log, bins: int, num_envs: int = 1, before: float = float("nan")) -> list[float]:
-    ended = log.terminated | log.truncated
-    return learning_curve(
-        log.episode_return, ended, bins=bins, num_envs=num_envs, before=before
-    ).tolist()
+class Curve(NamedTuple):
+    """The returns of time bins, and how many episodes in them were given up before their end."""
+
+    returns: tuple[float, ...]
+    unfinished: int
+
+
+def _curve_of(run: Run, log: Log, bins: int, before: float = math.nan) -> Curve:
+    """The curve of a log that ends where `run` is; where it hangs on running episodes, whole.
+
+    Raises `RegrowError` where no return is known, which takes an environment that cannot be copied,
+    a run that was resumed, and no episode that ended since.
+    """
+    ended, count = log.terminated | log.truncated, run.agent.num_envs
+    start, running, unfinished = run.env_steps - len(ended), None, 0
+    if awaits_running(ended, bins=bins, num_envs=count):
+        running, over = run.play_out()
+        unfinished = int((~over & np.isfinite(running)).sum())
+    returns = learning_curve(
+        log.episode_return,
+        ended,
+        bins=bins,
+        num_envs=count,
+        before=before,
+        running=running,
+        restarts=[step - start for step in run.restarts if step > start],
+    )
+    if not np.isfinite(returns).all():
+        raise RegrowError(
+            f"no episode has ended by env step {run.env_steps}, and the running one cannot be "
+            "continued: the run was stopped where its environment cannot be copied; choose another "
+            "--out and let it run through"
+        )
+    return Curve(tuple(returns.tolist()), unfinished)
 
 
 def mean_return(log: Log) -> float:
-    """The mean return of the episodes in a log."""
-    return _curve(log, 1)[0]
+    """The mean return of the episodes that end in a log; of none, what the last one collected."""
+    ended = log.terminated | log.truncated
+    counted = log.episode_return[ended] if ended.any() else log.episode_return[-1:]
+    return float(np.mean(counted, dtype=np.float64))
 
 
 def final_mean(log: Log) -> float:
-    """What an arm with this log after the fork has for its `final`."""
-    return final_return(_curve(log, BINS))
+    """What an arm with this log after the fork has for its `final`, from the episodes it ends."""
+    ended = log.terminated | log.truncated
+    if not ended.any():
+        return mean_return(log)
+    return final_return(learning_curve(log.episode_return, ended, bins=BINS))
 
 
 def every_probe(*, costly: bool = False) -> dict[str, Probe]:
@@ -311,6 +356,8 @@ def outcome_of(cell: Cell, folder: Path) -> Outcome:
     try:
         sequences = {name: tuple(content[name]) for name in ("curve", "predicted")}
         sequences["events"] = tuple((step, text) for step, text in content["events"])
+        if not (content.get("stopped") or sequences["curve"]):
+            raise KeyError("curve")
         return Outcome(**{**content, **sequences, "probes": _with_nan(content["probes"])})
     except (TypeError, KeyError, AttributeError) as error:
         raise damaged(path, "it is no cell's result") from error

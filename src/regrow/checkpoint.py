@@ -26,7 +26,7 @@ from regrow.errors import RegrowError, require
 from regrow.families import describe, make
 from regrow.run import Event, Run, rehearsed
 
-FORMAT = 2
+FORMAT = 3  # 2 had neither `restarts` nor, of what is remembered, `truncated`
 SAVE_EVERY = 60.0  # seconds between saves of long work
 _MANIFEST = "manifest.json"
 
@@ -141,6 +141,7 @@ def save(run: Run, path: Path) -> None:
         "agent": describe(run.agent),
         "environment": describe(run.environment),
         "history": [list(event) for event in run.history],
+        "restarts": list(run.restarts),
         "key_impl": str(jax.random.key_impl(run.state.root)),
         "arrays": {name: _signature(array) for name, array in arrays.items()},
     }
@@ -182,12 +183,13 @@ def load(path: Path) -> Run:
 
 
 def _checked(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
-    if manifest["format"] != FORMAT:
+    if manifest["format"] not in (2, FORMAT):
         raise RegrowError(
             f"{path} is a checkpoint of format {manifest['format']}; this version reads {FORMAT}"
         )
     for name in ("agent", "environment", "key_impl"):
         require(isinstance(manifest[name], str), f"{path}: {name} is no text")
+    manifest["restarts"] = tuple(int(step) for step in manifest.get("restarts", ()))
     manifest["history"] = [(int(step), str(text)) for step, text in manifest["history"]]
     return manifest
 
@@ -204,6 +206,10 @@ def _rebuilt(manifest: dict[str, Any], arrays: dict[str, np.ndarray], path: Path
     done = [make("interventions", event.intervention) for event in history]
     structure = rehearsed(agent, environment, done)
     expected = dict(_named_leaves(structure))
+    if manifest["format"] == 2:
+        new = {name for name in expected if name.endswith("replay.truncated")}
+        new |= {name for name in expected if name.endswith("storage.truncated")}
+        arrays |= {name: np.zeros(expected[name].shape, bool) for name in new}
     if expected.keys() != arrays.keys():
         odd = sorted(expected.keys() ^ arrays.keys())[0]
         raise RegrowError(f"{path} does not fit its own agent and environment: {odd} is odd")
@@ -216,7 +222,7 @@ def _rebuilt(manifest: dict[str, Any], arrays: dict[str, np.ndarray], path: Path
                 f"{like.dtype}{list(like.shape)} was expected"
             )
     state = jax.tree.unflatten(jax.tree.structure(structure), leaves)
-    return Run(state, agent, environment, history)
+    return Run(state, agent, environment, history, manifest["restarts"])
 
 
 def _named_leaves(state: PyTree) -> list[tuple[str, Any]]:

@@ -19,7 +19,7 @@ from regrow.cells import cells, final_mean, mean_return, outcomes_of, run_cell
 from regrow.checkpoint import claim_folder
 from regrow.environments.base import HostEnvironment
 from regrow.plan import Diagnosis
-from regrow.run import random_policy, rehearsed
+from regrow.run import LONGEST, random_policy, rehearsed
 from regrow.types import Log, Report, silent
 from regrow.verdict import Verdict, conclude
 
@@ -106,7 +106,10 @@ def random_return(plan: Diagnosis) -> float:
     env steps of every environment that the arms are measured over.
     """
     if isinstance(plan.environment, HostEnvironment) or not plan.environment.shifts:
-        return mean_return(random_policy(plan.environment, RANDOM_STEPS, seed=0))
+        log = random_policy(plan.environment, RANDOM_STEPS, seed=0)
+        if not (log.terminated | log.truncated).any():
+            log = random_policy(plan.environment, RANDOM_STEPS + LONGEST, seed=0)
+        return mean_return(log)
     count = plan.agent.num_envs
     fork, end = (steps // count for steps in (plan.fork_at, plan.fork_at + plan.horizon))
     log = random_policy(plan.environment.beside(count), end, seed=0)

@@ -2,7 +2,8 @@
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from regrow.environments.base import Environment, HostEnvironment
 from regrow.errors import require
 from regrow.loop import STEPS_PER_CHUNK, either, within
 from regrow.run import Run
+from regrow.session import Session
 from regrow.streams import key_at, keys_from
 from regrow.types import Key, Report, silent
 
@@ -42,19 +44,20 @@ def evaluate(
     root = key_at(jax.random.key(seed), "evaluate", run.env_steps)
     play = _on_host if isinstance(run.environment, HostEnvironment) else _on_device
     played, total, length = [], 0.0, 0
-    for reward, ended in play(run, root):
-        total, length = total + reward, length + 1
-        if ended:
-            played.append(Episode(total, length))
-            report("evaluating", 1)
-            total, length = 0.0, 0
-        if len(played) == episodes:
-            break
-        require(length < LONGEST, f"no episode ended within {LONGEST:,} env steps")
+    with closing(play(run, root)) as steps:
+        for reward, ended in steps:
+            total, length = total + reward, length + 1
+            if ended:
+                played.append(Episode(total, length))
+                report("evaluating", 1)
+                total, length = 0.0, 0
+            if len(played) == episodes:
+                break
+            require(length < LONGEST, f"no episode ended within {LONGEST:,} env steps")
     return played
 
 
-def _on_device(run: Run, root: Key) -> Iterator[tuple[float, bool]]:
+def _on_device(run: Run, root: Key) -> Generator[tuple[float, bool]]:
     """(reward, whether the episode ended there) for one env step after the other."""
     agent, environment, state = run.agent, run.environment, run.state
     assert isinstance(environment, Environment)
@@ -95,20 +98,20 @@ def _chunk(
 _STREAMS = ("act", "step", "reset")
 
 
-def _on_host(run: Run, root: Key) -> Iterator[tuple[float, bool]]:
+def _on_host(run: Run, root: Key) -> Generator[tuple[float, bool]]:
     """The same of a simulation of its own."""
     environment = run.environment
     assert isinstance(environment, HostEnvironment)
-    simulator = environment.simulator()
     leaves, form = jax.tree.flatten(run.state.agent)
     ended, seen = True, np.zeros(0)
-    for now in itertools.count():
-        if ended:
-            seen = simulator.reset(int(jax.random.bits(key_at(root, "reset", now))))
-        action = _exploited(leaves, form, seen, root, np.int32(now), run.agent)
-        step = simulator.step(np.asarray(within(environment, action)))
-        seen, ended = step.observation, step.terminated or step.truncated
-        yield float(step.reward), ended
+    with Session(environment, 1) as session:
+        for now in itertools.count():
+            if ended:
+                seen = session.reset(0, int(jax.random.bits(key_at(root, "reset", now))), now)
+            action = _exploited(leaves, form, seen, root, np.int32(now), run.agent)
+            step = session.step(0, np.asarray(within(environment, action)), now + 1)
+            seen, ended = step.observation, step.terminated or step.truncated
+            yield float(step.reward), ended
 
 
 @functools.partial(jax.jit, static_argnames=("form", "agent"))

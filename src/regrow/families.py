@@ -153,6 +153,8 @@ def name_of(member: Any) -> str:
 
 def describe(member: Any) -> str:
     """A member in the grammar that `make` reads, without the fields left at their defaults."""
+    if not dataclasses.is_dataclass(member):
+        return type(member).__name__  # somebody's own, which no text makes
     named_by = getattr(member, "named_by", None)
     changed = [
         f"{field.name}={getattr(member, field.name)!r}"

@@ -61,6 +61,28 @@ def findings_of(
     return [finding for finding in found if finding is not None]
 
 
+def not_finite(broken: Mapping[str, Sequence[Outcome]]) -> Finding:
+    """Arms with a seed whose numbers are no longer finite: nothing of them is averaged."""
+    told = [
+        f"{arm}, seed {run.seed}: {run.stopped}" for arm, runs in broken.items() for run in runs
+    ]
+    rest = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+    return Finding("not_finite", f"left out is {', '.join(broken)}. {told[0]}{rest}")
+
+
+def unfinished(arms: Mapping[str, Sequence[Outcome]]) -> Finding | None:
+    """Episodes that did not end, though they were played on after the horizon."""
+    given_up = {arm: sum(run.unfinished for run in runs) for arm, runs in arms.items()}
+    told = ", ".join(f"{count} of {arm}" for arm, count in given_up.items() if count)
+    if not told:
+        return None
+    return Finding(
+        "episodes_unfinished",
+        f"episodes were given up before their end ({told}): they count with what they had "
+        "collected by then",
+    )
+
+
 def lost_in(
     arms: Mapping[str, Sequence[Outcome]],
     relative: Mapping[str, Interval],

@@ -32,6 +32,7 @@ class FrameReplay(eqx.Module):
     action: Shaped[Array, "capacity *action"]
     reward: Shaped[Array, " capacity"]
     discount: Shaped[Array, " capacity"]
+    truncated: Bool[Array, " capacity"]
     written_then: Int[Array, " capacity"]  # how many frames were written, its own included
     # of every environment
     stack: UInt8[Array, "envs stacked bytes"]  # the last that was seen
@@ -61,7 +62,7 @@ class FrameReplay(eqx.Module):
         size = math.prod(shape) * dtype.itemsize // stacked
         numbers = 2 * stacked + 3 + (actions.size if isinstance(actions, Continuous) else 1)
         spare = _spare(stacked, num_envs)
-        require_memory(capacity, size * (1 + 1 / _STARTS) + 4 * numbers, fixed=size * spare)
+        require_memory(capacity, size * (1 + 1 / _STARTS) + 4 * numbers + 1, fixed=size * spare)
         return FrameReplay(
             frames=jnp.zeros((capacity + capacity // _STARTS + spare, size), jnp.uint8),
             numbers=jnp.zeros((capacity, 2 * stacked), jnp.int32),
@@ -70,6 +71,7 @@ class FrameReplay(eqx.Module):
             else jnp.zeros(capacity, jnp.int32),
             reward=jnp.zeros(capacity),
             discount=jnp.zeros(capacity),
+            truncated=jnp.zeros(capacity, bool),
             written_then=jnp.zeros(capacity, jnp.int32),
             stack=jnp.zeros((num_envs, stacked, size), jnp.uint8),
             stack_numbers=jnp.full((num_envs, stacked), -spare),  # too old to be shared
@@ -112,6 +114,7 @@ class FrameReplay(eqx.Module):
             action=put(self.action, transition.action),
             reward=put(self.reward, transition.reward),
             discount=put(self.discount, transition.discount),
+            truncated=put(self.truncated, transition.truncated),
             written_then=held,
             stack=ends,
             stack_numbers=numbers[:, ends.shape[1] :],
@@ -130,6 +133,12 @@ class FrameReplay(eqx.Module):
         """The `count` oldest transitions, in order; where fewer are held, they repeat."""
         offsets = jnp.arange(count) % jnp.maximum(self.size, 1)
         return self._transitions(self.oldest + offsets)
+
+    def cut_off(self, count: int) -> "FrameReplay":
+        """With the last `count` transitions as ends of their episodes, unless they were already."""
+        slots = (self.added - 1 - jnp.arange(count)) % self.capacity
+        ends = self.truncated.at[slots].set(self.discount[slots] > 0)
+        return eqx.tree_at(lambda replay: replay.truncated, self, ends)
 
     # Writing.
 
@@ -189,6 +198,7 @@ class FrameReplay(eqx.Module):
             reward=self.reward[slots],
             discount=self.discount[slots],
             obs_t=stacks[:, 1],
+            truncated=self.truncated[slots],
         )
 
 

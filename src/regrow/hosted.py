@@ -9,12 +9,13 @@ at the end of a round instead, and acts on what it learnt. Simulations side by s
 (`agent.num_envs`) are acted on in one call and stepped one after the other.
 
 A simulation is restored from its snapshot when a Run is advanced, and copied into the Run at the
-end. Where there is no snapshot, a Run that was forked or loaded begins a new episode.
+end. Where there is no snapshot, a Run that was forked or loaded begins new episodes: what was
+remembered last is then marked as truncated, and `Run.restarts` says when.
 """
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,21 +24,18 @@ from jaxtyping import Array, Int
 from numpy.typing import NDArray
 
 from regrow.agents.base import Agent
-from regrow.environments.base import HostEnvironment, HostStep, Simulator
-from regrow.loop import State, each, keys_of, taught
+from regrow.environments.base import HostEnvironment, HostStep
+from regrow.loop import State, each, keys_of, require_finite, require_finite_log, taught
+from regrow.session import Session, keep, take
 from regrow.streams import keys_from
-from regrow.types import Continuous, Key, Log, Memory, Transition
-
-# For every environment the simulations that were last used, and the leaf of the Run whose they are.
-_live: dict[HostEnvironment, tuple[Array, list[Simulator]]] = {}
+from regrow.types import ActionSpace, Continuous, Key, Log, Memory, Transition
 
 
 def first(environment: HostEnvironment, num_envs: int, root: Key) -> tuple[Array, Array]:
     """(the snapshots, what is seen) at the start of a training."""
-    simulators = [environment.simulator() for _ in range(num_envs)]
-    seeds = _seeds(root, 0, num_envs)
-    seen = [one.reset(int(seed)) for one, seed in zip(simulators, seeds, strict=True)]
-    return _marked(environment, simulators), jnp.array(_together(seen))
+    session = Session(environment, num_envs)
+    seen = [session.reset(n, int(seed), 0) for n, seed in enumerate(_seeds(root, 0, num_envs))]
+    return _marked(session), jnp.array(_together(seen))
 
 
 def blank(environment: HostEnvironment, num_envs: int) -> tuple[Array, Array]:
@@ -48,16 +46,28 @@ def blank(environment: HostEnvironment, num_envs: int) -> tuple[Array, Array]:
     return snapshots, jnp.zeros((*axes, *shape), dtype)
 
 
-def advanced(
-    state: State, agent: Agent, environment: HostEnvironment, env_steps: int
-) -> tuple[State, Log]:
-    """(the state `env_steps` later, whole rounds of them, what every env step reported)."""
+class Advanced(NamedTuple):
+    """A state, what every env step up to it reported, and whether new episodes were forced."""
+
+    state: State
+    log: Log
+    restarted: bool
+
+
+def advanced(state: State, agent: Agent, environment: HostEnvironment, env_steps: int) -> Advanced:
+    """The state `env_steps` later, whole rounds of them.
+
+    Raises `FaultyEnvironmentError` at the env step where the environment did what it may not do,
+    `NotFiniteError` where the agent's own numbers are no longer finite.
+    """
     start, warm = int(state.env_steps), agent.first_learning_round
     per_round, side_by_side = agent.env_steps_per_round, agent.num_envs
-    simulators, observation, totals = _resumed(state, environment, side_by_side)
+    session, observation, totals, restarted = _resumed(state, environment, side_by_side)
     resets = _seeds(state.root, start, env_steps)
     learner, form = jax.tree.flatten(state.agent)
     replay, updates = state.replay, int(state.updates)
+    if restarted and start:
+        replay = _cut_off(replay, side_by_side)
     state.env_steps.delete()  # this state is used up from here on, as on the device
     log, continuous = _Pages(env_steps), isinstance(environment.action_space, Continuous)
     for i in range(0, env_steps, side_by_side):
@@ -68,8 +78,8 @@ def advanced(
             updates += agent.updates_per_round
         action, value = np.asarray(action), np.asarray(value)
         within = np.clip(action, -1.0, 1.0) if continuous else action
-        chosen = _apart(within, simulators)
-        steps = [one.step(act) for one, act in zip(simulators, chosen, strict=True)]
+        chosen = _apart(within, len(session))
+        steps = [session.step(n, act, now + n + 1) for n, act in enumerate(chosen)]
         replay = _add(replay, _transition(observation, action, steps))
         seen = []
         for n, (step, predicted) in enumerate(zip(steps, value.ravel().tolist(), strict=True)):
@@ -77,14 +87,14 @@ def advanced(
             log.write(i + n, step, totals[n], predicted)
             seen.append(step.observation)
             if step.terminated or step.truncated:
-                seen[n], totals[n] = simulators[n].reset(int(resets[i + n])), 0.0
+                seen[n], totals[n] = session.reset(n, int(resets[i + n]), now + n + 1), 0.0
         observation = _together(seen)
         if agent.waits_for_updates and then > warm and then % per_round == 0:
             learner = _learn(learner, form, replay, np.int32(updates), state.root, agent)
             updates += agent.updates_per_round
     state = State(
         agent=jax.tree.unflatten(form, learner),
-        environment=_marked(environment, simulators),
+        environment=_marked(session),
         observation=jnp.array(observation),
         episode_return=jnp.array(_together(list(totals))),
         replay=replay,
@@ -93,59 +103,98 @@ def advanced(
         env_steps=jnp.array(start + env_steps),
         updates=jnp.array(updates),
     )
-    return state, log.log
+    require_finite_log(log.log, session.name, start)
+    require_finite(state.agent, agent, start + env_steps)
+    return Advanced(state, log.log, restarted)
+
+
+def played_out(
+    state: State, agent: Agent, environment: HostEnvironment, at_most: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(the return of every running episode, whether it ended) as `Run.play_out` has it.
+
+    NaN where the episode cannot be continued. A simulation without snapshots is stepped itself.
+    """
+    count, now = agent.num_envs, int(state.env_steps)
+    if environment.snapshot_size:
+        session, *_ = _resumed(state, environment, count)
+    else:
+        session = take(state.environment)
+    if session is None:
+        return np.full(count, np.nan), np.zeros(count, bool)
+    learner, form = jax.tree.flatten(state.agent)
+    observation = np.array(state.observation)
+    totals, over = np.array(state.episode_return, np.float64).reshape(count), np.zeros(count, bool)
+    continuous = isinstance(environment.action_space, Continuous)
+    with session:
+        for i in range(0, at_most * count, count):
+            action, _ = _act(learner, form, observation, np.int32(now + i), state.root, agent)
+            action = np.clip(action, -1.0, 1.0) if continuous else np.asarray(action)
+            seen = list(_apart(observation, count))
+            for n, act in enumerate(_apart(action, count)):
+                if not over[n]:
+                    step = session.step(n, act, now + i + n + 1)
+                    totals[n] += step.reward
+                    over[n], seen[n] = step.terminated or step.truncated, step.observation
+            observation = _together(seen)
+            if over.all():
+                break
+    return totals, over
 
 
 def random_policy(environment: HostEnvironment, env_steps: int, root: Key) -> Log:
     """What actions drawn uniformly collect."""
-    simulator, space = environment.simulator(), environment.action_space
-    draw = np.random.default_rng(_seed(root))
+    space, draw = environment.action_space, np.random.default_rng(_seed(root))
     resets = _seeds(root, 0, env_steps + 1)
-    simulator.reset(int(resets[-1]))
     log, total = _Pages(env_steps), np.float32(0.0)
-    for i in range(env_steps):
-        if isinstance(space, Continuous):
-            action = draw.uniform(-1, 1, space.size).astype(np.float32)
-        else:
-            action = np.asarray(draw.integers(space.number))
-        step = simulator.step(action)
-        total = np.float32(total + step.reward)
-        log.write(i, step, total, float("nan"))
-        if step.terminated or step.truncated:
-            simulator.reset(int(resets[i]))
-            total = np.float32(0.0)
+    with Session(environment, 1) as session:
+        session.reset(0, int(resets[-1]), 0)
+        for i in range(env_steps):
+            step = session.step(0, _at_random(space, draw), i + 1)
+            total = np.float32(total + step.reward)
+            log.write(i, step, total, float("nan"))
+            if step.terminated or step.truncated:
+                session.reset(0, int(resets[i]), i + 1)
+                total = np.float32(0.0)
+    require_finite_log(log.log, session.name, 0)
     return log.log
 
 
-def _marked(environment: HostEnvironment, simulators: list[Simulator]) -> Array:
-    """The snapshots of simulations, which go on as those of the Run that this array belongs to."""
-    mark = jnp.array(_together([one.snapshot() for one in simulators]))
-    _live[environment] = (mark, simulators)
+def _at_random(space: ActionSpace, draw: np.random.Generator) -> NDArray[Any]:
+    if isinstance(space, Continuous):
+        return draw.uniform(-1, 1, space.size).astype(np.float32)
+    return np.asarray(draw.integers(space.number))
+
+
+def _marked(session: Session) -> Array:
+    """The snapshots of a session, which is kept for the Run that this array belongs to."""
+    mark = jnp.array(_together(session.snapshots()))
+    keep(mark, session)
     return mark
 
 
 def _resumed(
     state: State, environment: HostEnvironment, num_envs: int
-) -> tuple[list[Simulator], NDArray[Any], NDArray[np.float32]]:
-    """(simulations where the state's are, what is seen there, the episodes' returns so far)."""
-    mark, simulators = _live.pop(environment, (None, []))
-    if len(simulators) != num_envs:
-        simulators = [environment.simulator() for _ in range(num_envs)]
+) -> tuple[Session, NDArray[Any], NDArray[np.float32], bool]:
+    """(a session where the state's is, what is seen there, the episodes' returns so far, False).
+
+    Where there is no way back into the episodes, every Run that was forked or loaded begins new
+    ones alike: then the last is True.
+    """
+    kept = take(state.environment)
+    session = kept or Session(environment, num_envs)
     totals = np.array(state.episode_return).reshape(num_envs)
     if environment.snapshot_size:
-        snapshots = _apart(np.asarray(state.environment), simulators)
-        for one, snapshot in zip(simulators, snapshots, strict=True):
-            one.restore(snapshot)
-    elif mark is not state.environment:
-        # No way back into the episode: every Run that was forked or loaded begins one alike.
+        for n, snapshot in enumerate(_apart(np.asarray(state.environment), num_envs)):
+            session.restore(n, snapshot)
+    elif kept is None:
+        now = int(state.env_steps)
         keys = np.asarray(
-            each(jax.random.bits, num_envs)(
-                keys_of(state.root, "restart", state.env_steps, num_envs)
-            )
+            each(jax.random.bits, num_envs)(keys_of(state.root, "restart", now, num_envs))
         ).reshape(num_envs)
-        seen = [one.reset(int(seed)) for one, seed in zip(simulators, keys, strict=True)]
-        return simulators, _together(seen), np.zeros_like(totals)
-    return simulators, np.asarray(state.observation), totals
+        seen = [session.reset(n, int(seed), now) for n, seed in enumerate(keys)]
+        return session, _together(seen), np.zeros_like(totals), True
+    return session, np.asarray(state.observation), totals, False
 
 
 def _together(arrays: Sequence[Any]) -> NDArray[Any]:
@@ -153,9 +202,9 @@ def _together(arrays: Sequence[Any]) -> NDArray[Any]:
     return np.asarray(arrays[0]) if len(arrays) == 1 else np.stack(arrays)
 
 
-def _apart(array: NDArray[Any], simulators: Sequence[Simulator]) -> Sequence[NDArray[Any]]:
+def _apart(array: NDArray[Any], count: int) -> Sequence[NDArray[Any]]:
     """What `_together` put together."""
-    return [array] if len(simulators) == 1 else [np.asarray(each) for each in array]
+    return [array] if count == 1 else [np.asarray(each) for each in array]
 
 
 def _seed(key: Key) -> int:
@@ -175,7 +224,9 @@ def _transition(
     discounts = [not (s.terminated or s.life_lost) for s in steps]
     seen = [step.observation for step in steps]
     numbers = [_together(x).astype(np.float32) for x in (rewards, discounts)]
-    held: Any = (observation, action, *numbers, _together(seen))  # of NumPy, until they are added
+    cut = np.array([step.truncated and not step.terminated for step in steps])
+    # Of NumPy, until they are added.
+    held: Any = (observation, action, *numbers, _together(seen), _together(list(cut)))
     return Transition(*held)
 
 
@@ -214,6 +265,11 @@ def _learn(
 @functools.partial(jax.jit, donate_argnames="replay")
 def _add(replay: Memory, transition: Transition) -> Memory:
     return replay.add(transition)
+
+
+@functools.partial(jax.jit, static_argnames="count", donate_argnames="replay")
+def _cut_off(replay: Memory, count: int) -> Memory:
+    return replay.cut_off(count)
 
 
 class _Pages:

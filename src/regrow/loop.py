@@ -20,7 +20,9 @@ from jaxtyping import Key as KeyArray
 
 from regrow.agents.base import Agent
 from regrow.environments.base import Environment, Spaces
-from regrow.learner import learners, tended
+from regrow.errors import FaultyEnvironmentError, NotFiniteError
+from regrow.families import describe
+from regrow.learner import Knob, learners, tended
 from regrow.streams import key_at, keys_from, stream
 from regrow.types import ActionSpace, Continuous, Key, Keys, Log, Memory, Transition
 
@@ -67,8 +69,12 @@ def first(environment: Environment, num_envs: int, root: Key) -> tuple[PyTree, A
 def advanced(
     state: State, agent: Agent, environment: Environment, env_steps: int
 ) -> tuple[State, Log]:
-    """(the state `env_steps` later, whole rounds of them, what every env step reported)."""
-    environment = environment.beside(agent.num_envs)
+    """(the state `env_steps` later, whole rounds of them, what every env step reported).
+
+    Raises `FaultyEnvironmentError` where the environment showed or gave what is not finite, and
+    `NotFiniteError` where the agent's own numbers are no longer finite; both after a chunk.
+    """
+    name, environment = describe(environment), environment.beside(agent.num_envs)
     per_round, now = agent.env_steps_per_round, int(state.env_steps)
     end, warm = now + env_steps, agent.first_learning_round
     logs: list[Log] = []
@@ -76,10 +82,16 @@ def advanced(
         learning = now >= warm
         until = end if learning else min(end, warm)
         rounds = min((until - now) // per_round, _rounds_per_chunk(agent))
-        state, log = _chunk(state, jnp.array(rounds), agent, environment, learning)
+        state, log, odd = _chunk(state, jnp.array(rounds), agent, environment, learning)
         steps = rounds * per_round
         logs.append(jax.tree.map(lambda x, steps=steps: np.asarray(x)[:steps], log))
+        if int(odd) >= 0:
+            raise FaultyEnvironmentError(
+                f"{name}, env step {now + int(odd) + 1}: the observation is not finite"
+            )
+        require_finite_log(logs[-1], name, now)
         now += steps
+        require_finite(state.agent, agent, now)
     return state, jax.tree.map(lambda *parts: np.concatenate(parts), *logs)
 
 
@@ -88,8 +100,11 @@ def advanced(
 )
 def _chunk(
     state: State, rounds: Int[Array, ""], agent: Agent, environment: Environment, learning: bool
-) -> tuple[State, Log]:
-    """`rounds` rounds, at most those of a chunk; the log has room for that many."""
+) -> tuple[State, Log, Int[Array, ""]]:
+    """`rounds` rounds, at most those of a chunk; the log has room for that many.
+
+    Last: the first env step of the chunk at which an observation was not finite, else −1.
+    """
     steps, updates = agent.env_steps_per_round, agent.updates_per_round
     most = _rounds_per_chunk(agent)
     length = most * steps
@@ -100,12 +115,15 @@ def _chunk(
     sampling = keys_from(state.root, "sample", state.updates, most * updates)
     sampling = sampling.reshape(-1, updates)
 
-    def body(i: Int[Array, ""], carry: tuple[State, Log]) -> tuple[State, Log]:
-        state, log = carry
+    def body(i: Int[Array, ""], carry: tuple[State, Log, Array]) -> tuple[State, Log, Array]:
+        state, log, odd = carry
         now = {name: ks[i] for name, ks in keys.items()}
-        state, entries = jax.lax.scan(
+        state, (entries, finite) = jax.lax.scan(
             lambda state, keys: _env_step(state, keys, agent, environment), state, now
         )
+        if _floats(environment):
+            met = ~finite.ravel()
+            odd = jnp.where((odd < 0) & jnp.any(met), i * steps + jnp.argmax(met), odd)
         log = jax.tree.map(
             lambda buffer, entry: jax.lax.dynamic_update_slice(buffer, entry.ravel(), (i * steps,)),
             log,
@@ -113,9 +131,9 @@ def _chunk(
         )
         if learning:
             state = updated(state, sampling[i], agent)
-        return state, log
+        return state, log, odd
 
-    return jax.lax.fori_loop(0, rounds, body, (state, _empty_log(length)))
+    return jax.lax.fori_loop(0, rounds, body, (state, _empty_log(length), jnp.array(-1)))
 
 
 def _rounds_per_chunk(agent: Agent) -> int:
@@ -136,23 +154,29 @@ def _empty_log(length: int) -> Log:
 
 def _env_step(
     state: State, keys: dict[str, KeyArray[Array, "*envs"]], agent: Agent, environment: Environment
-) -> tuple[State, Log]:
-    """One env step of every environment; what happened goes into the replay."""
+) -> tuple[State, tuple[Log, Bool[Array, "*envs"]]]:
+    """One env step of every environment; what happened goes into the replay.
+
+    (the state, (what is logged, whether what is seen is finite)).
+    """
 
     def one(
         world: PyTree, observation: Array, total: Array, keys: dict[str, Key]
-    ) -> tuple[tuple[PyTree, Array, Array], Transition, Log]:
+    ) -> tuple[tuple[PyTree, Array, Array], Transition, tuple[Log, Array]]:
         """Act and step; where the episode ended, start the next one."""
         action, value = agent.act(state.agent, observation, state.env_steps, keys["act"])
         after, step = environment.step(world, within(environment, action), keys["step"])
         discount = 1.0 - step.terminated.astype(jnp.float32)
-        transition = Transition(observation, action, step.reward, discount, step.observation)
+        transition = Transition(
+            observation, action, step.reward, discount, step.observation, step.truncated
+        )
         ended = step.terminated | step.truncated
         fresh = environment.restart(after, keys["reset"])
         after, seen = either(ended, fresh, (after, step.observation))
         total = total + step.reward
         log = Log(step.reward, step.terminated, step.truncated, total, value)
-        return (after, seen, jnp.where(ended, 0.0, total)), transition, log
+        finite = jnp.isfinite(step.observation).all() & jnp.isfinite(seen).all()
+        return (after, seen, jnp.where(ended, 0.0, total)), transition, (log, finite)
 
     world = (state.environment, state.observation, state.episode_return)
     (after, observation, total), transition, log = each(one, agent.num_envs)(*world, keys)
@@ -168,6 +192,111 @@ def _env_step(
         updates=state.updates,
     )
     return state, log
+
+
+def _floats(environment: Spaces) -> bool:
+    """Whether observations could be other than finite."""
+    return np.dtype(environment.observation_dtype).kind == "f"
+
+
+def require_finite_log(log: Log, name: str, start: int) -> None:
+    """`FaultyEnvironmentError` where a reward or a return in a log is not finite.
+
+    `name`: of the environment. `start`: the env step after which the log begins.
+    """
+    for what, numbers in (("reward", log.reward), ("return so far", log.episode_return)):
+        finite = np.isfinite(numbers)
+        if not finite.all():
+            at = int(np.argmin(finite))
+            raise FaultyEnvironmentError(
+                f"{name}, env step {start + at + 1}: the {what} is {numbers[at]}; it must be a "
+                "finite number"
+            )
+
+
+def require_finite(state: PyTree, agent: Agent, env_steps: int) -> None:
+    """`NotFiniteError` where a parameter or a learned number is not finite.
+
+    A loss or a gradient that is not finite makes the parameters so, in the same update.
+    """
+    held = [x for x in jax.tree.leaves(_learned(state)) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    if bool(_all_finite(held)):
+        return
+    for path, leaf in jax.tree_util.tree_flatten_with_path(_learned(state))[0]:
+        numbers = np.asarray(leaf)
+        if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            share = np.mean(~np.isfinite(numbers))
+            raise NotFiniteError(
+                f"{describe(agent)} is no longer finite by env step {env_steps}: {share:.0%} of "
+                f"{name} is NaN or infinite; a lower learning_rate or smaller rewards may help",
+                env_steps,
+            )
+
+
+def _learned(state: PyTree) -> dict[str, PyTree]:
+    """Networks, and learned numbers beside them, by name."""
+    found: dict[str, PyTree] = {name: held.network for name, held in learners(state).items()}
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=lambda x: isinstance(x, Knob))
+    for path, leaf in leaves:
+        if isinstance(leaf, Knob):
+            found[jax.tree_util.keystr(path, simple=True, separator=".")] = leaf.value
+    return found
+
+
+@jax.jit
+def _all_finite(leaves: list[Array]) -> Bool[Array, ""]:
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))
+
+
+def played_out(
+    state: State, agent: Agent, environment: Environment, at_most: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(the return of every running episode, whether it ended) as `Run.play_out` has it."""
+    environment = environment.beside(agent.num_envs)
+    totals, over = _played_out(
+        state.agent,
+        (state.environment, state.observation, state.episode_return),
+        state.env_steps,
+        state.root,
+        jnp.array(at_most),
+        agent,
+        environment,
+    )
+    return np.asarray(totals, np.float64).reshape(-1), np.asarray(over).reshape(-1)
+
+
+@functools.partial(jax.jit, static_argnames=("agent", "environment"))
+def _played_out(
+    learnt: PyTree,
+    worlds: tuple[PyTree, Array, Array],
+    start: Int[Array, ""],
+    root: Key,
+    at_most: Int[Array, ""],
+    agent: Agent,
+    environment: Environment,
+) -> tuple[Array, Array]:
+    def one(world: Any, over: Array, now: Array, keys: dict[str, Key]) -> tuple[Any, Array]:
+        state, seen, total = world
+        action, _ = agent.act(learnt, seen, now, keys["act"])
+        after, step = environment.step(state, within(environment, action), keys["step"])
+        later = (after, step.observation, total + step.reward)
+        return either(over, world, later), over | step.terminated | step.truncated
+
+    def goes_on(carry: tuple[Array, Any, Array]) -> Array:
+        turn, _, over = carry
+        return (turn < at_most) & ~jnp.all(over)
+
+    def step(carry: tuple[Array, Any, Array]) -> tuple[Array, Any, Array]:
+        turn, worlds, over = carry
+        now = start + turn * agent.num_envs
+        keys = {name: keys_of(root, name, now, agent.num_envs) for name in ("act", "step")}
+        played = each(lambda world, over, keys: one(world, over, now, keys), agent.num_envs)
+        return turn + 1, *played(worlds, over, keys)
+
+    over = jnp.zeros(worlds[2].shape, bool)
+    _, (_, _, totals), over = jax.lax.while_loop(goes_on, step, (jnp.array(0), worlds, over))
+    return totals, over
 
 
 def within(environment: Spaces, action: Shaped[Array, "*action"]) -> Array:

@@ -16,7 +16,8 @@ class Outcome:
     `curve`: return per time bin. `predicted`, `realised`: mean |value| that the agent predicted in
     each bin, and mean |discounted return| that followed. `largest_reward`: the largest |reward|.
     Both are of rewards as the agent learns from them. `events`: (env steps, intervention) of what
-    was done, at the fork and after.
+    was done, at the fork and after. `unfinished`: episodes given up before their end, which count
+    with what they had collected. `stopped`: why the arm has no curve; "" where it has one.
     """
 
     arm: str
@@ -28,6 +29,8 @@ class Outcome:
     probes: Mapping[str, float] = field(default_factory=dict)
     events: tuple[tuple[int, str], ...] = ()
     seconds: float = 0.0
+    unfinished: int = 0
+    stopped: str = ""
 
     @property
     def area(self) -> float:

@@ -36,7 +36,7 @@ class Replay(eqx.Module):
         """
         require(capacity > 0, f"replay_capacity is {capacity}; it must be at least 1")
         numbers = 2 + (actions.size if isinstance(actions, Continuous) else 1)
-        require_memory(capacity, 2 * math.prod(shape) * dtype.itemsize + 4 * numbers)
+        require_memory(capacity, 2 * math.prod(shape) * dtype.itemsize + 4 * numbers + 1)
         observations = jnp.zeros((capacity, *shape), dtype)
         storage = Transition(
             obs_tm1=observations,
@@ -46,6 +46,7 @@ class Replay(eqx.Module):
             reward=jnp.zeros(capacity),
             discount=jnp.zeros(capacity),
             obs_t=jnp.copy(observations),
+            truncated=jnp.zeros(capacity, bool),
         )
         return Replay(storage, jnp.array(0), jnp.array(0))
 
@@ -79,6 +80,15 @@ class Replay(eqx.Module):
         oldest = jnp.where(self.size < self.capacity, 0, self.position)
         offsets = jnp.arange(count) % jnp.maximum(self.size, 1)
         return self._rows((oldest + offsets) % self.capacity)
+
+    def cut_off(self, count: int) -> "Replay":
+        """With the last `count` transitions as ends of their episodes, unless they were already.
+
+        What follows them will be of other episodes, since these could not be continued.
+        """
+        rows = (self.position - 1 - jnp.arange(count)) % self.capacity
+        ends = self.storage.truncated.at[rows].set(self.storage.discount[rows] > 0)
+        return eqx.tree_at(lambda replay: replay.storage.truncated, self, ends)
 
     def _rows(self, rows: Int[Array, " count"]) -> Transition:
         def drawn(buffer: Array) -> Array:

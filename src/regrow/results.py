@@ -28,6 +28,7 @@ from regrow.checkpoint import write_json
 from regrow.errors import RegrowError
 from regrow.evaluate import Episode
 from regrow.families import describe
+from regrow.outcomes import Outcome
 from regrow.plan import BINS, Diagnosis
 from regrow.rows import read_rows, table_of, write_table
 from regrow.run import Run
@@ -96,20 +97,7 @@ def write_diagnosis(plan: Diagnosis, verdict: Verdict, folder: Path) -> None:
     outcomes = outcomes_of(plan, folder)
     content = verdict.to_dict()
     content["arms"] = {
-        arm.name: [
-            {
-                "seed": run.seed,
-                "area_under_curve": run.area,
-                "final_return": run.final,
-                "predicted_value_first": run.predicted[0],
-                "predicted_value_last": run.predicted[-1],
-                "realised_value": run.realised,
-                "seconds": run.seconds,
-            }
-            for run in outcomes
-            if run.arm == arm.name
-        ]
-        for arm in plan.arms
+        arm.name: [_of_run(run) for run in outcomes if run.arm == arm.name] for arm in plan.arms
     }
     content["probes"] = probe_means(plan, folder)
     content["interventions"] = {arm.name: describe(arm.does) for arm in plan.arms}
@@ -124,6 +112,21 @@ def write_diagnosis(plan: Diagnosis, verdict: Verdict, folder: Path) -> None:
     write_json(folder / "verdict.json", content)
 
 
+def _of_run(run: Outcome) -> dict[str, Any]:
+    if run.stopped:
+        return {"seed": run.seed, "stopped": run.stopped}
+    return {
+        "seed": run.seed,
+        "area_under_curve": run.area,
+        "final_return": run.final,
+        "predicted_value_first": run.predicted[0],
+        "predicted_value_last": run.predicted[-1],
+        "realised_value": run.realised,
+        "unfinished_episodes": run.unfinished,
+        "seconds": run.seconds,
+    }
+
+
 def curve_rows(plan: Diagnosis, folder: Path) -> list[dict[str, Any]]:
     """A row per arm, seed and time bin; env_steps is where the bin ends."""
     rows = []
@@ -131,8 +134,9 @@ def curve_rows(plan: Diagnosis, folder: Path) -> list[dict[str, Any]]:
         ends = bin_ends(0, plan.fork_at, len(fork.curve))
         rows += _rows(UP_TO_FORK, fork.seed, ends, fork.curve)
     for run in outcomes_of(plan, folder):
-        ends = bin_ends(plan.fork_at, plan.horizon, BINS)
-        rows += _rows(run.arm, run.seed, ends, run.curve)
+        if not run.stopped:
+            ends = bin_ends(plan.fork_at, plan.horizon, BINS)
+            rows += _rows(run.arm, run.seed, ends, run.curve)
     return rows
 
 
@@ -201,8 +205,9 @@ def curves(plan: Diagnosis, folder: Path) -> dict[str, tuple[NDArray[Any], NDArr
     found = {UP_TO_FORK: (bin_ends(0, plan.fork_at, len(forks[0])), np.array(forks))}
     outcomes, ends = outcomes_of(plan, folder), bin_ends(plan.fork_at, plan.horizon, BINS)
     for arm in plan.arms:
-        returns = np.array([run.curve for run in outcomes if run.arm == arm.name])
-        found[arm.name] = (ends, returns)
+        returns = [run.curve for run in outcomes if run.arm == arm.name and not run.stopped]
+        if returns:
+            found[arm.name] = (ends, np.array(returns))
     return found
 
 

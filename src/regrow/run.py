@@ -12,6 +12,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from regrow import hosted, loop
@@ -28,6 +29,9 @@ from regrow.replay import Replay
 from regrow.streams import key_at
 from regrow.types import Key, Log, Memory, Transition
 
+LONGEST = 30_000
+"""Env steps after which an episode that is played out is given up: a little more than Atari's."""
+
 
 class Event(NamedTuple):
     """An intervention that was carried out, as the grammar of `regrow.families` writes it."""
@@ -43,6 +47,8 @@ class Run(eqx.Module):
     agent: Agent = eqx.field(static=True)
     environment: World = eqx.field(static=True)
     history: tuple[Event, ...] = eqx.field(static=True, default=())
+    restarts: tuple[int, ...] = eqx.field(static=True, default=())
+    """Env steps at which new episodes were begun, since a simulation could not be copied."""
 
     @staticmethod
     def start(agent: Agent, environment: World, *, seed: int) -> "Run":
@@ -68,16 +74,34 @@ class Run(eqx.Module):
     def advance(self, env_steps: int) -> tuple["Run", Log]:
         """(the Run `env_steps` later, what every env step reported); this Run is used up.
 
-        Raises `RegrowError` unless `env_steps` is a positive multiple of the agent's round, or when
-        this Run was advanced before (its memory has passed to the Run that came out).
+        Raises `FaultyEnvironmentError` where the environment did what it may not do,
+        `NotFiniteError` where the agent's own numbers are no longer finite, and `RegrowError`
+        unless `env_steps` is a positive multiple of the agent's round, or when this Run was
+        advanced before (its memory has passed to the Run that came out).
         """
         require_rounds("env_steps", env_steps, self.agent.env_steps_per_round)
-        state = self._alive().state
+        state, restarts = self._alive().state, self.restarts
         if isinstance(self.environment, HostEnvironment):
-            state, log = hosted.advanced(state, self.agent, self.environment, env_steps)
+            now = self.env_steps
+            state, log, restarted = hosted.advanced(state, self.agent, self.environment, env_steps)
+            restarts = (*restarts, now) if restarted else restarts
         else:
             state, log = loop.advanced(state, self.agent, self.environment, env_steps)
-        return Run(state, self.agent, self.environment, self.history), log
+        return Run(state, self.agent, self.environment, self.history, restarts), log
+
+    def play_out(self, *, at_most: int = LONGEST) -> tuple[np.ndarray, np.ndarray]:
+        """(returns of the running episodes, whether each ended), without learning from them.
+
+        Both of shape (num_envs,), in the order of the environments. The agent acts as in training
+        at this env step; an episode is given up after `at_most` further env steps, and its return
+        is then what it had collected. NaN where an episode cannot be continued. This Run stays as
+        it is, but for a simulation that cannot be copied: it is used for this, and a later
+        `advance` begins new episodes.
+        """
+        state = self._alive().state
+        if isinstance(self.environment, HostEnvironment):
+            return hosted.played_out(state, self.agent, self.environment, at_most)
+        return loop.played_out(state, self.agent, self.environment, at_most)
 
     def fork(self, draws: int = 0) -> "Run":
         """A copy that shares nothing with this one.
@@ -90,7 +114,7 @@ class Run(eqx.Module):
             state = eqx.tree_at(lambda s: s.root, state, key_at(state.root, "draws", draws))
             agent = jax.tree.map(functools.partial(_drawing_otherwise, draws), state.agent)
             state = eqx.tree_at(lambda s: s.agent, state, agent)
-        return Run(state, self.agent, self.environment, self.history)
+        return Run(state, self.agent, self.environment, self.history, self.restarts)
 
     def intervene(self, intervention: Intervention) -> "Run":
         """A copy on whose agent the intervention was carried out; an Event in its history."""
@@ -108,7 +132,8 @@ class Run(eqx.Module):
             # A simulation that cannot be copied is known by this very array: the episode goes on.
             state = eqx.tree_at(lambda s: s.environment, state, mark)
         event = Event(self.env_steps, describe(intervention))
-        return Run(state, self.agent, self.environment, (*self.history, event))
+        history = (*self.history, event)
+        return Run(state, self.agent, self.environment, history, self.restarts)
 
     def probe(
         self,

@@ -178,22 +178,25 @@ def learning_curve(
     bins: int,
     num_envs: int = 1,
     before: float = math.nan,
+    running: ArrayLike | None = None,
+    restarts: Sequence[int] = (),
 ) -> Floats:
     """The return over time: the mean return of the episodes that end in each of `bins` time bins.
 
     `episode_return` and `ended` have shape (env_steps,): the undiscounted return of the running
     episode up to and including each step, and whether the episode ends there. Env step t falls into
-    bin `t · bins // env_steps`, and belongs to environment `t % num_envs`. Returns shape (bins,),
-    without nan.
+    bin `t · bins // env_steps`, and belongs to environment `t % num_envs`. Returns shape (bins,).
 
-    A bin in which no episode ends lies wholly inside one episode of each environment. It takes the
-    value of the bin before it (the first one: `before`, nan if unknown), or what those episodes
-    have collected by the end of the bin, on average, if that is more. Without the second half, an
-    arm that came to play one long, best episode would be scored by the short ones before it, for
-    good if the log ends first. Hence an episode cut off by the end of the log is left out only if
-    another ended in the last bin, so if it is shorter than one bin. What was collected is a lower
-    bound of an episode's return only if rewards are never negative; with negative ones, such bins
-    are optimistic.
+    Only whole episodes count. A bin in which none ends lies inside one episode of each environment;
+    it takes what those episodes return in all, on average. Of an episode that ends later in the log
+    that is known; `running`, shape (num_envs,), has it for those that run at the end of the log
+    (NaN: not known), as `Run.play_out` finds it. Where nothing is known, a bin takes the value of
+    the one before it, the first one `before`, NaN if that is unknown too. What an unfinished
+    episode has collected so far never counts: with negative rewards a longer, worse episode would
+    look better.
+
+    `restarts`: env steps of the log before which all environments began new episodes though the
+    old ones had not ended; what those would have returned is not known.
 
     Raises `RegrowError` on unequal shapes, non-finite returns, or fewer env steps than bins.
     """
@@ -206,14 +209,55 @@ def learning_curve(
     bin_of = np.arange(steps) * bins // steps
     episodes = np.bincount(bin_of[ends], minlength=bins)
     totals = np.bincount(bin_of[ends], weights=returns[ends], minlength=bins)
-    ends_at = np.searchsorted(bin_of, np.arange(bins), side="right")
-    collected = [returns[max(end - num_envs, 0) : end].mean() for end in ends_at]
+    last = np.full(num_envs, math.nan) if running is None else np.asarray(running, float)
+    require(last.shape == (num_envs,), f"running must have shape ({num_envs},), got {last.shape}")
+    middles = np.searchsorted(bin_of, np.arange(bins), side="right") - 1
+    inside = _returns_at(middles, returns, ends, last, restarts)
     curve, previous = np.empty(bins), before
     for i in range(bins):
-        # fmax ignores a nan, so a first bin of unknown past takes what was collected.
-        previous = totals[i] / episodes[i] if episodes[i] else np.fmax(previous, collected[i])
+        known = inside[i][np.isfinite(inside[i])]
+        if episodes[i]:
+            previous = totals[i] / episodes[i]
+        elif known.size:
+            previous = known.mean()
         curve[i] = previous
     return curve
+
+
+def awaits_running(ended: ArrayLike, *, bins: int, num_envs: int = 1) -> bool:
+    """Whether a learning curve depends on what the episodes that run at the end of its log return.
+
+    So it does where one of them fills a bin in which no other episode ends. `ended` as for
+    `learning_curve`, whose `running` is then needed.
+    """
+    (ends,) = _flags(np.shape(ended), ended=ended)
+    bin_of = np.arange(len(ends)) * bins // len(ends)
+    (empty,) = np.nonzero(np.bincount(bin_of[ends], minlength=bins) == 0)
+    if not empty.size:
+        return False
+    after = int(np.searchsorted(bin_of, empty[-1], side="right"))
+    over = {int(step) % num_envs for step in np.nonzero(ends)[0] if step >= after}
+    return len(over) < num_envs
+
+
+def _returns_at(
+    steps: NDArray[np.int64], returns: Floats, ended: Any, last: Floats, restarts: Sequence[int]
+) -> Floats:
+    """At each of some env steps, what the episode of each environment that runs there returns.
+
+    Shape (steps, num_envs); NaN where that is not known. Every one of them runs on after its step.
+    """
+    found = np.full((len(steps), len(last)), math.nan)
+    for n in range(len(last)):
+        (own,) = np.nonzero(ended[n :: len(last)])
+        own = own * len(last) + n  # env steps at which an episode of this environment ends
+        following = np.searchsorted(own, steps, side="right")
+        finals = np.append(returns[own], last[n])
+        found[:, n] = finals[following]
+        until = np.append(own, len(returns))[following]
+        for restart in restarts:
+            found[(steps < restart) & (until >= restart), n] = math.nan
+    return found
 
 
 def area_under_curve(curve: ArrayLike) -> float:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from regrow.agents.base import Agent
 from regrow.cells import measured
 from regrow.checkpoint import SAVE_EVERY, alone, claim_folder, damaged, load, read_json, save
-from regrow.environments.base import HostEnvironment, World
+from regrow.environments.base import World
 from regrow.errors import RegrowError, require, require_rounds
 from regrow.families import describe
 from regrow.pieces import Pieces
@@ -123,9 +123,7 @@ def train(
             diary = _read(folder, run)
         else:
             run, diary = Run.start(agent, environment, seed=seed), Diary.empty()
-        copied = not isinstance(environment, HostEnvironment) or environment.snapshot_size > 0
-        begun = 0 if copied else run.env_steps
-        training = _Training(folder, tuple(rules), probe_every, env_steps, begun, report)
+        training = _Training(folder, tuple(rules), probe_every, env_steps, report)
         return training.done(run, diary)
 
 
@@ -151,7 +149,6 @@ class _Training(NamedTuple):
     rules: tuple[Rule, ...]
     probe_every: int
     until: int
-    begun: int  # the env step at which episodes began anew, since they could not be gone on with
     report: Report
 
     def done(self, run: Run, diary: Diary) -> tuple[Run, Diary]:
@@ -164,7 +161,7 @@ class _Training(NamedTuple):
                 run, diary = self.looked_at(run, diary)
                 now = run.env_steps
                 run, log = run.advance(self.piece(run, pieces.next()))
-                episodes = _with(diary.episodes, log, now, run.agent.num_envs, self.begun)
+                episodes = _with(diary.episodes, log, now, run.agent.num_envs, run.restarts)
                 diary = diary._replace(episodes=episodes)
                 if time.monotonic() - saved > SAVE_EVERY:
                     self.keep(run, diary)
@@ -249,11 +246,15 @@ def _probed_at(diary: Diary) -> set[int]:
     return {row["env_steps"] for row in diary.probes}
 
 
-def _with(episodes: Episodes, log: Log, start: int, num_envs: int, begun: int) -> Episodes:
+def _with(
+    episodes: Episodes, log: Log, start: int, num_envs: int, restarts: Sequence[int]
+) -> Episodes:
     """`episodes` and those that end in a log that begins after env step `start`.
 
-    Environments take turns; those that run at its start began at `begun` or after one that ended.
+    Environments take turns; those that run at its start began at the last of the `restarts`, or
+    after one that ended.
     """
+    begun = max(restarts, default=0)
     (ends,) = np.nonzero(log.terminated | log.truncated)
     env_steps = start + ends + 1
     turn, environment = np.divmod(env_steps - 1, num_envs)

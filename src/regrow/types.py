@@ -54,6 +54,7 @@ class Transition(NamedTuple):
     reward: Float[Array, "*batch"]
     discount: Float[Array, "*batch"]
     obs_t: Shaped[Array, "*batch_and_obs"]
+    truncated: Bool[Array, "*batch"]  # a clock ended the episode here; what follows is another one
 
 
 @runtime_checkable
@@ -85,6 +86,10 @@ class Memory(Experience, Protocol):
 
     def add(self, transition: Transition) -> "Memory":
         """With one more transition, or with one of every environment, in place of the oldest."""
+        ...
+
+    def cut_off(self, count: int) -> "Memory":
+        """With the last `count` transitions marked as truncated: others do not follow on them."""
         ...
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from regrow.errors import require
-from regrow.findings import Finding, findings_of, lost_in, percent
+from regrow.findings import Finding, findings_of, lost_in, not_finite, percent, unfinished
 from regrow.outcomes import Outcome, areas, by_arm, scale_of
 from regrow.statistics import Interval, paired_difference, seeds_to_settle
 
@@ -93,6 +93,12 @@ def conclude(
     were run.
     """
     arms = by_arm(outcomes)
+    broken = {
+        arm: held for arm, runs in arms.items() if (held := [run for run in runs if run.stopped])
+    }
+    if broken.keys() & {"nothing", inject}:
+        return _undecided(not_finite(broken), smallest_effect, confidence, random_return)
+    arms = {arm: runs for arm, runs in arms.items() if arm not in broken}
     require(
         "nothing" in arms,
         "a verdict needs the arm 'nothing': it is what the others are paired with",
@@ -121,8 +127,11 @@ def conclude(
             restarted,
         )
     )
+    splits = {arm: split for arm, split in splits.items() if arm in arms}
     if len(splits) > 1:
         findings = (*findings, lost_in(arms, relative, splits, smallest_effect))
+    more = (unfinished(arms), not_finite(broken) if broken else None)
+    findings = (*findings, *(finding for finding in more if finding is not None))
     claim = _claim(effect, floor, smallest_effect, {finding.code for finding in findings})
     per_seed = (areas(arms[inject]) - areas(arms["nothing"])) / scale
     needed = None
@@ -147,6 +156,25 @@ def conclude(
         ),
         random_return=random_return,
         seeds_needed=needed,
+    )
+
+
+def _undecided(
+    why: Finding, smallest_effect: float, confidence: float, random_return: float
+) -> Verdict:
+    """The verdict where there is nothing to compare."""
+    nothing = Interval(math.nan, math.nan, math.nan, confidence)
+    return Verdict(
+        claim=INCONCLUSIVE,
+        reason=f"{why.text}.",
+        effect=nothing,
+        unit="return",
+        smallest_effect=smallest_effect,
+        noise_floor=None,
+        findings=(why,),
+        comparisons=(),
+        random_return=random_return,
+        seeds_needed=None,
     )
 
 

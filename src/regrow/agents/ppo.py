@@ -261,7 +261,8 @@ class PPO(Agent):
         following = state.critic.network(batch.obs_t)[:, 0]
         error = batch.reward + self.discount * batch.discount * following - value
         advantage = self._advantages(error, _goes_on(batch, self.num_envs))
-        log_prob, _ = policy(state.actor.network, _value_of(state.log_std), batch)
+        log_std = _value_of(state.log_std)
+        log_prob, _ = policy(state.actor.network, log_std, batch.obs_tm1, batch.action)
         return Rollout(batch.obs_tm1, batch.action, log_prob, advantage, advantage + value)
 
     def _advantages(
@@ -281,8 +282,7 @@ class PPO(Agent):
 
     def actor_loss(self, actor: Network, log_std: Array | None, seen: Rollout) -> Scalar:
         """L(π) on a minibatch."""
-        batch = Transition(seen.obs, seen.action, seen.value, seen.value, seen.obs)
-        log_prob, entropy = policy(actor, log_std, batch)
+        log_prob, entropy = policy(actor, log_std, seen.obs, seen.action)
         ratio = jnp.exp(log_prob - seen.log_prob)
         clipped = jnp.clip(ratio, 1 - self.clip, 1 + self.clip)
         gain = jnp.minimum(ratio * seen.advantage, clipped * seen.advantage)
@@ -371,15 +371,18 @@ class PPO(Agent):
 
 
 def policy(
-    actor: Network, log_std: Float[Array, " size"] | None, batch: Transition
+    actor: Network,
+    log_std: Float[Array, " size"] | None,
+    obs: Shaped[Array, "batch *obs"],
+    action: Shaped[Array, "batch *action"],
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
     """(log π(a|s), H(π(·|s))) of a batch: of a softmax, or of a Gaussian."""
-    out = actor(batch.obs_tm1)
+    out = actor(obs)
     if log_std is None:
         log_probs = jax.nn.log_softmax(out)
-        chosen = jnp.take_along_axis(log_probs, batch.action[:, None], axis=-1)[:, 0]
+        chosen = jnp.take_along_axis(log_probs, action[:, None], axis=-1)[:, 0]
         return chosen, -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
-    noise = (batch.action - out) / jnp.exp(log_std)[None]
+    noise = (action - out) / jnp.exp(log_std)[None]
     constant = 0.5 * math.log(2 * math.pi)
     log_prob = jnp.sum(-0.5 * noise**2 - log_std[None] - constant, axis=-1)
     return log_prob, jnp.full(log_prob.shape, jnp.sum(log_std + 0.5 + constant))
@@ -401,13 +404,14 @@ def _value_of(knob: Knob | None) -> Array | None:
 
 
 def _goes_on(batch: Transition, stride: int) -> Bool[Array, " batch"]:
-    """Whether the row `stride` later begins with what this one ended in, not terminated.
+    """Whether the row `stride` later is the next step of the same episode.
 
-    That holds within an episode and not beyond its end. In a batch that was drawn at random it
-    holds for no row, but for an observation met twice, from which going on is no error.
+    It begins with the observation that this one ended in, and the episode did not end here. In a
+    batch drawn at random that holds for no row, but for an observation met twice, from which going
+    on is no error.
     """
     count = len(batch.reward)
     rest = min(stride, count)
     ends, begins = (x.reshape(count, -1) for x in (batch.obs_t, batch.obs_tm1))
     same = jnp.all(ends[: count - rest] == begins[rest:], axis=-1)
-    return jnp.concatenate([same, jnp.zeros(rest, bool)]) & (batch.discount > 0)
+    return jnp.concatenate([same, jnp.zeros(rest, bool)]) & (batch.discount > 0) & ~batch.truncated

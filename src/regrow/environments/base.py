@@ -152,6 +152,9 @@ class Simulator(abc.ABC):
     def restore(self, snapshot: NDArray[np.uint8]) -> None:
         """Goes on where the simulator was from which the snapshot was taken."""
 
+    def close(self) -> None:  # noqa: B027  (most have nothing to close)
+        """Gives back what the simulation holds: windows, ports, processes."""
+
 
 class HostEnvironment(Spaces):
     """An environment that is simulated on the host, in Python or C++."""

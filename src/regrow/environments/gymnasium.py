@@ -6,6 +6,7 @@ simulation, so a fork and a loaded run begin a new episode.
 """
 
 import functools
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -95,6 +96,10 @@ class _Single(Simulator):
             bool(truncated) and not terminated,
         )
 
+    def close(self) -> None:
+        """Closes the environment."""
+        self._environment.close()
+
     def snapshot(self) -> NDArray[np.uint8]:
         """Nothing."""
         return np.zeros(0, np.uint8)
@@ -107,7 +112,8 @@ class _Single(Simulator):
 
 @functools.cache
 def _spaces(env_id: str) -> _Spaces:
-    return _Single(env_id, _made(env_id)).spaces
+    with closing(_Single(env_id, _made(env_id))) as single:
+        return single.spaces
 
 
 def _made(env_id: str) -> Any:

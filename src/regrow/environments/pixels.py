@@ -121,6 +121,11 @@ class _Filmed(Simulator):
         self._pictures.append(grey(self._camera.picture()))
         return step._replace(observation=self._seen())
 
+    def close(self) -> None:
+        """Gives back the camera, then the simulation that it draws."""
+        self._camera.close()
+        self._suite.close()
+
     def snapshot(self) -> NDArray[np.uint8]:
         """That of the simulation, then the pictures."""
         return np.concatenate([self._suite.snapshot(), self._seen().reshape(-1)])
@@ -160,9 +165,9 @@ class Camera:
                 "try: apt install libegl1 libgl1-mesa-dri, or libosmesa6 and MUJOCO_GL=osmesa"
             ) from error
         # At the end of the process too, and ahead of the graphics library: last in, first out.
-        closing = weakref.finalize(self, _closed, self._screen, self._context)
-        closing.atexit = False
-        atexit.register(closing)
+        self.close = weakref.finalize(self, _closed, self._screen, self._context)
+        self.close.atexit = False
+        atexit.register(self.close)
         self._scene = self._mujoco.MjvScene(self._model, maxgeom=10_000)
         self._scene.flags[self._mujoco.mjtRndFlag.mjRND_REFLECTION] = options.reflections
         self._view = self._mujoco.MjvCamera()

@@ -36,8 +36,8 @@ class Facts(NamedTuple):
 @functools.cache
 def facts(family: str, task: str) -> Facts:
     """The sizes of a task; `family`: "control" or "pixels", in whose name errors are."""
-    simulator = Suite(family, task, 1)
-    return Facts(simulator.reset(0).size, simulator.actions, simulator.snapshot().size)
+    with contextlib.closing(Suite(family, task, 1)) as simulator:
+        return Facts(simulator.reset(0).size, simulator.actions, simulator.snapshot().size)
 
 
 class Suite(Simulator):
@@ -97,6 +97,10 @@ class Suite(Simulator):
         return HostStep(
             _flat(now.observation), reward, terminated, bool(now.last()) and not terminated
         )
+
+    def close(self) -> None:
+        """Gives the simulation's memory back."""
+        self._environment.close()
 
     def snapshot(self) -> NDArray[np.uint8]:
         """The bytes of everything that a step or a reset depends on."""

@@ -1,0 +1,150 @@
+"""A session: the live simulations of one Run, side by side, watched and closed.
+
+Whatever a simulation returns is compared with what its environment declares, before anything learns
+from it. A `FaultyEnvironmentError` names the environment, the env step and what came; it closes the
+session.
+
+A session belongs to the Run whose array of snapshots it was kept under. Where that array is gone,
+the session is closed: a Run that is dropped, whatever the reason, leaves nothing open.
+"""
+
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array
+from numpy.typing import NDArray
+
+from regrow.environments.base import HostEnvironment, HostStep, Simulator
+from regrow.errors import FaultyEnvironmentError
+from regrow.families import describe
+from regrow.types import Continuous
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+class Session:
+    """`count` simulations of an environment; a context manager that closes them."""
+
+    def __init__(self, environment: HostEnvironment, count: int):
+        self.name = describe(environment)
+        self._shape = tuple(environment.observation_shape)
+        self._dtype = np.dtype(environment.observation_dtype)
+        self._floats = self._dtype.kind == "f"
+        self._vectors = isinstance(environment.action_space, Continuous)
+        self._simulators: list[Simulator] = []
+        try:
+            for _ in range(count):
+                self._simulators.append(environment.simulator())
+        except BaseException:
+            self.close()
+            raise
+
+    def __len__(self) -> int:
+        return len(self._simulators)
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def reset(self, n: int, seed: int, env_step: int) -> NDArray[Any]:
+        """Starts an episode of the n-th simulation, after `env_step`: its first observation."""
+        seen = self._called("reset", env_step, lambda: self._simulators[n].reset(seed))
+        return self._observation(seen, env_step)
+
+    def step(self, n: int, action: NDArray[Any], env_step: int) -> HostStep:
+        """The env step `env_step` of training, with the n-th simulation."""
+        if self._vectors and not np.isfinite(action).all():
+            raise self._fault(env_step, f"the agent's action is {_shown(action)}, not finite")
+        step = self._called("step", env_step, lambda: self._simulators[n].step(action))
+        for reward in (step.reward, step.learned_reward):
+            if reward is not None and not abs(reward) <= LARGEST:
+                raise self._fault(env_step, f"the reward is {reward}; it must be a finite number")
+        seen = self._observation(step.observation, env_step)
+        return step if seen is step.observation else step._replace(observation=seen)
+
+    def snapshots(self) -> list[NDArray[np.uint8]]:
+        """What each simulation can be continued from."""
+        return [one.snapshot() for one in self._simulators]
+
+    def restore(self, n: int, snapshot: NDArray[np.uint8]) -> None:
+        """Continues the n-th simulation from a snapshot."""
+        self._simulators[n].restore(snapshot)
+
+    def close(self) -> None:
+        """Closes every simulation; one that cannot be closed is told in a warning."""
+        while self._simulators:
+            try:
+                self._simulators.pop().close()
+            except Exception as error:
+                # Nothing is lost, and whoever closes may be at work on an error of more weight.
+                warnings.warn(f"{self.name}: close() raised {_said(error)}", stacklevel=2)
+
+    def _called(self, what: str, env_step: int, call: Callable[[], Any]) -> Any:
+        """What a simulation returns; whatever it raises is a fault of the environment."""
+        try:
+            return call()
+        except (Exception, SystemExit) as error:
+            ours = isinstance(error, FaultyEnvironmentError)
+            raise self._fault(
+                env_step, str(error) if ours else f"{what}() raised {_said(error)}"
+            ) from error
+
+    def _observation(self, seen: Any, env_step: int) -> NDArray[Any]:
+        array = np.asarray(seen)
+        if array.dtype != self._dtype and np.can_cast(array.dtype, self._dtype, "same_kind"):
+            with np.errstate(over="ignore"):
+                array = array.astype(self._dtype)
+        if array.shape != self._shape or array.dtype != self._dtype:
+            came = f"{array.dtype}{list(array.shape)}"
+            declared = f"{self._dtype}{list(self._shape)}"
+            raise self._fault(env_step, f"the observation is {came}; declared is {declared}")
+        if self._floats and not np.isfinite(array).all():
+            raise self._fault(env_step, f"the observation is not finite: {_shown(array)}")
+        return array
+
+    def _fault(self, env_step: int, what: str) -> FaultyEnvironmentError:
+        self.close()
+        return FaultyEnvironmentError(f"{self.name}, env step {env_step}: {what}")
+
+
+def _said(error: BaseException) -> str:
+    """An exception in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _shown(array: NDArray[Any]) -> str:
+    """Where an array is not finite, and what stands there first."""
+    flat = np.ravel(array)
+    (odd,) = np.nonzero(~np.isfinite(flat))
+    where = np.unravel_index(odd[0], array.shape)
+    place = f"[{', '.join(str(int(i)) for i in where)}]"
+    more = f", and at {len(odd) - 1} other places" if len(odd) > 1 else ""
+    return f"{flat[odd[0]]} at {place}{more}"
+
+
+# Which Run a session belongs to.
+
+_kept: dict[int, Session] = {}
+
+
+def keep(mark: Array, session: Session) -> None:
+    """Keeps a session for the Run that this very array belongs to, until one of the two is gone."""
+    _kept[id(mark)] = session
+    weakref.finalize(mark, _drop, id(mark), session)
+
+
+def take(mark: Array) -> Session | None:
+    """The session that was kept under an array, once; None where there is none."""
+    return _kept.pop(id(mark), None)
+
+
+def _drop(key: int, session: Session) -> None:
+    if _kept.get(key) is session:
+        del _kept[key]
+        session.close()

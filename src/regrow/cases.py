@@ -105,7 +105,13 @@ def cases(rows: Sequence[Row]) -> tuple[list[Case], list[str]]:
     """(the cases that rows make up, in their order; in a sentence each, the rows left out)."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     problems = []
+    broken = {(row.study, row.scale, row.condition, row.arm) for row in rows if row.stopped}
     for row in rows:
+        if (row.study, row.scale, row.condition, row.arm) in broken:
+            if row.stopped:
+                where = f"{row.study}, {row.condition}, {row.arm}, seed {row.seed}"
+                problems.append(f"an arm is left out ({where}): {row.stopped}")
+            continue
         problem = _problem(row)
         if problem:
             where = f"{row.study}, {row.condition}, {row.arm}, seed {row.seed}"

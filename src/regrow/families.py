@@ -5,6 +5,8 @@ A member is the one public class of a file: `double_dqn.py` holds `DoubleDQN` an
 Anywhere a name is accepted, fields may be given as in Python: `fit_noise(redraw=False)`. A class
 may stand for many: `Control` is `named_by = "task"`, and `control/walker-walk` is its task of that
 name. Settings that a class holds by name come after a colon: `double_dqn:young_tian_2019`.
+
+A class of one's own is named by its module: `mine:Maze(size=9)` is `Maze` of `mine.py`.
 """
 
 import ast
@@ -52,6 +54,8 @@ def make(family: str, text: str) -> Any:
     name, preset = match[1], match[2]
     family_members = members(family)
     fields = _parsed(text, match[3] or "()")
+    if preset is not None and name.partition("/")[0] not in family_members:
+        family_members, preset = {name: _imported(family, name, preset)}, None
     if name not in family_members:
         name, _, rest = name.partition("/")
         named_by = getattr(family_members.get(name), "named_by", None)
@@ -74,6 +78,39 @@ def make(family: str, text: str) -> Any:
             raise unknown(f"field of {name}", field, known)
         fields[field] = _fitted(value, known[field], f"{name}: {field}")
     return member(**fields)
+
+
+def _imported(family: str, module: str, name: str) -> type:
+    """The class of that name in a module of the user's own."""
+    kind = family.removesuffix("s")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise RegrowError(
+            f"no {kind} '{module}:{name}': {error}; a module of your own must be on PYTHONPATH"
+        ) from error
+    base = inspect.getmembers(importlib.import_module(f"regrow.{family}.base"), inspect.isclass)
+    kinds = tuple(cls for _, cls in base if cls.__name__ in _BASES[family])
+    if not (isinstance(found, type) and issubclass(found, kinds) and _is_member(found)):
+        wanted = " or ".join(_BASES[family])
+        raise RegrowError(
+            f"{module}:{name} is no {kind}; it must be a dataclass, a kind of {wanted}"
+        )
+    return found
+
+
+_BASES = {
+    "environments": ("Environment", "HostEnvironment"),
+    "agents": ("Agent",),
+    "interventions": ("Intervention",),
+    "gradients": ("GradientTerm",),
+    "probes": ("Probe",),
+    "studies": ("Study",),
+}
+
+
+def _is_member(found: type) -> bool:
+    return dataclasses.is_dataclass(found) and not inspect.isabstract(found)
 
 
 def make_all(family: str, text: str) -> tuple[Any, ...]:
@@ -146,8 +183,13 @@ def _fitted(value: Any, expected: Any, what: str) -> Any:
 
 
 def name_of(member: Any) -> str:
-    """The name of a member or of its class: its place in the family's package."""
+    """The name of a member or of its class: its place in the family's package.
+
+    Of a class of one's own it is `module:Class`.
+    """
     cls = member if isinstance(member, type) else type(member)
+    if not cls.__module__.startswith("regrow."):
+        return f"{cls.__module__}:{cls.__qualname__}"
     return "/".join(cls.__module__.split(".")[2:])
 
 

@@ -34,6 +34,10 @@ WHEN = ("fork", "fresh", "end")
 """At the fork, of new networks at the fork on the same observations, after the horizon."""
 
 
+STOPPED = "stopped: "
+"""How the last event of a row begins whose arm was stopped: it has no curve."""
+
+
 class Measured(NamedTuple):
     """One probe of one part of one Learner; a Learner that is alone has the name ""."""
 
@@ -45,7 +49,10 @@ class Measured(NamedTuple):
 
 
 class Happened(NamedTuple):
-    """An intervention that was carried out, at the fork (`before` comes first) or later."""
+    """An intervention that was carried out, at the fork (`before` comes first) or later.
+
+    Or why the arm was stopped, after `STOPPED`.
+    """
 
     env_steps: int
     intervention: str
@@ -97,6 +104,12 @@ class Row:
     commit: str
     written: datetime
     format: int = FORMAT
+
+    @property
+    def stopped(self) -> str:
+        """Why the arm has no curve, its numbers being no longer finite; "" where it has one."""
+        last = self.events[-1].intervention if self.events and not self.returns else ""
+        return last.removeprefix(STOPPED) if last.startswith(STOPPED) else ""
 
     @property
     def key(self) -> Key:

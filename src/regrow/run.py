@@ -60,7 +60,7 @@ class Run(eqx.Module):
             first = loop.first(environment, agent.num_envs, root)
         state = _begun(agent, environment, root, *first)
         # The replay shares nothing, and there may be no room for a second one.
-        rest = _unshared(eqx.tree_at(lambda s: s.replay, state, None))
+        rest = _unshared_but_for(eqx.tree_at(lambda s: s.replay, state, None), environment)
         state = eqx.tree_at(
             lambda s: s.replay, rest, state.replay, is_leaf=lambda leaf: leaf is None
         )
@@ -126,11 +126,8 @@ class Run(eqx.Module):
         )
         key = key_at(state.root, "intervene", len(self.history))
         changed = _intervened(state.agent, state.replay, key, intervention, self.agent)
-        mark = state.environment
-        state = _unshared(eqx.tree_at(lambda s: s.agent, state, changed))
-        if isinstance(self.environment, HostEnvironment):
-            # A simulation that cannot be copied is known by this very array: the episode goes on.
-            state = eqx.tree_at(lambda s: s.environment, state, mark)
+        changed = eqx.tree_at(lambda s: s.agent, state, changed)
+        state = _unshared_but_for(changed, self.environment)
         event = Event(self.env_steps, describe(intervention))
         history = (*self.history, event)
         return Run(state, self.agent, self.environment, history, self.restarts)
@@ -255,6 +252,14 @@ def _drawing_otherwise(draws: int, leaf: Array) -> Array:
     """A leaf of an agent's state: where it is a key, as UPGD's noise has, one of its own."""
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return key_at(leaf, "draws", draws) if is_key else leaf
+
+
+def _unshared_but_for(state: State, environment: World) -> State:
+    """`_unshared`, but for the array by which the session of a host environment is known."""
+    copy = _unshared(state)
+    if isinstance(environment, HostEnvironment):
+        copy = eqx.tree_at(lambda s: s.environment, copy, state.environment)
+    return copy
 
 
 def _unshared(state: State) -> State:

@@ -31,7 +31,7 @@ from regrow.families import describe
 from regrow.outcomes import Outcome
 from regrow.plan import Diagnosis
 from regrow.results import bin_ends, source_commit, versions
-from regrow.rows import Happened, Key, Measured, Row, read_rows, write_row
+from regrow.rows import STOPPED, Happened, Key, Measured, Row, read_rows, write_row
 from regrow.run import Event
 from regrow.shared import Part, Shared, parts_of, random_file, shared, written
 from regrow.studies.base import Scale, Study
@@ -206,7 +206,10 @@ def _row(part: Part, cell: Cell, folder: Path, out: Path, commit: str) -> Row:
     outcome = outcome_of(cell, folder)
     history = [Event(plan.fork_at, describe(intervention)) for intervention in plan.before]
     history += [Event(*event) for event in outcome.events]
+    events = [Happened(*event) for event in history]
     end = plan.fork_at + plan.horizon
+    if outcome.stopped:
+        events.append(Happened(end, f"{STOPPED}{outcome.stopped}"))
     return Row(
         study=part.study,
         scale=part.scale,
@@ -223,14 +226,14 @@ def _row(part: Part, cell: Cell, folder: Path, out: Path, commit: str) -> Row:
         horizon=plan.horizon,
         env_steps_to_fork=tuple(bin_ends(0, plan.fork_at, len(fork.curve)).tolist()),
         returns_to_fork=tuple(fork.curve),
-        env_steps=tuple(bin_ends(plan.fork_at, plan.horizon, len(outcome.curve)).tolist()),
+        env_steps=_ends(plan, outcome),
         returns=outcome.curve,
         predicted=outcome.predicted,
         realised=outcome.realised,
         largest_reward=outcome.largest_reward,
         random_return=read_json(random_file(out, plan))["return"],
         probes=_probes(fork, outcome),
-        events=tuple(Happened(*event) for event in history),
+        events=tuple(events),
         seconds=outcome.seconds,
         seconds_to_fork=fork.seconds,
         flops=flops(plan.agent, plan.environment, history, plan.fork_at, end),
@@ -240,6 +243,12 @@ def _row(part: Part, cell: Cell, folder: Path, out: Path, commit: str) -> Row:
         commit=commit,
         written=datetime.now(UTC),
     )
+
+
+def _ends(plan: Diagnosis, outcome: Outcome) -> tuple[int, ...]:
+    if outcome.stopped:
+        return ()
+    return tuple(bin_ends(plan.fork_at, plan.horizon, len(outcome.curve)).tolist())
 
 
 def _probes(fork: Fork, outcome: Outcome) -> tuple[Measured, ...]:

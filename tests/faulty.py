@@ -1,5 +1,6 @@
 """Environments of fixed episodes that do what they may not do, on the device and on the host."""
 
+import time
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -110,6 +111,8 @@ class Counted(Simulator):
         fault = self.world.fault if self.total == self.world.at else ""
         if fault == "raise":
             raise ConnectionResetError("the simulator hung up")
+        if fault == "hang":
+            time.sleep(30)
         if fault == "exit":
             raise SystemExit(3)
         seen = np.array([self.time / self.world.length, 0.0], np.float32)

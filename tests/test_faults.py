@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from faulty import Counted, Device, Host
 from rich.console import Console
+from rows_made_up import rows_of, write
 from trees import bit_equal
 
 from regrow.agents import PPO, SAC, DoubleDQN
+from regrow.cases import cases
 from regrow.cells import outcomes_of
 from regrow.checkpoint import load, save
 from regrow.diagnose import diagnose, random_return
 from regrow.environments import Gymnasium
-from regrow.errors import FaultyEnvironmentError, NotFiniteError
+from regrow.errors import FaultyEnvironmentError, NotFiniteError, RegrowError
 from regrow.evaluate import evaluate
 from regrow.families import describe
 from regrow.interventions.base import LearnerIntervention
@@ -26,6 +28,7 @@ from regrow.outcomes import Outcome
 from regrow.plan import Arm, Diagnosis
 from regrow.report import terminal
 from regrow.results import curves, probe_means, write_diagnosis
+from regrow.rows import Happened, Row, read_rows
 from regrow.run import Run, random_policy
 from regrow.train import read_training, train
 from regrow.types import silent
@@ -69,6 +72,15 @@ def test_what_a_simulation_may_not_do_is_told_in_a_sentence(fault, said):
     with pytest.raises(FaultyEnvironmentError, match=said):
         random_policy(Host(fault=fault, at=9), 40, seed=0)
     assert Counted.made == Counted.closed == 2
+
+
+def test_one_that_does_not_come_back_is_told_and_not_waited_for(monkeypatch):
+    monkeypatch.setenv("REGROW_PATIENCE", "0.2")
+    with pytest.raises(FaultyEnvironmentError, match=r"env step 9: step\(\) raised TimeoutError"):
+        Run.start(AGENT, Host(fault="hang", at=9), seed=0).advance(40)
+    monkeypatch.setenv("REGROW_PATIENCE", "soon")
+    with pytest.raises(RegrowError, match="REGROW_PATIENCE is 'soon'; it must be a number"):
+        Run.start(AGENT, Host(), seed=0)
 
 
 def test_one_that_cannot_be_closed_is_told_in_a_warning():
@@ -160,6 +172,27 @@ def test_where_the_control_or_the_injection_is_not_finite_nothing_is_claimed():
         assert verdict.claim == INCONCLUSIVE
         assert verdict.reason == f"left out is {broken}. {broken}, seed 1: q is NaN."
         assert json.dumps(verdict.to_dict())
+
+
+def test_rows_of_an_arm_that_was_stopped_are_told_and_not_averaged(tmp_path):
+    rows = rows_of(seeds=4)
+
+    def stopped(row: Row) -> Row:
+        events = (*row.events, Happened(100_000, "stopped: q is NaN"))
+        return dataclasses.replace(row, returns=(), env_steps=(), predicted=(), events=events)
+
+    for arm, judged in (("reset", True), ("inject", False), ("nothing", False)):
+        odd = [stopped(row) if (row.arm, row.seed) == (arm, 2) else row for row in rows]
+        write(tmp_path / arm, odd)
+        read = read_rows(tmp_path / arm).rows
+        found, problems = cases(read)
+        assert problems == [
+            f"an arm is left out (generality, minatar/breakout, {arm}, seed 2): q is NaN"
+        ]
+        (case,) = found
+        assert set(case.arms) == {row.arm for row in rows} - {arm}
+        assert case.seeds == (0, 1, 2, 3)
+        assert (case.verdict is not None) == judged
 
 
 # Whose the simulations are.

@@ -8,9 +8,13 @@ A session belongs to the Run whose array of snapshots it was kept under. Where t
 the session is closed: a Run that is dropped, whatever the reason, leaves nothing open.
 """
 
+import os
+import signal
+import threading
 import warnings
 import weakref
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -18,11 +22,16 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from regrow.environments.base import HostEnvironment, HostStep, Simulator
-from regrow.errors import FaultyEnvironmentError
+from regrow.errors import FaultyEnvironmentError, RegrowError
 from regrow.families import describe
 from regrow.types import Continuous
 
 LARGEST = float(np.finfo(np.float32).max)
+
+PATIENCE = "REGROW_PATIENCE"
+"""The environment variable with the seconds that a reset or a step may take; 0: for ever."""
+
+_DEFAULT_PATIENCE = 600.0
 
 
 class Session:
@@ -35,6 +44,7 @@ class Session:
         self._floats = self._dtype.kind == "f"
         self._vectors = isinstance(environment.action_space, Continuous)
         self._simulators: list[Simulator] = []
+        self._patience = _patience() if _timers() else 0.0
         try:
             for _ in range(count):
                 self._simulators.append(environment.simulator())
@@ -87,7 +97,8 @@ class Session:
     def _called(self, what: str, env_step: int, call: Callable[[], Any]) -> Any:
         """What a simulation returns; whatever it raises is a fault of the environment."""
         try:
-            return call()
+            with _at_most(self._patience):
+                return call()
         except (Exception, SystemExit) as error:
             ours = isinstance(error, FaultyEnvironmentError)
             raise self._fault(
@@ -110,6 +121,48 @@ class Session:
     def _fault(self, env_step: int, what: str) -> FaultyEnvironmentError:
         self.close()
         return FaultyEnvironmentError(f"{self.name}, env step {env_step}: {what}")
+
+
+def _patience() -> float:
+    text = os.environ.get(PATIENCE, "")
+    try:
+        return max(float(text), 0.0) if text else _DEFAULT_PATIENCE
+    except ValueError:
+        raise RegrowError(f"{PATIENCE} is '{text}'; it must be a number of seconds") from None
+
+
+class _at_most:  # noqa: N801  (a context manager, in as few calls as can be)
+    """Raises TimeoutError in what takes longer than so many seconds; 0: never."""
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        if self._seconds:
+            signal.setitimer(signal.ITIMER_REAL, self._seconds)
+
+    def __exit__(self, *_: object) -> None:
+        if self._seconds:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+
+
+def _timers() -> bool:
+    """Whether a timer can interrupt: it is then answered by `_ring`."""
+    if (
+        not hasattr(signal, "setitimer")
+        or threading.current_thread() is not threading.main_thread()
+    ):
+        return False
+    if signal.getsignal(signal.SIGALRM) is not _ring:
+        if signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
+            return False  # somebody else's clock
+        signal.signal(signal.SIGALRM, _ring)
+    return True
+
+
+def _ring(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise TimeoutError(f"it did not come back in time; {PATIENCE} says how many seconds it has")
 
 
 def _said(error: BaseException) -> str:

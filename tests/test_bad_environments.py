@@ -1,4 +1,4 @@
-"""Environments made up at random, most of them faulty: each is trained on, or refused in a sentence.
+"""Environments made up at random, most of them faulty: trained on, or refused in a sentence.
 
 Whatever one of them does, what was saved can be read, and everything that was opened is closed.
 `make test` tries some, `make test-all` 300.
@@ -10,7 +10,7 @@ import re
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import jax
@@ -70,7 +70,7 @@ class Made(gym.Env):
     """An environment of spaces by name, which does something wrong in a call by name."""
 
     opened = 0
-    metadata = {"render_modes": []}
+    metadata: ClassVar = {"render_modes": []}
 
     def __init__(self, seen: str, taken: str, fault: str, where: str, at: int):
         if fault == "raise" and where == "init":

@@ -86,12 +86,11 @@ class DoubleDQN(OffPolicy):
 
     young_tian_2019: ClassVar[dict[str, Any]] = {
         "double": False,
-        "learn_start": 5_000,
+        "learn_start": 5_001,
         "replay_ratio": 1.0,
         "optimizer": "rmsprop",
         "learning_rate": 2.5e-4,
         "epsilon": 0.01,
-        "momentum": 0.95,
         "initialiser": "torch",
         "target_period": 1_000,
         "exploration_end": 0.1,

@@ -80,9 +80,9 @@ class NetworkTerm(Term, Protocol):
 class Optimizer:
     """How a learner steps; printable and hashable, unlike the Optax transformation it builds.
 
-    `kind`: "adam", or "rmsprop" (centred, as Double DQN has it). `decay` is RMSProp's, and so is
-    `momentum`: the share of a step that is added to the next. `epsilon` stands outside the square
-    root, for RMSProp within it with `epsilon_in_root`.
+    `kind`: "adam", or "rmsprop" (centred, as Double DQN has it; see `regrow.rmsprop`). `decay` is
+    RMSProp's, and so is `momentum`: the share of a step that is added to the next. `epsilon` stands
+    outside the square root, for RMSProp within it with `epsilon_in_root`.
     `max_gradient_norm`: clip the gradient of all parts by their global norm; None leaves it alone.
     `terms`: in the order given, those on the gradient (as clipped) before the optimizer, those on
     the update after it.

@@ -65,19 +65,25 @@ def sections() -> dict[str, list[Row]]:
 
 
 SECTIONS = sections()
-AGENTS = [title for title in SECTIONS if title not in SETTINGS]
+MEMBERS = [title for title in SECTIONS if title not in SETTINGS]
+FAMILIES = ("agents", "environments", "gradients", "interventions", "probes", "studies")
+
+
+def family_of(title: str) -> str:
+    (family,) = (f for f in FAMILIES if title.partition(":")[0] in members(f))
+    return family
 
 
 def value(cell: str) -> Any:
     return ast.literal_eval(cell.removeprefix("`").removesuffix("`"))
 
 
-def complaints(agent: Any, row: Row) -> list[str]:
-    """What a row says of an agent that is not so."""
-    defaults = {field.name: field.default for field in dataclasses.fields(agent)}
+def complaints(member: Any, row: Row) -> list[str]:
+    """What a row says of a member that is not so."""
+    defaults = {field.name: field.default for field in dataclasses.fields(member)}
     told = []
     for field in row.fields:
-        held = getattr(agent, field)
+        held = getattr(member, field)
         ours = defaults[field] if row.ours == "default" else value(row.ours)
         if (held, type(held)) != (ours, type(ours)):
             told.append(f"{field} is {held!r}, the page has {ours!r}")
@@ -89,10 +95,10 @@ def complaints(agent: Any, row: Row) -> list[str]:
     return told
 
 
-@pytest.mark.parametrize("title", AGENTS)
+@pytest.mark.parametrize("title", MEMBERS)
 def test_the_page_has_the_values_of_the_code(title):
-    agent = make("agents", title)
-    assert not [told for row in SECTIONS[title] for told in complaints(agent, row)]
+    member = make(family_of(title), title)
+    assert not [told for row in SECTIONS[title] for told in complaints(member, row)]
 
 
 def test_a_page_that_is_wrong_is_seen():
@@ -108,11 +114,11 @@ def test_a_page_that_is_wrong_is_seen():
         assert complaints(agent, wrong)
 
 
-@pytest.mark.parametrize("title", AGENTS)
+@pytest.mark.parametrize("title", MEMBERS)
 def test_every_field_stands_there_once(title):
-    """All of an agent's; or, of a preset that is laid over others, those that it holds."""
+    """All of a member's; or, of a preset that is laid over others, those that it holds."""
     name, _, preset = title.partition(":")
-    member = members("agents")[name]
+    member = members(family_of(title))[name]
     named = [field for row in SECTIONS[title] for field in row.fields]
     assert len(named) == len(set(named))
     whole = {field.name for field in dataclasses.fields(member)}
@@ -120,9 +126,12 @@ def test_every_field_stands_there_once(title):
 
 
 def test_every_preset_and_every_agent_stands_there():
-    found = members("agents")
-    held = {f"{name}:{preset}" for name, member in found.items() for preset in presets(member)}
-    assert set(AGENTS) == held | set(found)
+    wanted = set(members("agents"))
+    for family in FAMILIES:
+        for name, member in members(family).items():
+            held = {f"{name}:{preset}" for preset in presets(member)}
+            wanted |= held | {name} if held else set()
+    assert set(MEMBERS) == wanted
 
 
 @pytest.mark.parametrize("title", SETTINGS)

@@ -14,7 +14,10 @@ FLOORS = [
         *("errors", "types", "families", "streams", "statistics", "aggregates", "claims"),
         "interrupts",
     },
-    {"adam", "product", "initialisers", "activations", "layers", "blocks", "style", "network"},
+    {
+        *("adam", "rmsprop", "product", "initialisers", "activations", "layers", "blocks"),
+        *("style", "network"),
+    },
     {"optimizer", "learner", "units", "widen", "churn"},
     {
         "replay",

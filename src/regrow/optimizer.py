@@ -18,6 +18,7 @@ from jaxtyping import PyTree
 
 from regrow.adam import adam
 from regrow.errors import require
+from regrow.rmsprop import centred_rmsprop
 from regrow.types import Scalar
 
 
@@ -79,9 +80,9 @@ class NetworkTerm(Term, Protocol):
 class Optimizer:
     """How a learner steps; printable and hashable, unlike the Optax transformation it builds.
 
-    `kind`: "adam", or "rmsprop" (centred, as Double DQN has it). `decay` is RMSProp's, and so is
-    `momentum`: the share of a step that is added to the next. `epsilon` stands outside the square
-    root, for RMSProp within it with `epsilon_in_root`.
+    `kind`: "adam", or "rmsprop" (centred, as Double DQN has it; see `regrow.rmsprop`). `decay` is
+    RMSProp's, and so is `momentum`: the share of a step that is added to the next. `epsilon` stands
+    outside the square root, for RMSProp within it with `epsilon_in_root`.
     `max_gradient_norm`: clip the gradient of all parts by their global norm; None leaves it alone.
     `terms`: in the order given, those on the gradient (as clipped) before the optimizer, those on
     the update after it.
@@ -121,13 +122,12 @@ class Optimizer:
         """The Optax transformation of one part, without the terms."""
         if self.kind == "adam":
             return adam(self.learning_rate, b1=self.b1, b2=self.b2, eps=self.epsilon)
-        return optax.rmsprop(
+        return centred_rmsprop(
             self.learning_rate,
             decay=self.decay,
             eps=self.epsilon,
-            eps_in_sqrt=self.epsilon_in_root,
-            centered=True,
-            momentum=self.momentum or None,
+            eps_in_root=self.epsilon_in_root,
+            momentum=self.momentum,
         )
 
     def transform_of(self, *, output: bool) -> optax.GradientTransformationExtraArgs:

@@ -6,7 +6,8 @@ The gradient of δ²/2 is clipped to [−c, c] in δ, which is the Huber loss. N
 defaults follow Young & Tian 2019 (arXiv 1903.03176): 16 convolutions of 3×3, 128 hidden units,
 batches of 32, 100,000 transitions, a target copied every 1,000 env steps. What differs is what
 makes a laptop experiment short: Adam, one update every 4 env steps, and exploration that ends
-early. `young_tian_2019` has the values of their code (MinAtar, examples/dqn.py).
+early. `young_tian_2019` has the values of their code (MinAtar, examples/dqn.py); docs/presets.md
+holds every field against its source.
 
 With `churn` = λ an update also holds the values on other transitions where they were before the
 update that came last (CHAIN, Tang & Berseth 2024, arXiv 2409.04792):
@@ -72,7 +73,7 @@ class DoubleDQN(OffPolicy):
     optimizer: Literal["adam", "rmsprop"] = "adam"
     learning_rate: float = 1e-3
     epsilon: float = 1e-5
-    momentum: float = 0.0  # of RMSProp, as MinAtar's DQN has it
+    momentum: float = 0.0  # of RMSProp; no preset has one
     epsilon_in_root: bool = False  # of RMSProp: g / √(variance + ε), as DQN Zoo has it
     gradient: str = ""  # terms beside the optimizer, e.g. "l2_init + weight_clipping(kappa=2)"
     target_period: int = 250  # updates
@@ -86,12 +87,11 @@ class DoubleDQN(OffPolicy):
 
     young_tian_2019: ClassVar[dict[str, Any]] = {
         "double": False,
-        "learn_start": 5_000,
+        "learn_start": 5_001,
         "replay_ratio": 1.0,
         "optimizer": "rmsprop",
         "learning_rate": 2.5e-4,
         "epsilon": 0.01,
-        "momentum": 0.95,
         "initialiser": "torch",
         "target_period": 1_000,
         "exploration_end": 0.1,

@@ -64,8 +64,15 @@ class DrQ(SoftActorCritic):
 
     `channels` of the first of `convolutions`, each of which has twice as many as the one before;
     `latent`: numbers that critics, and the actor, make of their features; `shift`: pixels, each
-    way. `layer_norm` is that of the hidden layers. The defaults are the published values; an update
-    of the preset `laptop` is a fortieth of their work.
+    way. `layer_norm` is that of the hidden layers. The defaults are the published values (against
+    their sources in docs/presets.md).
+
+    An update of the preset `laptop` is a fortieth of their work, and learns an eighth as many
+    transitions. On cartpole-swingup it reaches returns of 249 to 459 in 160,000 control steps
+    (three seeds, while exploring), with 1.2 million transitions drawn. The published runs (ten,
+    evaluated without exploring) are at 266 on average after 40,000 control steps, with 2.0 million
+    drawn, and at 815 after 160,000, with 9.7 million. So it is not behind them per transition
+    drawn, and far behind per env step.
     """
 
     batch_size: int = 512

@@ -234,13 +234,14 @@ def _figures(told: Told, arms: Arms) -> Iterable[tuple[str, Chart, str, str]]:
             charts.aggregate_metrics(told.aggregates, arms),
             "Over all conditions",
             "Of scores in which nothing is 1 on average, after arXiv 2108.13264; 95% bootstrap "
-            "intervals within conditions. A lower optimality gap is better.",
+            "intervals within conditions, none where all resamples agree. A lower gap is better.",
         )
         yield (
             "profiles",
             charts.profiles(told.aggregates, arms),
             "Performance profile",
-            "The share of runs above a score; 95% bootstrap intervals within conditions.",
+            "The share of runs above a score; 95% bootstrap intervals within conditions, none "
+            "where all resamples agree.",
         )
     if judged:
         yield (

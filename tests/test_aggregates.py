@@ -60,9 +60,11 @@ def test_a_profile_is_the_share_of_runs_above_each_threshold():
     share, low, high = performance_profile(SCORES, thresholds, generator=draws(), resamples=200)
     pool = np.concatenate(SCORES)
     np.testing.assert_allclose(share, [np.mean([x > t for x in pool]) for t in thresholds])
-    assert (low <= share).all()
-    assert (share <= high).all()
-    assert share[-1] == low[-1] == high[-1] == 0
+    known = ~np.isnan(low)
+    assert known.tolist() == [False, True, True, False]  # all runs are above 0, in any resample
+    assert (low <= share)[known].all()
+    assert (share <= high)[known].all()
+    np.testing.assert_array_equal(known, ~np.isnan(high))
 
 
 def test_rank_correlation_is_spearmans_with_ties():
@@ -71,8 +73,9 @@ def test_rank_correlation_is_spearmans_with_ties():
     found = rank_correlation(x, y, np.arange(40) // 5, generator=draws())
     assert found.estimate == pytest.approx(stats.spearmanr(x, y).statistic)
     assert found.low < found.estimate < found.high
-    assert rank_correlation(x, np.exp(x), np.arange(40), generator=draws()).estimate == 1
-    assert rank_correlation(np.ones(40), y, np.arange(40), generator=draws())[:3] == (0, 0, 0)
+    perfect = rank_correlation(x, np.exp(x), np.arange(40), generator=draws())
+    assert perfect.estimate == 1
+    assert perfect.missing  # every resample is perfect, too: no interval of no width
 
 
 def test_the_interval_of_a_rank_correlation_is_that_of_samples_drawn_one_by_one():
@@ -102,12 +105,48 @@ def test_what_does_not_pair_up_is_refused():
         probability_of_improvement(SCORES, CONTROL[:1], generator=draws())
     with pytest.raises(RegrowError, match="at least 3 points, got 2"):
         rank_correlation([1, 2], [1, 2], [0, 1], generator=draws())
+    for x, y, which in (([4, 4, 4], [1, 2, 3], "x is 4"), ([1, 2, 3], [0, 0, 0], "y is 0")):
+        with pytest.raises(RegrowError, match=f"{which} in all 3 points; it must vary"):
+            rank_correlation(x, y, [0, 1, 2], generator=draws())
     with pytest.raises(RegrowError, match="must pair up"):
         rank_correlation([1, 2, 3], [1, 2], [0, 1, 2], generator=draws())
 
 
+ONE_EACH = [np.array([0.2]), np.array([2.0])]
+ONE_AMONG = [np.array([0.2, 0.9]), np.array([2.0])]
+
+
+@pytest.mark.parametrize(("tasks", "which"), [(ONE_EACH, "0 .*2 of 2"), (ONE_AMONG, "1 .*1 of 2")])
+def test_a_task_of_one_run_is_refused(tasks, which):
+    drawn = {"generator": draws()}
+    for call in (
+        lambda: over_tasks(tasks, np.mean, **drawn),
+        lambda: over_tasks(tasks, np.median, **drawn),
+        lambda: probability_of_improvement(tasks, CONTROL, **drawn),
+        lambda: probability_of_improvement(SCORES, tasks, **drawn),
+        lambda: performance_profile(tasks, [0.5], **drawn),
+    ):
+        with pytest.raises(RegrowError, match=f"{which}.*one run per task says nothing"):
+            call()
+
+
+def test_an_improvement_in_every_pair_has_no_interval():
+    better = [np.array([1.0, 2.0, 3.0]), np.array([1.5, 2.5])]
+    worse = [np.array([0.0, -1.0]), np.array([0.5, 0.1, 0.2])]
+    for treated, control, expected in ((better, worse, 1.0), (worse, better, 0.0)):
+        found = probability_of_improvement(treated, control, generator=draws())
+        assert found.estimate == expected
+        assert found.missing
+    mixed = [better[0], worse[1]], [worse[0], better[1]]  # each task agrees with itself
+    assert probability_of_improvement(*mixed, generator=draws()).missing
+
+
+def test_equal_scores_have_no_interval_over_tasks():
+    assert over_tasks([[1.0, 1.0], [3.0, 3.0, 3.0]], np.mean, generator=draws()).missing
+
+
 def test_mean_and_median_over_tasks_are_of_the_tasks_means():
-    tasks = [np.array([1.0, 3.0]), np.array([10.0, 20.0, 30.0]), np.array([100.0])]
+    tasks = [np.array([1.0, 3.0]), np.array([10.0, 20.0, 30.0]), np.array([99.0, 101.0])]
     drawn = {"generator": draws(), "resamples": 500}
     assert over_tasks(tasks, np.mean, **drawn).estimate == pytest.approx((2 + 20 + 100) / 3)
     median = over_tasks(tasks, np.median, **drawn)

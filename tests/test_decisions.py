@@ -7,9 +7,11 @@ import pytest
 from rows_made_up import rows_of
 from scipy import stats
 
+from regrow.across import gains_by_seed
 from regrow.cases import cases
 from regrow.claims import CLAIMS
 from regrow.decisions import FAILS, HOLDS, OPEN, RULES, decide
+from regrow.rows import Measured
 
 
 def judged(*groups):
@@ -124,6 +126,55 @@ def test_injection_compares_well_unless_another_is_ahead():
     assert answer(10, ahead) == FAILS
     assert "the best of 2 others, dash" in decide(10, judged(ahead)).reason
     assert answer(10, turned("fork", 1.0, arms=("nothing", "inject"))) == OPEN
+
+
+def alike(rows, arm, gain):
+    """Rows in which an arm collects so much more than `nothing`, the same in every seed."""
+    control = {row.seed: row.returns for row in rows if row.arm == "nothing"}
+    return [
+        dataclasses.replace(row, returns=tuple(x + gain for x in control[row.seed]))
+        if row.arm == arm
+        else row
+        for row in rows
+    ]
+
+
+def test_a_difference_that_is_the_same_for_every_seed_decides_nothing():
+    resets = alike(rows_of("resets", gain=4.0, level=10.0), "reset", 4.0)
+    decision = decide(2, judged(resets))
+    assert decision.answer == OPEN
+    assert "all 5 seeds show the same difference" in decision.reason
+    least = turned("ordinary", 0.0)
+    most = [
+        dataclasses.replace(
+            row, condition="primed", level=9.0, returns=tuple(x - 5 for x in row.returns)
+        )
+        for row in least
+    ]
+    assert decide(1, judged(least, most)).reason.startswith("all 8 seeds show the same difference")
+    assert answer(1, least, most) == OPEN
+    assert answer(7, alike(turned("a", 1.0), "inject", 5.0), turned("b", 2.0, gain=-4.0)) == OPEN
+
+
+def test_a_probe_that_follows_every_gain_in_every_resample_decides_nothing():
+    """Its rank correlation is 1 in all resamples, which is no interval of no width."""
+    groups = [turned(f"{gain}", gain, gain=gain, seeds=2) for gain in np.linspace(0.0, 60.0, 12)]
+    held = judged(*groups)
+    gains = {
+        (case.label, row.seed): float(gain)
+        for case in held
+        for row, gain in zip(case.arms["inject"], gains_by_seed(case), strict=True)
+    }
+    rows = [
+        dataclasses.replace(
+            row, probes=(Measured("", "srank", "head", "fork", gains[row.condition, row.seed]),)
+        )
+        for group in groups
+        for row in group
+    ]
+    decision = decide(4, judged(rows))
+    assert decision.answer == OPEN
+    assert "1.00, in size [0.00, 1.00]" in decision.reason
 
 
 @pytest.mark.parametrize("claim", sorted(RULES))

@@ -150,6 +150,8 @@ def test_on_the_command_line(tmp_path, capsys):
     assert cli.run(["evaluate", str(tmp_path / "run"), "--episodes", "3"]) is None
     said = capsys.readouterr().out
     assert "after 80 env steps of training, 3 episodes:\nmean return" in said
+    assert cli.run(["evaluate", str(tmp_path / "run"), "--episodes", "1"]) is None
+    assert " (one episode: no interval), from " in capsys.readouterr().out
     assert (tmp_path / "run" / "evaluations.parquet").is_file()
     for bad, message in (
         ([str(tmp_path)], "there is no run in"),

@@ -1,5 +1,6 @@
 """The page in a browser: it draws, it answers to keys, it runs nothing that rows have brought."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -87,6 +88,82 @@ def test_everything_is_drawn(page):
     assert len(widths) == 1
     assert "NaN" not in page.content()
     assert "undefined" not in page.locator("main").inner_text()
+
+
+INK_OF = {
+    "nothing": ("rgb(106, 112, 119)", "none"),
+    "again": ("rgb(165, 171, 178)", "6px, 3px"),
+    "inject": ("rgb(0, 114, 178)", "none"),
+    "reset": ("rgb(213, 94, 0)", "none"),
+}
+
+
+def stroke(page, selector: str) -> set[tuple[str, str]]:
+    """The strokes that a browser paints what it finds with: (colour, dashes)."""
+    found = page.locator(selector).evaluate_all(
+        "all => all.map(e => [getComputedStyle(e).stroke, getComputedStyle(e).strokeDasharray])"
+    )
+    return {(colour, dashes) for colour, dashes in found}
+
+
+@pytest.mark.parametrize("page", [{"viewport": WIDE, "color_scheme": "light"}], indirect=True)
+def test_every_arm_has_its_colour_in_curves_intervals_and_verdicts(page):
+    for arm, ink in INK_OF.items():
+        assert stroke(page, f"{CURVES} g.arm[data-arm='{arm}'] path.mean") == {ink}
+    assert stroke(page, ".spark .held") == {INK_OF["inject"]}
+    chart = "[data-chart='generality-smoke-arms'] g.interval line"
+    rows = page.locator(chart).evaluate_all("all => all.map(e => getComputedStyle(e).stroke)")
+    assert rows == [INK_OF[arm][0] for arm in ("again", "inject", "reset")]
+    for arm in ("nothing", "inject"):
+        for place, dashes in enumerate(("none", "6px, 3px")):
+            size = ("small", "wide")[place]
+            both = f"[data-chart='growing-smoke-compute'] g.arm[data-arm='{size}: {arm}'] path.mean"
+            assert stroke(page, both) == {(INK_OF[arm][0], dashes)}
+
+
+def test_one_seed_has_no_band_and_says_so(browser, tmp_path):
+    rows = rows_of(seeds=1)
+    write_page(tmp_path / "report.html", summarise(write(tmp_path / "out", rows)))
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    page.wait_for_selector("figure .drawing")
+    assert page.locator(f"{CURVES} p.note").inner_text() == "one seed: no interval"
+    assert page.locator(f"{CURVES} path.mean").count() == 5
+    bands = page.locator(f"{CURVES} path.band")
+    assert {bands.nth(i).get_attribute("d") for i in range(bands.count())} == {""}
+    panel = page.locator(f"{CURVES} .panel").first
+    panel.focus()
+    page.keyboard.press("End")
+    assert "[" not in panel.get_attribute("aria-valuetext")
+    page.close()
+
+
+def test_a_band_is_interrupted_where_seeds_do_not_differ_and_an_interval_is_said_to_be_missing(
+    browser, tmp_path
+):
+    rows = [
+        dataclasses.replace(row, returns=(*row.returns[:9], 4.0, *row.returns[10:]))
+        for row in rows_of()
+    ]
+    control = {row.seed: row.returns for row in rows if row.arm == "nothing"}
+    rows = [
+        dataclasses.replace(row, returns=tuple(x + 2 for x in control[row.seed]))
+        if row.arm == "reset"
+        else row
+        for row in rows
+    ]
+    write_page(tmp_path / "report.html", summarise(write(tmp_path / "out", rows)))
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    page.wait_for_selector("figure .drawing")
+    band = page.locator(f"{CURVES} g.arm[data-arm='inject'] path.band").get_attribute("d")
+    assert band.count("M") == 2
+    row = page.locator("[data-chart='generality-smoke-arms'] text.value").last
+    assert re.fullmatch(r"\+\d+% \(no interval\)", row.text_content())
+    hollow = page.locator("[data-chart='generality-smoke-arms'] g.interval.alone circle")
+    assert hollow.count() == 1
+    assert hollow.evaluate("e => getComputedStyle(e).fill") == "rgb(255, 255, 255)"
+    page.close()
 
 
 def test_verdicts_come_first(page):

@@ -1,12 +1,15 @@
 """Tables of published curves: the table of arXiv 2205.07802, and files that are none."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from regrow.errors import RegrowError
 from regrow.published import returns_at, table
+from regrow.report.studies import curves_table
 from regrow.statistics import interquartile_mean
 
 SAC = Path(__file__).parents[2] / "shared/data/primacy_bias/sac.csv.gz"
@@ -38,6 +41,23 @@ def test_the_last_evaluation_by_then_counts(tmp_path):
     assert with_resets.resets
     (line, _) = table(path, 30, ["1/0/hop/1"])
     assert line.runs == 2
+    assert not line.pooled.missing  # 3 and 6
+
+
+def test_a_task_of_one_run_leaves_out_the_interval_within_tasks(tmp_path):
+    rows = ["1,0,0,hop,0,10,1.0", "1,0,0,hop,1,10,2.0", "1,0,0,run,0,10,5.0", "4,0,0,hop,0,10,7.0"]
+    mixed, alone = table(write(tmp_path / "curves.csv", *rows), 10)
+    assert (mixed.runs, alone.runs) == (3, 1)
+    assert mixed.pooled.low < mixed.pooled.estimate < mixed.pooled.high
+    assert mixed.within.missing
+    assert mixed.within.estimate == mixed.pooled.estimate == interquartile_mean([1.0, 2.0, 5.0])
+    assert alone.pooled.missing
+    assert alone.pooled.estimate == 7.0
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(curves_table([mixed, alone], "curves"))
+    said = console.export_text()
+    assert said.count("no interval") == 3
+    assert "No interval: one run of a task, or equal runs, have no spread." in said
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The page and the figures as files: whole, on their own, and deaf to what is written in rows."""
 
+import dataclasses
 import io
 import json
 import re
@@ -7,6 +8,7 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 from rows_made_up import rows_of, write, write_study
 
 from regrow import cli
@@ -15,8 +17,9 @@ from regrow.cases import cases
 from regrow.report import charts, html, paper, sections, spark
 from regrow.report.charts import Arms
 from regrow.report.palette import COLOURS, inks
+from regrow.report.studies import verdicts_table
 from regrow.rows import table_of, write_table
-from regrow.statistics import Interval
+from regrow.statistics import Interval, no_interval
 from regrow.summary import summarise
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028'\"&${body}$\u202e\x00"
@@ -111,16 +114,66 @@ def test_numbers_that_are_none_are_null(tmp_path):
 def test_a_spark_stays_within_its_frame():
     far = Interval(0.1, -90.0, 90.0, 0.95)
     near = Interval(0.2, 0.1, 0.3, 0.95)
-    draw = spark.sparks([far, near], 0.05)
+    unknown = no_interval(0.15)
+    draw = spark.sparks([far, near, unknown], 0.05)
     for held in (far, near):
-        for line in draw(held).iter("line"):
+        lines = list(draw(held, "c2 d0").iter("line"))
+        assert len(lines) == 3  # the interval, and the two marks
+        for line in lines:
             assert 0 <= float(line.get("x1")) <= float(line.get("x2")) <= spark.WIDTH
+    alone = draw(unknown, "c2 d0")
+    assert len(list(alone.iter("line"))) == 2
+    assert alone.get("class") == "spark c2 d0 alone"
+    (point,) = alone.iter("circle")
+    assert 0 <= float(point.get("cx")) <= spark.WIDTH
 
 
 def test_a_study_that_nobody_judged_is_drawn_all_the_same(tmp_path):
-    text = sections.page(summarise(write(tmp_path, rows_of(seeds=1))))
+    summary = summarise(write(tmp_path, rows_of(seeds=1)))
+    text = sections.page(summary)
     assert "not judged" in text
     assert "at least 2 seeds, got 1" in text
+    (panel,) = charts.learning_curves(summary.studies[0].cases, Arms(summary.studies))["panels"]
+    assert panel["note"] == "one seed: no interval"
+    assert all(set(line["low"]) == set(line["high"]) == {None} for line in panel["lines"])
+    drawn = paper.learning_curves(summary.studies[0].cases)
+    assert drawn.axes[0].get_title().endswith("(one seed: no interval)")
+
+
+def same_in_every_seed(rows, arm):
+    """Rows in which an arm collects 2 more than `nothing`, in every seed."""
+    control = {row.seed: row.returns for row in rows if row.arm == "nothing"}
+    return [
+        dataclasses.replace(row, returns=tuple(x + 2 for x in control[row.seed]))
+        if row.arm == arm
+        else row
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("arm", ["inject", "reset"])
+def test_an_arm_that_does_the_same_to_every_seed_has_no_interval_anywhere(tmp_path, arm):
+    rows = same_in_every_seed(rows_of(axis="lr", at=1.0, level=10.0), arm)
+    other = rows_of(condition="other", axis="lr", at=2.0)
+    summary = summarise(write_study(tmp_path, rows, other, figure="sweep"))
+    case = next(case for case in summary.studies[0].cases if case.label != "other")
+    assert case.relative[arm].missing
+    assert ("no_spread" in {f.code for f in case.verdict.findings}) == (arm == "inject")
+    panels = charts.arms_beside_nothing([case], Arms(summary.studies))["panels"]
+    (row,) = [row for row in panels[0]["rows"] if row["label"] == arm]
+    assert (row["low"], row["high"]) == (None, None)
+    assert row["estimate"] == pytest.approx(0.2, abs=0.02)
+    text = sections.page(summary)
+    assert f"{case.relative[arm].estimate:+.0%} (no interval)" in text
+    assert "nan" not in text.replace("nanny", "")
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(verdicts_table("study", [case]))
+    assert "(no interval)" in console.export_text()
+    for draw in paper.figures_of(summary.studies[0]).values():
+        draw().savefig(io.BytesIO(), format="svg")
+    axes = paper.arms_beside_nothing([case]).axes[0]
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "none"]
+    assert [line.get_ydata()[0] for line in hollow] == [list(case.relative).index(arm)]
 
 
 # Figures and the command.

@@ -15,8 +15,12 @@ from scipy import stats
 
 from regrow.errors import RegrowError
 from regrow.statistics import (
+    Interval,
     interquartile_mean,
+    mean_band,
+    no_interval,
     paired_difference,
+    percentile,
     pooled_bootstrap,
     seeds_to_settle,
     stratified_bootstrap,
@@ -27,6 +31,7 @@ NAN = math.nan
 
 numbers = st.floats(-1e3, 1e3, allow_subnormal=False)
 samples = arrays(np.float64, st.integers(1, 40), elements=numbers)
+several = arrays(np.float64, st.integers(2, 40), elements=numbers)
 pairs = arrays(np.float64, st.tuples(st.just(2), st.integers(2, 20)), elements=numbers)
 scales = st.floats(0.01, 100)
 
@@ -93,11 +98,75 @@ def test_pooled_bootstrap_agrees_with_scipys():
 
 
 def test_stratified_bootstrap_resamples_within_a_task_only():
-    constant_tasks = [[0.0, 0.0, 0.0], [10.0, 10.0]]
+    tasks = [[0.0, 0.1, 0.2], [10.0, 10.3]]
+    drawn = {"generator": rng(), "resamples": 2000}
+    within = stratified_bootstrap(tasks, np.mean, **drawn)
+    assert within.estimate == pytest.approx(20.6 / 5)
+    # The mean of all five is least where every resample is of 0 and of 10: 20 / 5, and 21.2 / 5.
+    assert 4.0 <= within.low < within.estimate < within.high <= 4.24
+    pooled = pooled_bootstrap([x for task in tasks for x in task], np.mean, **drawn)
+    assert pooled.low < 3.5
+    assert pooled.high > 5
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        (np.array([3.0, 9.0, -4.0, 12.0, 1.0])[:, None], r"stratum 0 has one run \(5 of 5"),
+        ([[1.0, 2.0], [3.0], [4.0, 5.0, 6.0]], r"stratum 1 has one run \(1 of 3"),
+    ],
+)
+def test_a_task_of_one_run_has_no_spread_and_no_interval(tasks, message):
+    with pytest.raises(RegrowError, match=f"{message}.*at least 2 runs of every task"):
+        stratified_bootstrap(tasks, np.mean, generator=rng())
+
+
+def test_tasks_may_have_different_numbers_of_seeds():
+    """The mean of all runs: each task adds n · var / N², its variance being that of a resample."""
+    tasks = [rng(i).normal(10 * i, 1 + i, size) for i, size in enumerate((2, 5, 12))]
+    found = stratified_bootstrap(tasks, np.mean, generator=rng(1), resamples=40_000)
+    sd = math.sqrt(sum(len(task) * task.var() for task in tasks)) / 19
+    low, high = stats.norm.interval(0.95, found.estimate, sd)
+    np.testing.assert_allclose((found.low, found.high), (low, high), atol=0.12 * sd)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -7.3e5])
+def test_equal_values_have_an_estimate_and_no_interval(value):
     drawn = {"generator": rng(), "resamples": 200}
-    assert stratified_bootstrap(constant_tasks, np.mean, **drawn)[:3] == (4, 4, 4)
-    pooled = pooled_bootstrap([0.0, 0.0, 0.0, 10.0, 10.0], np.mean, **drawn)
-    assert pooled.low < 4 < pooled.high
+    for found in (
+        pooled_bootstrap([value] * 7, np.mean, **drawn),
+        pooled_bootstrap([[value] * 7], interquartile_mean, **drawn),
+        stratified_bootstrap([[value] * 3, [value] * 4], np.mean, **drawn),
+        paired_difference([value + 1] * 3, [1.0] * 3),
+        percentile(value, np.full(9, value), 0.95),
+    ):
+        assert found.estimate == pytest.approx(value)
+        assert found.missing
+        assert math.isnan(found.low)
+        assert math.isnan(found.high)
+
+
+def test_rounding_is_no_spread():
+    """0.1 + 0.2 is not 0.3: the differences are those of equal ones, summed in another order."""
+    control = np.array([0.1, 0.3, 1e3])
+    treated = control + np.array([0.2, 0.1 + 0.1, 0.3 - 0.1])
+    assert len({*(treated - control)}) > 1
+    assert paired_difference(treated, control).missing
+    assert not paired_difference([1.0, 1.0 + 1e-6], [0.0, 0.0]).missing
+
+
+def test_resamples_that_are_mostly_alike_have_no_interval():
+    """Nine of ten are equal, and the interquartile mean leaves the tenth out nearly always."""
+    values = [1.0] * 9 + [9.0]
+    assert pooled_bootstrap(values, interquartile_mean, generator=rng(), confidence=0.5).missing
+    assert not pooled_bootstrap(values, np.mean, generator=rng()).missing
+
+
+def test_an_interval_is_written_in_one_format_and_says_where_there_is_none():
+    assert f"{Interval(0.1, -0.25, 0.3, 0.95):+.0%}" == "+10% [-25%, +30%]"
+    assert f"{no_interval(-1.5):+.2f}" == "-1.50 (no interval)"
+    assert Interval(1.0, 0.5, 2.0, 0.9).over(2.0) == (0.5, 0.25, 1.0, 0.9)
+    assert no_interval(1.0, 0.9).over(2.0) == no_interval(0.5, 0.9)  # the same NaN: equal
 
 
 def test_stratified_bootstrap_has_the_variance_of_its_strata():
@@ -107,13 +176,18 @@ def test_stratified_bootstrap_has_the_variance_of_its_strata():
     assert (interval.high - interval.low) / 2 == pytest.approx(1.96 * sd, rel=0.03)
 
 
-@given(samples, scales, numbers)
+@given(several, scales, numbers)
 @settings(max_examples=30)
 def test_bootstrap_follows_scale_and_shift(values, scale, shift):
     drawn = {"statistic": interquartile_mean, "resamples": 50}
     before = pooled_bootstrap(values, generator=rng(), **drawn)
     after = pooled_bootstrap(scale * values + shift, generator=rng(), **drawn)
-    np.testing.assert_allclose(after[:3], scale * np.array(before[:3]) + shift, atol=1e-6)
+    np.testing.assert_allclose(ends(after), scale * ends(before) + shift, atol=1e-5)
+
+
+def ends(interval: Interval) -> np.ndarray:
+    """(estimate, low, high); where there is no interval the estimate alone, three times."""
+    return np.nan_to_num(np.array(interval[:3]), nan=interval.estimate)
 
 
 def test_chunks_do_not_show(monkeypatch):
@@ -196,14 +270,15 @@ def test_paired_difference_is_the_interval_of_scipys_paired_t_test(pair, confide
 @given(pairs, scales, numbers, st.randoms(use_true_random=False))
 def test_paired_difference_keeps_its_symmetries(pair, scale, shift, random):
     treated, control = pair
-    base = np.array(paired_difference(treated, control)[:3])
+    base = ends(paired_difference(treated, control))
     order = list(range(len(treated)))
     random.shuffle(order)
     shuffled = paired_difference(treated[order], control[order])
     scaled = paired_difference(scale * treated + shift, scale * control)
-    estimate, low, high, _ = paired_difference(control, treated)
-    np.testing.assert_allclose(shuffled[:3], base, atol=1e-6)
-    np.testing.assert_allclose(scaled[:3], scale * base + shift, rtol=1e-6, atol=1e-6)
+    estimate, low, high = ends(paired_difference(control, treated))
+    np.testing.assert_allclose(ends(shuffled), base, atol=1e-6)
+    # A spread of 1e-9 of the values is taken for rounding; t(1) makes it 1.3e-8 times 1e5.
+    np.testing.assert_allclose(ends(scaled), scale * base + shift, rtol=1e-6, atol=2e-3)
     np.testing.assert_allclose((-estimate, -high, -low), base, atol=1e-6)
 
 
@@ -221,8 +296,7 @@ def test_at_five_seeds_the_t_interval_covers_and_the_percentile_bootstrap_does_n
     assert bootstrap_covers / 2000 == pytest.approx(0.837, abs=0.025)
 
 
-def test_two_seeds_suffice_and_equal_differences_have_no_width():
-    assert paired_difference([1, 2], [0, 1]) == (1, 1, 1, 0.95)
+def test_two_seeds_suffice():
     assert paired_difference([3, 5], [0, 0], confidence=0.5).high == pytest.approx(5)  # t(1) = 1
 
 
@@ -236,7 +310,7 @@ def test_seeds_to_settle_is_the_first_that_does(pair, boundary):
 
     n = seeds_to_settle(differences, boundary, at_most=200)
     if n is None:
-        assert not settles(200)
+        assert not settles(200) or sd <= 1e-9 * np.abs(differences).max()
     else:
         assert settles(n)
         assert n == 2 or not settles(n - 1)
@@ -247,7 +321,26 @@ def test_seeds_to_settle_by_hand():
     assert seeds_to_settle(differences, 0.0) == 11
     assert seeds_to_settle(differences, 0.0, at_most=10) is None
     assert seeds_to_settle(differences, 1.0) is None  # the mean lies on the boundary
-    assert seeds_to_settle([1.0, 1.0, 1.0], 0.0) == 2
+    assert seeds_to_settle([1.0, 1.0, 1.0], 0.0) is None  # of their spread nothing is known
+
+
+def test_bands_are_t_intervals_bin_by_bin_and_missing_where_seeds_do_not_differ():
+    curves = rng(5).normal(size=(4, 6))
+    curves[:, 2] = 500.0
+    mean, low, high = mean_band(curves, confidence=0.9)
+    np.testing.assert_array_equal(np.isnan(low), np.arange(6) == 2)
+    np.testing.assert_array_equal(np.isnan(low), np.isnan(high))
+    assert mean[2] == 500.0
+    for i in (0, 1, 3, 4, 5):
+        expected = stats.t.interval(0.9, 3, curves[:, i].mean(), stats.sem(curves[:, i]))
+        np.testing.assert_allclose((low[i], high[i]), expected)
+
+
+def test_one_seed_has_no_band():
+    curve = rng(5).normal(size=6)
+    mean, low, high = mean_band([curve])
+    np.testing.assert_array_equal(mean, curve)
+    assert np.isnan([low, high]).all()
 
 
 # Errors: one line, with what was received.
@@ -260,13 +353,17 @@ def test_seeds_to_settle_by_hand():
         (lambda: interquartile_mean([1, NAN]), r"finite, got 1 of 2 not so \(nan\)"),
         (lambda: interquartile_mean([1, math.inf]), r"not so \(inf\)"),
         (lambda: interquartile_mean([[1], [2, 3]]), r"rectangular array, got \[\[1\], \[2, 3\]\]"),
-        (lambda: pooled_bootstrap([1], np.mean, generator=rng(), resamples=0), "got 0"),
+        (lambda: pooled_bootstrap([1, 2], np.mean, generator=rng(), resamples=0), "got 0"),
         (
-            lambda: pooled_bootstrap([1], np.mean, generator=rng(), confidence=9.5),
+            lambda: pooled_bootstrap([1, 2], np.mean, generator=rng(), confidence=9.5),
             r"\(0, 1\).* 9.5",
         ),
-        (lambda: pooled_bootstrap([1], np.mean, generator=rng(), confidence=NAN), "got nan"),
-        (lambda: pooled_bootstrap([1], np.sort, generator=rng()), r"to shape \(10000,\), got"),
+        (lambda: pooled_bootstrap([1, 2], np.mean, generator=rng(), confidence=NAN), "got nan"),
+        (lambda: pooled_bootstrap([1, 2], np.sort, generator=rng()), r"to shape \(10000,\), got"),
+        (
+            lambda: pooled_bootstrap([[1]], np.mean, generator=rng()),
+            "values are one run.* at least 2",
+        ),
         (lambda: stratified_bootstrap([], np.mean, generator=rng()), "at least one task"),
         (lambda: stratified_bootstrap([[1], []], np.mean, generator=rng()), "stratum 1 must not"),
         (

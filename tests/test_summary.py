@@ -12,7 +12,7 @@ from regrow.across import aggregates, proxies
 from regrow.cases import cases
 from regrow.errors import RegrowError
 from regrow.outcomes import Outcome, areas
-from regrow.rows import file_of
+from regrow.rows import Measured, file_of
 from regrow.summary import curves, forks, gains, panels, probes, summarise, whole
 from regrow.verdict import conclude
 
@@ -143,6 +143,38 @@ def test_aggregates_are_of_scores_in_which_nothing_is_one():
     assert found["inject"].interquartile_mean.low > 1.05
     assert found["inject"].improvement.estimate == 1.0
     assert aggregates(cases(rows_of())[0]) == []
+
+
+def test_one_seed_has_curves_and_no_bands():
+    for curve in [*curves(only(rows_of(seeds=1))), *whole(only(rows_of(seeds=1)))]:
+        np.testing.assert_array_equal(curve.mean, curve.returns[0])
+        assert np.isnan([curve.low, curve.high]).all()
+
+
+def test_a_probe_that_never_varies_correlates_with_nothing():
+    rows = [
+        dataclasses.replace(row, probes=(*row.probes, Measured("", "still", "head", "fork", 3.0)))
+        for gain in (0.1, 0.5, 1.0, 3.0)
+        for row in rows_of(condition=f"c{gain}", gain=gain)
+    ]
+    names = {proxy.name for proxy in proxies(cases(rows)[0])}
+    assert names
+    assert "still.head" not in names
+
+
+def test_bands_of_profiles_are_missing_where_all_resamples_agree():
+    rows = [row for i in range(3) for row in rows_of(condition=f"c{i}", level=4.0 + i, gain=2.0)]
+    for one in aggregates(cases(rows)[0]):
+        share, low, high = one.profile
+        known = ~np.isnan(low)
+        assert known.any()
+        assert not known.all()
+        assert (low[known] < high[known]).all()
+        np.testing.assert_array_equal(known, ~np.isnan(high))
+        assert np.isin(share[~known], [0.0, 1.0]).any()
+    improved = next(one for one in aggregates(cases(rows)[0]) if one.arm == "inject").improvement
+    assert improved.estimate == 1.0  # in every pair, so in every resample
+    assert improved.missing
 
 
 def test_intervals_of_aggregates_resample_the_arm_and_nothing_together():

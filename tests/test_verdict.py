@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from regrow.errors import RegrowError
+from regrow.findings import learned
 from regrow.outcomes import Outcome
 from regrow.verdict import Verdict, conclude
 
@@ -59,6 +60,8 @@ def test_an_effect_below_the_smallest_is_no_plasticity_loss():
     result = verdict(NOTHING, AGAIN, arm("inject", 9.9, noise=NOISE[[1, 0, 2, 4, 3]]), RESET)
     assert result.claim == "no plasticity loss"
     assert result.effect.high < 0.05
+    assert result.reason.startswith("injection does not improve learning here: it changes the")
+    assert codes(result) == set()
 
 
 def test_an_interval_across_the_smallest_effect_is_inconclusive():
@@ -188,10 +191,175 @@ def test_an_effect_within_reach_of_other_draws_is_no_loss_of_plasticity():
     assert "other draws alone" in result.reason
 
 
-def test_the_same_difference_for_every_seed_says_nothing():
-    result = verdict(NOTHING, AGAIN, arm("inject", 20.0), RESET)
+@pytest.mark.parametrize("level", [20.0, 9.0, 10.0])
+def test_the_same_difference_for_every_seed_says_nothing(level):
+    result = verdict(NOTHING, AGAIN, arm("inject", level), RESET)
     assert result.claim == "inconclusive"
     assert "no_spread" in codes(result)
+    assert result.effect.estimate == pytest.approx(level / 10 - 1)
+    assert result.effect.missing
+    assert result.seeds_needed is None
+    assert "same for every seed" in result.reason
+    assert not codes(result) & {"injection_costs", "reset_helps_injection_does_not"}
+    (row,) = [row for row in result.comparisons if row.arm == "inject"]
+    assert row.difference.missing
+
+
+def test_a_noise_floor_that_is_the_same_for_every_seed_was_not_measured():
+    inject = arm("inject", 13.0, noise=NOISE[[1, 0, 2, 4, 3]])
+    result = verdict(NOTHING, arm("again", 10.0), inject, RESET)
+    assert result.claim == "plasticity loss"
+    assert result.noise_floor.missing
+    assert codes(result) == {"no_noise_floor"}
+    assert "'again' differs from 'nothing' by +0% in every seed" in result.findings[0].text
+    assert "other draws alone, +0% (no interval)" in result.reason
+
+
+@pytest.mark.parametrize("level", [5.0, 15.0])
+def test_a_reset_that_does_the_same_to_every_seed_is_no_finding(level):
+    inject = arm("inject", 9.9, noise=NOISE[[1, 0, 2, 4, 3]])
+    result = verdict(NOTHING, AGAIN, inject, arm("reset", level))
+    assert codes(result) == set()
+
+
+def test_a_split_that_does_the_same_to_every_seed_leaves_open_where_it_was_lost():
+    first, second = arm("inject(split=0)", 14.0, noise=NOISE[::-1]), arm("inject(split=1)", 14.0)
+    splits = {"inject(split=0)": 0, "inject(split=1)": 1}
+    result = verdict(NOTHING, AGAIN, RESET, first, second, inject="inject(split=0)", splits=splits)
+    (finding,) = [one for one in result.findings if one.code == "lost_in"]
+    assert finding.text.startswith("not told: all seeds show the same difference at split 1")
+
+
+def test_runs_that_all_end_at_the_most_there_is_have_learned():
+    """Five runs of 500 of 500 have no interval, and are not at the random policy's 22."""
+    flat = [arm(name, 500.0, noise=NOISE * 0) for name in ("nothing", "again", "inject", "reset")]
+    result = verdict(*flat, random_return=22.0)
+    assert not codes(result) & {"nobody_learns", "control_did_not_learn"}
+    assert (result.claim, "no_spread" in codes(result)) == ("inconclusive", True)
+
+
+# An injection that costs, and whether the end shows it.
+
+
+def shaped(name: str, way, *, noise=NOISE) -> list[Outcome]:
+    """An arm whose curve is 10 + `way`, and the noise of its seed."""
+    return [
+        Outcome(name, seed, tuple((10 + x + np.asarray(way)).tolist()), (5.0,) * 20, 4.0, 1.0)
+        for seed, x in enumerate(noise)
+    ]
+
+
+DIP = np.r_[np.full(15, -4.0), np.zeros(5)]  # 20 bins, of which the end is the last five
+ORDER = NOISE[[1, 0, 2, 4, 3]]
+
+
+@pytest.mark.parametrize(
+    ("way", "end"),
+    [
+        (np.full(20, -4.0), "the last quarter of the horizon shows it too, -40% ["),
+        (DIP, "in the last quarter of the horizon it is not told from none, "),
+        (DIP + np.r_[np.zeros(15), np.full(5, 3.0)], "it gains +30% ["),
+    ],
+)
+def test_an_injection_that_costs_is_said_to_and_whether_its_end_does(way, end):
+    result = verdict(
+        shaped("nothing", np.zeros(20)), AGAIN, shaped("inject", way, noise=ORDER), RESET
+    )
+    assert result.claim == "no plasticity loss"
+    (finding,) = [one for one in result.findings if one.code == "injection_costs"]
+    assert finding.text.startswith(f"injection costs {np.mean(way) / 10:+.0%} [")
+    assert end in finding.text
+    assert result.reason.startswith("injection costs: it changes the return after the fork by -")
+    assert (
+        "the claim says only that it does not improve learning here by the smallest"
+        in result.reason
+    )
+
+
+def test_a_cost_is_the_whole_interval_below_zero():
+    for level, costs in ((9.8, False), (9.6, True)):
+        inject = arm("inject", level, noise=ORDER)
+        found = verdict(NOTHING, AGAIN, inject, RESET)
+        assert found.claim == "no plasticity loss"
+        assert ("injection_costs" in codes(found)) == costs == (found.effect.high < 0)
+
+
+# A control at the level of the random policy.
+
+
+def low(name: str, level: float, order) -> list[Outcome]:
+    return shaped(name, np.full(20, level - 10.0), noise=NOISE[order])
+
+
+POOR = low("nothing", 0.5, [0, 1, 2, 3, 4]), low("again", 0.5, [4, 3, 2, 1, 0])
+GOOD_RESET = low("reset", 5.0, [2, 1, 0, 4, 3])
+
+
+def test_where_control_and_injection_are_at_random_no_loss_is_not_claimed():
+    inject = low("inject", 0.1, [1, 0, 2, 4, 3])
+    result = verdict(*POOR, inject, GOOD_RESET, random_return=0.53)
+    assert result.effect.high < 0.05
+    assert result.claim == "inconclusive"
+    assert "control_did_not_learn" in codes(result)
+    assert "nobody_learns" not in codes(result)  # the reset arm does
+    assert (
+        "but the arm 'nothing' is not clearly above the random policy's return of 0.53"
+        in result.reason
+    )
+    assert (
+        "(0.5 after the fork, 0.5 at the end; 5 seeds), nor is the injected arm (only reset)"
+        in result.reason
+    )
+    assert "reset improves learning" in result.reason  # what else is grave stays
+    assert result.to_dict()["seeds_needed"] is None
+
+
+def test_a_control_at_random_beside_an_injection_that_learns_has_lost_plasticity():
+    """As after noise that is redrawn: the control is there because it lost it."""
+    result = verdict(*POOR, low("inject", 3.0, [1, 0, 2, 4, 3]), GOOD_RESET, random_return=0.53)
+    assert result.claim == "plasticity loss"
+    (finding,) = [one for one in result.findings if one.code == "control_did_not_learn"]
+    assert finding.text.endswith("the injected arm is: what is compared is learning with none")
+
+
+def test_no_loss_is_claimed_where_either_of_the_two_learns():
+    """The control above the random policy, or the injected arm alone, by less than matters."""
+    learns = low("nothing", 2.0, [0, 1, 2, 3, 4]), low("again", 2.0, [4, 3, 2, 1, 0])
+    inject = low("inject", 1.6, [1, 0, 2, 4, 3])
+    assert verdict(*learns, inject, GOOD_RESET, random_return=0.53).claim == "no plasticity loss"
+    above = low("inject", 0.9, [0, 1, 2, 4, 3])
+    found = verdict(*POOR, above, GOOD_RESET, random_return=0.53, smallest_effect=2.0)
+    assert (found.claim, "control_did_not_learn" in codes(found)) == ("no plasticity loss", True)
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_control_that_is_above_random_over_the_horizon_or_at_its_end_has_learned(late):
+    """The means alone, or the last quarter alone, lie clearly above 0.53: checked with SciPy."""
+    way = np.r_[np.zeros(15), np.full(5, 0.6)] if late else np.r_[np.full(15, 0.5), np.zeros(5)]
+    control = shaped("nothing", way - 9.5)
+    above = [
+        stats.ttest_1samp(values, 0.53).confidence_interval(0.95).low > 0.53
+        for values in ([run.area for run in control], [run.final for run in control])
+    ]
+    assert above == ([False, True] if late else [True, False])
+    inject = low("inject", 0.1, [1, 0, 2, 4, 3])
+    found = codes(verdict(control, inject, AGAIN, GOOD_RESET, random_return=0.53))
+    assert "control_did_not_learn" not in found
+
+
+def test_of_controls_at_the_level_of_the_random_policy_one_in_twenty_seems_to_learn():
+    """One-sided: 2.5% over the horizon and 2.5% at the end, which go together."""
+    rng, told = np.random.default_rng(0), 0
+    for _ in range(1000):
+        curves = rng.normal(0, 1, (3, 1)) + rng.normal(0, 2, (3, 20))
+        runs = [Outcome("nothing", i, tuple(c), (1.0,), 1.0, 1.0) for i, c in enumerate(curves)]
+        told += learned(runs, 0.0, 0.95)
+    assert 20 < told < 60
+
+
+def test_where_the_random_policy_is_not_known_nothing_is_said_of_it():
+    found = codes(verdict(*POOR, low("inject", 0.1, [1, 0, 2, 4, 3]), random_return=float("nan")))
+    assert not found & {"control_did_not_learn", "nobody_learns"}
 
 
 def test_what_is_missing_is_said():

@@ -6,15 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from regrow.aggregates import (
-    optimality_gap,
-    percentile,
-    probability_of_improvement,
-    rank_correlation,
-)
+from regrow.aggregates import optimality_gap, probability_of_improvement, rank_correlation
 from regrow.cases import Case, probes_of
 from regrow.outcomes import areas, scale_of
-from regrow.statistics import Floats, Interval, interquartile_mean
+from regrow.statistics import Floats, Interval, interquartile_mean, percentile
 
 
 class Proxy(NamedTuple):
@@ -29,7 +24,10 @@ class Proxy(NamedTuple):
 
 
 def proxies(cases: Iterable[Case]) -> list[Proxy]:
-    """Every probe that was measured in enough seeds, the best predictor (by |ρ|) first."""
+    """Every probe that was measured in enough seeds, the best predictor (by |ρ|) first.
+
+    Left out is what never varies (a probe that is 0 in every run, gains that are all equal).
+    """
     judged = [case for case in cases if case.verdict is not None]
     points: dict[str, list[tuple[float, float, Case, int]]] = {}
     for case in judged:
@@ -38,12 +36,17 @@ def proxies(cases: Iterable[Case]) -> list[Proxy]:
             for name, value in probes_of(row, "fork").items():
                 if math.isfinite(value):
                     points.setdefault(name, []).append((value, float(gain), case, row.seed))
-    found = [_proxy(name, held) for name, held in points.items() if len(held) >= LEAST]
+    found = [_proxy(name, held) for name, held in points.items() if _correlates(held)]
     return sorted(found, key=lambda proxy: -abs(proxy.correlation.estimate))
 
 
 LEAST = 5
 """Fewer points make no correlation worth its name."""
+
+
+def _correlates(points: Sequence[tuple[float, float, Case, int]]) -> bool:
+    values, gained, *_ = zip(*points, strict=True)
+    return len(points) >= LEAST and len(set(values)) > 1 and len(set(gained)) > 1
 
 
 def _proxy(name: str, points: Sequence[tuple[float, float, Case, int]]) -> Proxy:
@@ -65,7 +68,7 @@ class Aggregate(NamedTuple):
     optimality_gap: Interval
     improvement: Interval | None  # over `nothing`; None for itself
     thresholds: Floats
-    profile: tuple[Floats, Floats, Floats]
+    profile: tuple[Floats, Floats, Floats]  # share, low, high: NaN where all resamples agree
 
 
 PROFILE = 41  # thresholds
@@ -116,7 +119,11 @@ def _aggregate(
 ) -> Aggregate:
     own = np.concatenate(scores[arm])
     above, bands = own[:, None] > thresholds, (drawn[:, :, None] > thresholds).mean(axis=1)
-    tail = (1 - CONFIDENCE) / 2
+    shares = [
+        percentile(share, band, CONFIDENCE, size=1.0)
+        for share, band in zip(above.mean(axis=0), bands.T, strict=True)
+    ]
+    share, low, high, _ = np.array(shares).T
     return Aggregate(
         arm,
         percentile(interquartile_mean(own), interquartile_mean(drawn, axis=1), CONFIDENCE),
@@ -127,7 +134,7 @@ def _aggregate(
             scores[arm], scores["nothing"], generator=np.random.default_rng(0)
         ),
         thresholds,
-        (above.mean(axis=0), *np.quantile(bands, [tail, 1 - tail], axis=0)),
+        (share, low, high),
     )
 
 

@@ -2,7 +2,8 @@
 
 The interquartile mean is in `regrow.statistics`; here are the other metrics of arXiv 2108.13264
 (optimality gap, probability of improvement, performance profile), and how well one number ranks as
-another does. Scores are normalised by the caller: `scores[task]` has shape (seeds,).
+another does. Scores are normalised by the caller: `scores[task]` has shape (seeds,), two seeds or
+more: an interval resamples the seeds of each task, and one run says nothing of its spread.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,14 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
 from regrow.errors import require
-from regrow.statistics import Floats, Interval, Statistic, stratified_bootstrap
+from regrow.statistics import (
+    Floats,
+    Interval,
+    Statistic,
+    percentile,
+    require_spread,
+    stratified_bootstrap,
+)
 
 Scores = Sequence[ArrayLike]
 
@@ -43,9 +51,10 @@ def over_tasks(
     """The mean or the median (`np.mean`, `np.median`) over tasks of their means over seeds.
 
     Its interval resamples the seeds of each task. The median over tasks is what many papers report;
-    it ignores nearly half of the tasks.
+    it ignores nearly half of the tasks. Raises `RegrowError` for no task, or one of one run.
     """
     require(len(scores) > 0, "scores must hold at least one task, got none")
+    require_spread(scores, "task")
     tasks = [np.asarray(task, dtype=np.float64) for task in scores]
     means = [
         task[generator.integers(0, len(task), (resamples, len(task)))].mean(1) for task in tasks
@@ -67,12 +76,15 @@ def probability_of_improvement(
 
     The mean over tasks of the share of pairs of runs in which the treated one is higher, ties
     counting half; its interval resamples the seeds of each task, in both arms alike independently.
-    Raises `RegrowError` where the two have not as many tasks.
+    There is none where all pairs agree. Raises `RegrowError` where the two have not as many tasks,
+    or a task has one run.
     """
     require(
         len(treated) == len(control) > 0,
         f"treated and control must have the same tasks, got {len(treated)} and {len(control)}",
     )
+    for name, scores in (("treated", treated), ("control", control)):
+        require_spread(scores, f"{name} task")
     tasks = [
         (np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64))
         for x, y in zip(treated, control, strict=True)
@@ -101,7 +113,8 @@ def performance_profile(
 ) -> tuple[Floats, Floats, Floats]:
     """(share, low, high) of runs that score above each threshold; shapes (thresholds,).
 
-    The interval is that of a bootstrap within tasks, threshold by threshold.
+    The interval is that of a bootstrap within tasks, threshold by threshold; NaN where all runs of
+    each task are on one side of the threshold. Raises `RegrowError` for a task of one run.
     """
     bands = [
         stratified_bootstrap(
@@ -129,8 +142,9 @@ def rank_correlation(
     """Spearman's ρ between x and y, shapes (points,), and its interval by bootstrap.
 
     Points of a group are resampled together, since they are not independent of each other; where
-    there are fewer than three groups, points are. A resample without any spread counts as 0. Raises
-    `RegrowError` on unequal shapes or fewer than three points.
+    there are fewer than three groups, points are. A resample without any spread counts as 0; where
+    all resamples rank alike, there is no interval. Raises `RegrowError` on unequal shapes, fewer
+    than three points, or values that are all equal: they have no ranks.
     """
     x, y, group = np.asarray(x, np.float64), np.asarray(y, np.float64), np.asarray(groups)
     require(
@@ -138,6 +152,9 @@ def rank_correlation(
         f"x, y and groups must pair up, got {x.shape}, {y.shape} and {group.shape}",
     )
     require(len(x) >= 3, f"a rank correlation needs at least 3 points, got {len(x)}")
+    for name, values in (("x", x), ("y", y)):
+        equal = f"{name} is {values[0]:g} in all {len(values)} points; it must vary to have ranks"
+        require(np.unique(values).size > 1, equal)
     _, member = np.unique(group, return_inverse=True)
     if member.max() < 2:
         member = np.arange(len(x))
@@ -165,10 +182,3 @@ def _ranks(values: Floats, times: NDArray[Any]) -> Floats:
     held = np.stack([times[:, place == one].sum(axis=1) for one in range(place.max() + 1)], axis=1)
     ranks = np.cumsum(held, axis=1) - held + (held + 1) / 2
     return ranks[:, place]
-
-
-def percentile(estimate: float, drawn: Floats, confidence: float) -> Interval:
-    """An estimate with the percentile interval of what resamples gave; `drawn`: (resamples,)."""
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return Interval(estimate, float(low), float(high), confidence)

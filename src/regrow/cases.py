@@ -199,8 +199,4 @@ def _options(plan: Diagnosis | None, row: Row, arms: Mapping[str, Any]) -> dict[
 def _relative(verdict: Verdict, outcomes: Sequence[Outcome]) -> dict[str, Interval]:
     scale, _ = scale_of(by_arm(outcomes))
     differences = {row.arm: row.difference for row in verdict.comparisons}
-    return {
-        arm: Interval(held.estimate / scale, held.low / scale, held.high / scale, held.confidence)
-        for arm, held in differences.items()
-        if held is not None
-    }
+    return {arm: held.over(scale) for arm, held in differences.items() if held is not None}

@@ -403,7 +403,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     path = write_evaluation(options.folder, run, options.seed, played)
     returns = [episode.env_return for episode in played]
     mean, low, high = (float(each[0]) for each in mean_band([[value] for value in returns]))
-    interval = f" [{low:.2f}, {high:.2f}]" if len(returns) > 1 else ""
+    alike = "one episode" if len(returns) == 1 else "all alike"
+    interval = f" [{low:.2f}, {high:.2f}]" if low < high else f" ({alike}: no interval)"
     print(f"after {run.env_steps:,} env steps of training, {len(returns)} episodes:")
     print(
         f"mean return {mean:.2f}{interval}, from {min(returns):.2f} to "

@@ -3,7 +3,8 @@
 A rule is written down here, so before a study runs, and knows three answers: *holds here*, *does
 not hold here*, *not decided*. It asks whole 95% t intervals of paired differences over seeds, as
 shares of what they are compared with, to lie on one side of S, the smallest effect that matters
-(5%), and to come from conditions in which somebody learns. Claims 3, 5, 6, 11 and 12 have none:
+(5%), and to come from conditions in which somebody learns. Where all seeds show the same difference
+there is no interval, and nothing is decided. Claims 3, 5, 6, 11 and 12 have none:
 they are an argument, what the tests of injection check, the premise of every verdict, and open
 questions.
 """
@@ -19,7 +20,7 @@ from regrow.cases import Case
 from regrow.errors import RegrowError, require
 from regrow.findings import percent
 from regrow.outcomes import Outcome
-from regrow.statistics import Interval, paired_difference
+from regrow.statistics import Floats, Interval, paired_difference
 from regrow.verdict import LOSS, NO_LOSS
 
 HOLDS, FAILS, OPEN = "holds here", "does not hold here", "not decided"
@@ -70,7 +71,7 @@ def _resets_help(cases: Sequence[Case]) -> Decision:
         gains.append(gains_by_seed(case, str(reset)))
     seeds = min(map(len, gains))
     mean = np.mean([gain[:seeds] for gain in gains], axis=0)
-    change = paired_difference(mean, np.zeros(seeds))
+    change = _change(mean, np.zeros(seeds))
     reason = f"over {len(cases)} conditions resets gain {percent(change)}."
     return Decision(_better(change, _smallest(cases)), reason)
 
@@ -119,7 +120,7 @@ def _pace(cases: Sequence[Case]) -> Decision:
         least, most = map(_learned, _ends([case for case in cases if case.row.axis == axis]))
         higher, lower = (gains_by_seed(case, case.injection) for case in (most, least))
         seeds = min(len(higher), len(lower))
-        change = paired_difference(higher[:seeds], lower[:seeds])
+        change = _change(higher[:seeds], lower[:seeds])
         decided = _different if axis in EITHER_WAY else _better
         answers.append(decided(change, _smallest(cases)))
         reasons.append(f"{axis.replace('_', ' ')}: {percent(change)} from least to most")
@@ -239,10 +240,17 @@ def _beside(case: Case, arm: str, other: Case, beside: str, *, final: bool = Fal
     seeds = sorted(ours.keys() & theirs.keys())
     require(len(seeds) >= 2, f"{case.label} and {other.label} share fewer than two seeds")
     treated, control = (np.array([held[seed] for seed in seeds]) for held in (ours, theirs))
-    change, scale = paired_difference(treated, control), abs(float(control.mean()))
+    change, scale = _change(treated, control), abs(float(control.mean()))
     require(scale > 0, f"{beside} of {other.label} collects nothing to compare with")
-    low, middle, high = (number / scale for number in (change.low, change.estimate, change.high))
-    return Interval(middle, low, high, change.confidence)
+    return change.over(scale)
+
+
+def _change(treated: Floats, control: Floats) -> Interval:
+    """The paired difference; `RegrowError` where it is the same for every seed."""
+    change = paired_difference(treated, control)
+    same = f"all {len(treated)} seeds show the same difference, which says nothing of its spread"
+    require(not change.missing, same)
+    return change
 
 
 def _return(run: Outcome, final: bool) -> float:
@@ -250,7 +258,9 @@ def _return(run: Outcome, final: bool) -> float:
 
 
 def _sizes(correlation: Interval) -> tuple[float, float]:
-    """(least, largest) size of a correlation within its interval."""
+    """(least, largest) size of a correlation within its interval; without one, anything."""
+    if correlation.missing:
+        return 0.0, 1.0
     low, high = abs(correlation.low), abs(correlation.high)
     across = correlation.low <= 0 <= correlation.high
     return 0.0 if across else min(low, high), max(low, high)

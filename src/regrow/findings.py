@@ -1,7 +1,8 @@
 """What else was seen beside the effect: findings, which say how a claim is to be read.
 
 "Injection did not help" is not "all is well": a reset may help where injection does not, values may
-be supported by no return, no arm may have learned anything, noise may be as large as the effect.
+be supported by no return, no arm may have learned anything, noise may be as large as the effect,
+and the injection itself may cost.
 """
 
 import math
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from regrow.outcomes import Outcome, areas
+from regrow.outcomes import Outcome, areas, scale_of
 from regrow.statistics import Interval, paired_difference
 
 # Mean |predicted value| this many times the scale of what was really collected counts as diverged.
@@ -38,6 +39,8 @@ def findings_of(
     found = [
         _nobody_learns(arms, random_return, confidence),
         _no_spread(relative[inject]),
+        _control_did_not_learn(arms, inject, random_return, confidence),
+        _injection_costs(arms, relative[inject], inject),
         *(_reset_alone(arms, relative, inject, r, smallest) for r in resets if r in relative),
         _diverged(arms),
         _noisy(relative.get("again"), relative[inject]),
@@ -93,11 +96,16 @@ def lost_in(
 
     An injection at split s renews the layers from s on. If it helps and the one at the next split
     does not, the layers between are those that could no longer learn. "Does not" asks for a
-    difference between the two: one interval above the bound beside one across it is none.
+    difference between the two: one interval above the bound beside one across it is none. A split
+    without an interval, all of its seeds alike, leaves it open.
     """
     ordered = sorted(splits.items(), key=lambda item: item[1])
     helps = [(arm, split) for arm, split in ordered if relative[arm].low > smallest]
     tried = ", ".join(f"{relative[arm].estimate:+.0%} from layer {split}" for arm, split in ordered)
+    alike = [split for arm, split in ordered if relative[arm].missing]
+    if alike:
+        text = f"not told: all seeds show the same difference at split {alike[0]} ({tried})"
+        return Finding("lost_in", text)
     if not helps:
         return Finding("lost_in", f"no split helps ({tried}): no layer is seen to have lost it")
     here, split = helps[-1]
@@ -108,7 +116,7 @@ def lost_in(
     beyond, following = later[0]
     confidence = relative[here].confidence
     apart = paired_difference(areas(arms[here]), areas(arms[beyond]), confidence=confidence)
-    if apart.low <= 0:
+    if not apart.low > 0:
         text = (
             f"in layer {split} or after it: renewing from {split} and from {following} on are not "
             f"told apart ({tried}); run more seeds"
@@ -132,12 +140,10 @@ def _nobody_learns(
     """
     if not math.isfinite(random_return):
         return None
-    finals = {arm: np.array([run.final for run in runs]) for arm, runs in arms.items()}
+    finals = {arm: _finals(runs) for arm, runs in arms.items()}
     each = 1 - (1 - confidence) / len(finals)
-    for values in finals.values():
-        reference = np.full(len(values), random_return)
-        if paired_difference(values, reference, confidence=each).low > 0:
-            return None
+    if any(_above(values, random_return, each) for values in finals.values()):
+        return None
     best = max(float(values.mean()) for values in finals.values())
     return Finding(
         "nobody_learns",
@@ -147,12 +153,97 @@ def _nobody_learns(
     )
 
 
+def _finals(runs: Sequence[Outcome]) -> np.ndarray:
+    return np.array([run.final for run in runs])
+
+
+def _above(values: np.ndarray, level: float, confidence: float) -> bool:
+    """Whether runs lie clearly above a level: the t interval of their mean does.
+
+    Equal runs have no interval; they do if they lie above it, as runs at the most that can be had.
+    """
+    interval = paired_difference(values, np.full(len(values), level), confidence=confidence)
+    return (interval.estimate if interval.missing else interval.low) > 0
+
+
+def learned(runs: Sequence[Outcome], random_return: float, confidence: float) -> bool:
+    """Whether an arm is clearly above the random policy, over the horizon or at its end.
+
+    The t interval of either has to lie above. That is one-sided: at 95%, of arms at the level of
+    the random policy 2.5% do so by chance in each, 5% at most in one of the two. The policy's
+    return is taken as known; where it is not (NaN), every arm is.
+    """
+    if not math.isfinite(random_return):
+        return True
+    return any(_above(values, random_return, confidence) for values in (areas(runs), _finals(runs)))
+
+
+def _control_did_not_learn(
+    arms: Mapping[str, Sequence[Outcome]], inject: str, random_return: float, confidence: float
+) -> Finding | None:
+    """The untreated agent is not clearly above the random policy after the fork.
+
+    Where the injected arm is, this is what lost plasticity looks like at its worst. Where it is not
+    either, "no plasticity loss" would be said of agents that may never have learned anything.
+    """
+    control = arms["nothing"]
+    if learned(control, random_return, confidence):
+        return None
+    earned = (
+        f"the arm 'nothing' is not clearly above the random policy's return of {random_return:.3g} "
+        f"({areas(control).mean():.3g} after the fork, {_finals(control).mean():.3g} at the end; "
+        f"{len(control)} seeds)"
+    )
+    above = [arm for arm in arms if learned(arms[arm], random_return, confidence)]
+    if inject in above:
+        text = f"{earned}, the injected arm is: what is compared is learning with none"
+    else:
+        advice = (
+            f"only {', '.join(above)}"
+            if above
+            else "take an agent that learns this task, a longer horizon, or more seeds"
+        )
+        text = (
+            f"{earned}, nor is the injected arm ({advice}): this cannot show that no plasticity "
+            "was lost"
+        )
+    return Finding("control_did_not_learn", text)
+
+
+def _injection_costs(
+    arms: Mapping[str, Sequence[Outcome]], effect: Interval, inject: str
+) -> Finding | None:
+    """The whole interval of injection lies below 0; and whether its end does, of the last quarter.
+
+    A new head has to be learned, so the mean over the horizon counts a dip of which nothing may be
+    left at the end.
+    """
+    if not effect.high < 0:
+        return None
+    runs, control = (_finals(arms[name]) for name in (inject, "nothing"))
+    scale, _ = scale_of(arms)
+    end = paired_difference(runs, control, confidence=effect.confidence).over(scale)
+    if end.high < 0:
+        last = f"the last quarter of the horizon shows it too, {percent(end)}"
+    elif end.low > 0:
+        last = (
+            f"in the last quarter of the horizon it gains {percent(end)}: a transient, which a "
+            "longer horizon may outweigh"
+        )
+    else:
+        last = (
+            f"in the last quarter of the horizon it is not told from none, {percent(end)}: it may "
+            "be a transient, which the mean over the horizon counts"
+        )
+    return Finding("injection_costs", f"injection costs {percent(effect)}; {last}")
+
+
 def _no_spread(effect: Interval) -> Finding | None:
-    if effect.high - effect.low > 1e-9 * abs(effect.estimate):
+    if not effect.missing:
         return None
     return Finding(
         "no_spread",
-        "the paired difference is the same for every seed, so its interval says nothing",
+        "the paired difference is the same for every seed, so nothing is known of its interval",
     )
 
 
@@ -165,10 +256,8 @@ def _reset_alone(
 ) -> Finding | None:
     """The reset helps, injection is not seen to, and the difference between the two is clear."""
     injection, renewal = relative[inject], relative[reset]
-    apart = paired_difference(
-        areas(arms[reset]), areas(arms[inject]), confidence=renewal.confidence
-    )
-    if not (renewal.low > smallest and injection.low <= smallest and apart.low > 0):
+    apart = _above(areas(arms[reset]) - areas(arms[inject]), 0.0, renewal.confidence)
+    if not (renewal.low > smallest and injection.low <= smallest and apart):
         return None
     return Finding(
         "reset_helps_injection_does_not",
@@ -204,6 +293,12 @@ def _noisy(floor: Interval | None, effect: Interval) -> Finding | None:
         return Finding(
             "no_noise_floor", "without the arm 'again' the noise floor was assumed, not measured"
         )
+    if floor.missing:
+        return Finding(
+            "no_noise_floor",
+            f"the arm 'again' differs from 'nothing' by {floor.estimate:+.0%} in every seed: what "
+            "other draws change was not measured",
+        )
     if floor.low <= 0 <= floor.high and abs(floor.estimate) < abs(effect.estimate):
         return None
     if floor.low <= 0 <= floor.high and effect.low <= 0 <= effect.high:
@@ -216,7 +311,7 @@ def _noisy(floor: Interval | None, effect: Interval) -> Finding | None:
 
 
 def _reset_costs(renewal: Interval, reset: str) -> Finding | None:
-    if renewal.high >= 0:
+    if not renewal.high < 0:
         return None
     return Finding(
         "reset_costs", f"{reset} costs {percent(renewal)}: what it threw away was of use"
@@ -225,4 +320,4 @@ def _reset_costs(renewal: Interval, reset: str) -> Finding | None:
 
 def percent(interval: Interval) -> str:
     """An effect and its interval, as reasons and findings write them."""
-    return f"{interval.estimate:+.0%} [{interval.low:+.0%}, {interval.high:+.0%}]"
+    return f"{interval:+.0%}"

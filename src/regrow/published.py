@@ -17,6 +17,7 @@ from regrow.errors import RegrowError, require
 from regrow.statistics import (
     Interval,
     interquartile_mean,
+    no_interval,
     pooled_bootstrap,
     stratified_bootstrap,
 )
@@ -32,7 +33,8 @@ class Line(NamedTuple):
     """One way to train, over its tasks and seeds.
 
     `pooled`: interval by a bootstrap over all runs, as published; `within`: over the seeds of each
-    task, as arXiv 2108.13264 recommends.
+    task, as arXiv 2108.13264 recommends. Neither is there of one run, nor `within` where a task has
+    one: it would say nothing of its spread.
     """
 
     replay_ratio: str
@@ -74,14 +76,16 @@ def _line(replay_ratio: str, resets: bool, returns: Returns) -> Line:
     def drawn() -> np.random.Generator:
         return np.random.default_rng(0)
 
-    return Line(
-        replay_ratio,
-        resets,
-        len(tasks),
-        len(values),
-        pooled_bootstrap(values, interquartile_mean, generator=drawn(), resamples=RESAMPLES),
-        stratified_bootstrap(tasks, interquartile_mean, generator=drawn(), resamples=RESAMPLES),
-    )
+    pooled = within = no_interval(interquartile_mean(values))
+    if len(values) > 1:
+        pooled = pooled_bootstrap(
+            values, interquartile_mean, generator=drawn(), resamples=RESAMPLES
+        )
+    if min(map(len, tasks)) > 1:
+        within = stratified_bootstrap(
+            tasks, interquartile_mean, generator=drawn(), resamples=RESAMPLES
+        )
+    return Line(replay_ratio, resets, len(tasks), len(values), pooled, within)
 
 
 def returns_at(path: Path, at: int) -> dict[tuple[str, bool], Returns]:

@@ -8,7 +8,9 @@ by seed) is held against the smallest effect that matters:
     wholly below it   no plasticity loss
     else              inconclusive, and how many seeds would settle it
 
-The noise floor is what other draws alone change (the arm `again`).
+The noise floor is what other draws alone change (the arm `again`). Nothing is claimed where no arm
+learns or all seeds show the same difference; "no plasticity loss" is not claimed where neither
+`nothing` nor the injected arm is clearly above the random policy.
 """
 
 import math
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from regrow.errors import require
-from regrow.findings import Finding, findings_of, lost_in, not_finite, percent, unfinished
+from regrow.findings import Finding, findings_of, learned, lost_in, not_finite, percent, unfinished
 from regrow.outcomes import Outcome, areas, by_arm, scale_of
 from regrow.statistics import Interval, paired_difference, seeds_to_settle
 
@@ -113,7 +115,7 @@ def conclude(
         for arm in arms
         if arm != "nothing"
     }
-    relative = {arm: _scaled(interval, scale) for arm, interval in differences.items()}
+    relative = {arm: interval.over(scale) for arm, interval in differences.items()}
     effect, floor = relative[inject], relative.get("again")
     findings = tuple(
         findings_of(
@@ -132,14 +134,16 @@ def conclude(
         findings = (*findings, lost_in(arms, relative, splits, smallest_effect))
     more = (unfinished(arms), not_finite(broken) if broken else None)
     findings = (*findings, *(finding for finding in more if finding is not None))
-    claim = _claim(effect, floor, smallest_effect, {finding.code for finding in findings})
+    injected_learned = learned(arms[inject], random_return, confidence)
+    forbids = _forbids(findings, effect, smallest_effect, injected_learned)
+    claim = _claim(effect, floor, smallest_effect, forbids)
     per_seed = (areas(arms[inject]) - areas(arms["nothing"])) / scale
     needed = None
     if claim == INCONCLUSIVE and effect.low <= smallest_effect <= effect.high:
         needed = seeds_to_settle(per_seed, float(smallest_effect), confidence=confidence)
     return Verdict(
         claim=claim,
-        reason=_reason(claim, effect, floor, smallest_effect, needed, findings),
+        reason=_reason(claim, effect, floor, smallest_effect, needed, findings, forbids),
         effect=effect,
         unit=unit,
         smallest_effect=smallest_effect,
@@ -178,17 +182,25 @@ def _undecided(
     )
 
 
-def _scaled(interval: Interval, scale: float) -> Interval:
-    return Interval(
-        interval.estimate / scale,
-        interval.low / scale,
-        interval.high / scale,
-        interval.confidence,
-    )
+def _forbids(
+    findings: Sequence[Finding], effect: Interval, smallest: float, injected_learned: bool
+) -> Finding | None:
+    """The finding because of which nothing is claimed, or not that there is no loss; else None."""
+    found = {finding.code: finding for finding in findings}
+    for code in _ANY_CLAIM:
+        if code in found:
+            return found[code]
+    no_loss = effect.high < smallest and not injected_learned
+    return found.get("control_did_not_learn") if no_loss else None
 
 
-def _claim(effect: Interval, floor: Interval | None, smallest: float, codes: set[str]) -> str:
-    if codes & {"nobody_learns", "no_spread"}:
+_ANY_CLAIM = ("nobody_learns", "no_spread")
+
+
+def _claim(
+    effect: Interval, floor: Interval | None, smallest: float, forbids: Finding | None
+) -> str:
+    if forbids is not None:
         return INCONCLUSIVE
     if effect.high < smallest:
         return NO_LOSS
@@ -204,30 +216,38 @@ def _reason(
     smallest: float,
     needed: int | None,
     findings: Sequence[Finding],
+    forbids: Finding | None,
 ) -> str:
     """One sentence: the effect, what it was held against, and the gravest finding."""
+    if forbids is not None and forbids.code in _ANY_CLAIM:
+        return f"{forbids.text}."
     level = f"{effect.confidence:.0%} interval"
-    change = f"injection changes the return after the fork by {percent(effect)} ({level})"
+    changes = f"changes the return after the fork by {percent(effect)} ({level})"
     against = f"the smallest effect that matters, {smallest:.0%}"
     if claim == LOSS:
         noise = f"; other draws alone, {percent(floor)}" if floor else ""
-        text = f"{change}, above {against}{noise}"
+        text = f"injection {changes}, above {against}{noise}"
+    elif claim == NO_LOSS and effect.high < 0:
+        text = (
+            f"injection costs: it {changes}; the claim says only that it does not improve learning "
+            f"here by {against}, not that it is free"
+        )
     elif claim == NO_LOSS:
-        text = f"{change}, below {against}"
+        text = f"injection does not improve learning here: it {changes}, below {against}"
+    elif forbids is not None:
+        text = f"injection {changes}, but {forbids.text}"
     elif needed is None and effect.low > smallest:
-        text = f"{change}, but other draws alone change it by {percent(floor or effect)}"
+        text = f"injection {changes}, but other draws alone change it by {percent(floor or effect)}"
     else:
         more = (
             f"about {needed} seeds would settle it"
             if needed
             else "more than 1000 seeds would be needed"
         )
-        text = f"{change}, which does not settle it against {against}; {more}"
+        text = f"injection {changes}, which does not settle it against {against}; {more}"
     grave = [f for f in findings if f.code in _GRAVE]
     if not grave:
         return f"{text}."
-    if claim == INCONCLUSIVE and grave[0].code in ("nobody_learns", "no_spread"):
-        return f"{grave[0].text}."
     link = "Not all is well: " if claim != LOSS else "Mind that "
     return f"{text}. {link}{'; '.join(f.text for f in grave)}."
 

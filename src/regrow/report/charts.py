@@ -11,7 +11,7 @@ import numpy as np
 
 from regrow.across import Aggregate, Proxy
 from regrow.cases import Case
-from regrow.report.palette import inks
+from regrow.report.palette import Ink, inks
 from regrow.statistics import Interval
 from regrow.summary import (
     BEFORE,
@@ -37,21 +37,21 @@ AXES = (
 class Arms:
     """Every arm of a page, by number, as its scripts speak of them.
 
-    Where conditions share a picture, an arm of one of them is a name of its own: `overlaid`.
+    Where conditions share a picture, an arm of one of them is a name of its own, `overlaid`, in the
+    arm's colour; conditions differ in the dash.
     """
 
     def __init__(self, studies: Sequence[Told]):
-        self.inks = inks(arm for told in studies for case in told.cases for arm in case.arms)
-        shared = [told for told in studies if told.figure == "compute"]
-        self.inks |= inks(
-            overlaid(case, arm) for told in shared for case in told.cases for arm in case.arms
-        )
+        self.inks = inks_of(studies)
+        for told in studies:
+            if told.figure == "compute":
+                self.inks |= overlaid_inks(told.cases, self.inks)
         self.names = [BEFORE, *self.inks]
         self.numbers = {name: i for i, name in enumerate(self.names)}
 
     def to_json(self) -> list[dict[str, str]]:
         """Name and classes of style."""
-        classes = ["before", *(f"c{ink.colour} d{ink.round}" for ink in self.inks.values())]
+        classes = ["before", *(ink.classes for ink in self.inks.values())]
         return [
             {"name": name, "colour": colour}
             for name, colour in zip(self.names, classes, strict=True)
@@ -61,9 +61,23 @@ class Arms:
         return self.numbers[name]
 
 
+def inks_of(studies: Iterable[Told]) -> dict[str, Ink]:
+    """The inks of all arms of a folder, for every picture that is drawn of it."""
+    return inks(arm for told in studies for case in told.cases for arm in case.arms)
+
+
 def overlaid(case: Case, arm: str) -> str:
     """The name of an arm where conditions share a picture."""
     return f"{case.label}: {arm}"
+
+
+def overlaid_inks(cases: Sequence[Case], arms: Mapping[str, Ink]) -> dict[str, Ink]:
+    """The inks of arms where conditions share a picture."""
+    return {
+        overlaid(case, arm): arms[arm].shifted(place)
+        for place, case in enumerate(cases)
+        for arm in case.arms
+    }
 
 
 def learning_curves(cases: Sequence[Case], arms: Arms) -> Chart:
@@ -125,7 +139,7 @@ def _curves_panel(panel: Panel, arms: Arms) -> dict[str, Any]:
     case = panel.case
     return {
         "name": panel.name,
-        "note": case.verdict.claim if case.verdict and not panel.reach else "",
+        "note": _note(panel),
         "random": number(case.row.random_return),
         "reach": numbers(panel.reach) if panel.reach else None,
         "fork": {axis: number(at) for axis, at in forks(case).items()},
@@ -133,6 +147,15 @@ def _curves_panel(panel: Panel, arms: Arms) -> dict[str, Any]:
         "seeds": list(case.seeds),
         "lines": [_line(curve, arms[curve.arm]) for curve in panel.curves],
     }
+
+
+def _note(panel: Panel) -> str:
+    if len(panel.case.seeds) == 1:
+        return ONE_SEED
+    return panel.case.verdict.claim if panel.case.verdict and not panel.reach else ""
+
+
+ONE_SEED = "one seed: no interval"
 
 
 def _line(curve: Curve, arm: int) -> dict[str, Any]:
@@ -306,7 +329,7 @@ def correlations(found: Sequence[Proxy]) -> Chart:
     return _chosen("Which probe predicts the gain", "", [panel])
 
 
-def scatter(found: Sequence[Proxy]) -> Chart:
+def scatter(found: Sequence[Proxy], arms: Arms) -> Chart:
     """Probe against gain, a point for every seed; a panel for every probe."""
     return {
         "kind": "scatter",
@@ -324,7 +347,12 @@ def scatter(found: Sequence[Proxy]) -> Chart:
                 "unit": "share",
                 "rowTitle": "condition and seed",
                 "points": [
-                    {"x": number(x), "y": number(y), "label": f"{case.label}, seed {seed}"}
+                    {
+                        "x": number(x),
+                        "y": number(y),
+                        "group": arms[case.injection],
+                        "label": f"{case.label}, seed {seed}",
+                    }
                     for x, y, case, seed in zip(
                         one.values, one.gains, one.cases, one.seeds, strict=True
                     )
@@ -373,11 +401,11 @@ def numbers(values: Any) -> list[float | None]:
 
 
 def interval(held: Interval | None) -> Mapping[str, float | None]:
-    """An interval's three numbers."""
+    """An interval's three numbers; no ends where it has none, nothing where it was not measured."""
     low, middle, high = (held.low, held.estimate, held.high) if held else (math.nan,) * 3
     return {"low": number(low), "estimate": number(middle), "high": number(high)}
 
 
 def plain(held: Interval) -> str:
     """An interval as text."""
-    return f"{held.estimate:+.2f} [{held.low:+.2f}, {held.high:+.2f}]".replace("-", "−")
+    return f"{held:+.2f}".replace("-", "−")

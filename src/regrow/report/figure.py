@@ -4,7 +4,7 @@ import io
 import textwrap
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import cycle, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 
 from regrow.checkpoint import write_atomically
 from regrow.errors import require
+from regrow.report.palette import INK, SOFT, Ink, inks
 from regrow.results import UP_TO_FORK
 from regrow.rules import RECENT
 from regrow.run import Event
 from regrow.statistics import mean_band, running_mean
 from regrow.train import Episodes, Trained
 
-# Okabe & Ito 2008: eight colours that colour-blind people can tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-NEUTRAL = "#555555"
+TOGETHER = 7  # arms in one picture
 PANELS = 5  # in a row
 WINDOWS = 25  # of this share of a run's env steps are the means in its learning curve
 PICTURES = (".png", ".svg", ".pdf")
@@ -45,22 +44,26 @@ def draw_curves(
     """Writes learning curves to `path` (PNG, or what its suffix says).
 
     `curves`: for every arm (env steps (bins,), returns (seeds, bins)), the way up to the fork under
-    "fork". Bands are t intervals of the mean over seeds. `events`: for an arm, the env steps at
-    which it acted in any seed, drawn as ticks at the bottom. More arms than colours get a panel
-    each, beside `nothing`.
+    "fork". Bands are t intervals of the mean over seeds; one seed has none. `events`: for an arm,
+    the env steps at which it acted in any seed, drawn as ticks at the bottom. More than `TOGETHER`
+    arms get a panel each, beside `nothing`.
     """
-    if len(curves) > len(COLOURS) + 1:
+    if len(curves) > TOGETHER + 1:
         _draw_panels(path, curves, fork_at, title, subtitle)
         return
-    over = "env steps (bands: 95% t intervals over seeds)"
+    over = f"env steps ({_bands(curves)})"
     with _returns_over(over, path, title, subtitle) as axes:
         _draw_arms(axes, curves, events or {})
-        axes.axvline(fork_at, color=NEUTRAL, linestyle="--", linewidth=1)
+        axes.axvline(fork_at, color=SOFT, linestyle="--", linewidth=1)
         top = axes.get_xaxis_transform()
-        axes.text(fork_at, 1.0, " fork", color=NEUTRAL, va="top", transform=top)
-        axes.axhline(
-            random_return, color=NEUTRAL, linestyle=":", linewidth=1, label="random policy"
-        )
+        axes.text(fork_at, 1.0, " fork", color=SOFT, va="top", transform=top)
+        axes.axhline(random_return, color=SOFT, linestyle=":", linewidth=1, label="random policy")
+
+
+def _bands(curves: Curves) -> str:
+    """What is said of bands."""
+    seeds = max(len(returns) for _, returns in curves.values())
+    return "one seed: no interval" if seeds == 1 else "bands: 95% t intervals over seeds"
 
 
 def draw_training(
@@ -68,17 +71,16 @@ def draw_training(
 ) -> None:
     """Writes the returns of one run to `path`: episodes, their running mean, and every event."""
     with _returns_over("env steps", path, title, subtitle) as axes:
-        axes.plot(*episodes[:2], ".", color=NEUTRAL, alpha=0.15, markersize=2, rasterized=True)
+        axes.plot(*episodes[:2], ".", color=SOFT, alpha=0.15, markersize=2, rasterized=True)
         if episodes.returns.size:
             mean = running_mean(episodes.returns, RECENT)
             label = f"mean of {RECENT} episodes"
-            axes.plot(episodes.env_steps, mean, color=COLOURS[0], label=label)
-        names = list(dict.fromkeys(event.intervention for event in events))
-        for name, colour in zip(names, COLOURS[1:] * (1 + len(names)), strict=False):
+            axes.plot(episodes.env_steps, mean, color=INK, label=label)
+        for name, ink in inks(event.intervention for event in events).items():
             at = [event.env_steps for event in events if event.intervention == name]
             for i, step in enumerate(at):
                 label = f"{name} ({len(at)}×)" if i == 0 else None
-                axes.axvline(step, color=colour, linestyle="--", linewidth=1, label=label)
+                axes.axvline(step, color=ink.hex, linestyle=ink.line, linewidth=1, label=label)
 
 
 def draw_learning(path: Path, runs: Sequence[Trained]) -> None:
@@ -90,6 +92,7 @@ def draw_learning(path: Path, runs: Sequence[Trained]) -> None:
     """
     require(path.suffix in PICTURES, f"--out is {path}; it must end in {' or '.join(PICTURES)}")
     environments = _by_agent(runs)
+    colours = inks(what for agents in environments.values() for what in agents)
     columns = min(len(environments), 2)
     rows = -(-len(environments) // columns)
     with mpl.rc_context(_look(8)):
@@ -98,7 +101,7 @@ def draw_learning(path: Path, runs: Sequence[Trained]) -> None:
         for name, axes in zip_longest(environments, panels):
             axes.set_visible(name is not None)
             if name is not None:
-                _draw_agents(axes, name, environments[name])
+                _draw_agents(axes, name, environments[name], colours)
         figure.supxlabel("env steps")
         figure.supylabel("return")
         _write(figure, path)
@@ -119,17 +122,19 @@ def _by_agent(runs: Sequence[Trained]) -> dict[str, Agents]:
     return environments
 
 
-def _draw_agents(axes: Axes, title: str, agents: Agents) -> None:
-    for (what, seeds), colour in zip(agents.items(), cycle(COLOURS)):
+def _draw_agents(axes: Axes, title: str, agents: Agents, colours: Mapping[str, Ink]) -> None:
+    for what, seeds in agents.items():
+        ink = colours[what]
         spans = [(int(held.env_steps[0]), int(held.env_steps[-1])) for held in seeds.values()]
         window = max(end for _, end in spans) // WINDOWS
         for held, (start, end) in zip(seeds.values(), spans, strict=True):
             at = _times(start, end)
-            axes.plot(at, held.recent_at(at, window), color=colour, alpha=0.35, linewidth=0.8)
+            recent = held.recent_at(at, window)
+            axes.plot(at, recent, ink.line, color=ink.hex, alpha=0.35, linewidth=0.8)
         at = _times(max(start for start, _ in spans), min(end for _, end in spans))
         mean = np.mean([held.recent_at(at, window) for held in seeds.values()], axis=0)
         label = textwrap.fill(what, 60)
-        axes.plot(at, mean, color=colour, linewidth=1.8, label=label)
+        axes.plot(at, mean, ink.line, color=ink.hex, linewidth=1.8, label=label)
     axes.set_title(title, loc="left", fontweight="bold")
     _tidy(axes)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.1), frameon=False, fontsize=6.5)
@@ -150,7 +155,7 @@ def _returns_over(over: str, path: Path, title: str, subtitle: str) -> Generator
         axes.set_ylabel("return")
         _tidy(axes)
         axes.margins(x=0)
-        axes.set_title(subtitle, loc="left", fontsize=9, color=NEUTRAL)
+        axes.set_title(subtitle, loc="left", fontsize=9, color=SOFT)
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
@@ -174,6 +179,7 @@ def _write(figure: Figure, path: Path) -> None:
 
 def _draw_panels(path: Path, curves: Curves, fork_at: int, title: str, subtitle: str) -> None:
     """A panel for every arm, the curve of `nothing` in grey in each."""
+    colours = inks(name for name in curves if name != UP_TO_FORK)
     arms = [arm for arm in curves if arm not in (UP_TO_FORK, "nothing")]
     rows = -(-len(arms) // PANELS)
     with mpl.rc_context(_look(7)):
@@ -183,15 +189,12 @@ def _draw_panels(path: Path, curves: Curves, fork_at: int, title: str, subtitle:
             axes.set_visible(arm is not None)
             if arm is None:
                 continue
-            for name, colour in (("nothing", NEUTRAL), (arm, COLOURS[0])):
-                env_steps, returns = curves[name]
-                mean, low, high = mean_band(returns)
-                axes.plot(env_steps, mean, color=colour, linewidth=1.2)
-                axes.fill_between(env_steps, low, high, color=colour, alpha=0.15, linewidth=0)
+            for name in ("nothing", arm):
+                _draw_curve(axes, curves[name], colours[name], 1.2)
             axes.set_title(textwrap.fill(arm, 32), loc="left", fontsize=6.5)
             _tidy(axes)
         figure.supxlabel(
-            f"env steps, from the fork at {fork_at:,} on; grey: nothing; bands: 95% t intervals",
+            f"env steps, from the fork at {fork_at:,} on; grey: nothing; {_bands(curves)}",
             fontsize=7,
         )
         figure.suptitle(f"{title} · {subtitle}", x=0.01, ha="left", fontsize=8)
@@ -199,15 +202,25 @@ def _draw_panels(path: Path, curves: Curves, fork_at: int, title: str, subtitle:
 
 
 def _draw_arms(axes: Axes, curves: Curves, events: Mapping[str, Sequence[int]]) -> None:
-    colours = iter(COLOURS * (1 + len(curves) // len(COLOURS)))
-    for arm, (env_steps, returns) in curves.items():
-        before = arm == UP_TO_FORK
-        colour = NEUTRAL if before else next(colours)
-        mean, low, high = mean_band(returns)
-        label = "before the fork" if before else arm
-        axes.plot(env_steps, mean, color=colour, label=label, linewidth=1.8)
-        axes.fill_between(env_steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    colours = inks(arm for arm in curves if arm != UP_TO_FORK)
+    for arm, curve in curves.items():
+        ink = colours.get(arm)
+        _draw_curve(axes, curve, ink, 1.8 if ink else 1.2, arm if ink else "before the fork")
         at = events.get(arm, ())
-        axes.plot(
-            at, [0.015] * len(at), "|", color=colour, ms=8, transform=axes.get_xaxis_transform()
-        )
+        low = axes.get_xaxis_transform()
+        axes.plot(at, [0.015] * len(at), "|", color=ink.hex if ink else INK, ms=8, transform=low)
+
+
+def _draw_curve(
+    axes: Axes,
+    curve: tuple[NDArray[Any], NDArray[Any]],
+    ink: Ink | None,
+    width: float,
+    label: str | None = None,
+) -> None:
+    """Mean and band of (env steps, returns); in the colour of text where it is no arm's."""
+    colour, dash = (ink.hex, ink.line) if ink else (INK, "-")
+    env_steps, returns = curve
+    mean, low, high = mean_band(returns)
+    axes.plot(env_steps, mean, dash, color=colour, label=label, linewidth=width)
+    axes.fill_between(env_steps, low, high, color=colour, alpha=0.15 if ink else 0.1, linewidth=0)

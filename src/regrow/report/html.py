@@ -9,6 +9,8 @@ from string import Template
 from typing import Any
 from xml.etree import ElementTree
 
+from regrow.report import palette
+
 Element = ElementTree.Element
 Content = Element | str | None
 
@@ -80,7 +82,7 @@ def document(title: str, body: Iterable[Element], data: Any, *, generator: str) 
     `data` is what the scripts draw. A policy in the page names its style and its scripts by their
     digests, so a script that came in as text would not run even if it were taken for one.
     """
-    style = _held("page.css")
+    style = palette.style() + _held("page.css")
     scripts = [_held(name) for name in SCRIPTS]
     allowed = " ".join(map(_digest, scripts))
     policy = (

@@ -1,44 +1,86 @@
-"""One colour for an arm, wherever it is drawn.
+"""One colour and dash for an arm, in every picture: `curves.png`, the page, figures for papers.
 
-Okabe & Ito 2008: colours that colour-blind people can tell apart; their black gives way to two
-greys, for `nothing` and `again`, and their yellow is darkened to be seen on white. Where the
-colours are used up they come again, dashed.
+Okabe & Ito 2008: colours that colour-blind people can tell apart. Their black is the text's, their
+yellow is left out (on white it is not seen, darkened it is the vermilion of protanopes), and there
+are two greys, for `nothing` and `again`. On dark ground the same hues are lighter. Of two arms with
+one colour the dashes differ.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+Dash = Literal["-", "--", ":", "-."]
+DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
 GREYS = ("#6a7077", "#a5abb2")
-HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a7500")
+HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 COLOURS = (*GREYS, *HUES)
-_KNOWN = {"nothing": 0, "again": 1, "inject": 2, "reset": 3}
+ON_DARK = ("#c3c9cf", "#7d858d", "#2b8ade", "#ee7020", "#1fb388", "#d67ab4", "#f7c95c", "#84cef7")
+INK, SOFT = "#1b1d20", "#596067"
+"""What is not of an arm: the way up to the fork and means; what stands around."""
 
 
 class Ink(NamedTuple):
-    """Which of `COLOURS`, and how many times they were used up before."""
+    """Which of `COLOURS`, and which of `DASHES`."""
 
     colour: int
-    round: int
+    dash: int
+
+    @property
+    def hex(self) -> str:
+        """The colour on white."""
+        return COLOURS[self.colour]
+
+    @property
+    def line(self) -> Dash:
+        """The dash as Matplotlib has it."""
+        return DASHES[self.dash]
+
+    @property
+    def classes(self) -> str:
+        """Both as classes of the page's style."""
+        return f"c{self.colour} d{self.dash}"
+
+    def shifted(self, by: int) -> "Ink":
+        """The same colour with another dash, for an arm in one of several conditions."""
+        return Ink(self.colour, (self.dash + by) % len(DASHES))
+
+
+# These are nobody else's, whatever else is drawn.
+FIXED = {"nothing": Ink(0, 0), "again": Ink(1, 1), "inject": Ink(2, 0), "reset": Ink(3, 0)}
+# Others of the family have theirs too; where they are absent, it is free for variants and rules.
+KNOWN = {
+    **FIXED,
+    "shrink_perturb": Ink(4, 0),
+    "redo": Ink(5, 0),
+    "widen": Ink(6, 0),
+    "reset_optimizer": Ink(7, 0),
+    "continual_backprop": Ink(3, 1),
+    "dash": Ink(4, 1),
+    "regrama": Ink(5, 1),
+    "hare_tortoise": Ink(6, 1),
+    "self_normalized_reset": Ink(7, 1),
+}
+_ORDER = [Ink(len(GREYS) + hue, dash) for dash in range(len(DASHES)) for hue in range(len(HUES))]
 
 
 def inks(arms: Iterable[str]) -> dict[str, Ink]:
-    """An ink for every arm: well-known arms have theirs, the others take what is next."""
-    found: dict[str, Ink] = {}
-    later = 0
+    """An ink for every arm, in the order of the arms; it depends on which there are, not on order.
+
+    Arms of a name that is known have theirs. The others, sorted, take what is free, undashed first;
+    when all are used up they begin again.
+    """
     order = list(dict.fromkeys(arms))
-    free = [i for i in range(len(GREYS), len(COLOURS)) if i not in _reserved(order)]
-    for arm in order:
-        if arm in _KNOWN:
-            found[arm] = Ink(_KNOWN[arm], 0)
-            continue
-        if later < len(free):
-            found[arm] = Ink(free[later], 0)
-        else:
-            again, place = divmod(later - len(free), len(HUES))
-            found[arm] = Ink(len(GREYS) + place, 1 + again)
-        later += 1
-    return found
+    found = {arm: KNOWN[arm] for arm in order if arm in KNOWN}
+    taken = {*FIXED.values(), *found.values()}
+    free = [ink for ink in _ORDER if ink not in taken]
+    others = sorted(arm for arm in order if arm not in KNOWN)
+    found |= {arm: free[i % len(free)] for i, arm in enumerate(others)}
+    return {arm: found[arm] for arm in order}
 
 
-def _reserved(arms: Iterable[str]) -> set[int]:
-    return {_KNOWN[arm] for arm in arms if arm in _KNOWN}
+def style() -> str:
+    """The colours for the page: a variable and a class for each, light and dark."""
+    pairs = list(enumerate(zip(COLOURS, ON_DARK, strict=True)))
+    variables = " ".join(f"--c{i}: light-dark({light}, {dark});" for i, (light, dark) in pairs)
+    classes = " ".join(f".c{i} {{ --it: var(--c{i}); }}" for i, _ in pairs)
+    return f":root {{ --ink: light-dark({INK}, #e8eaed); {variables} }}\n{classes}\n"

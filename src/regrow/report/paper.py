@@ -1,16 +1,17 @@
 """Figures for papers, one function each: PNG and SVG of what a study yields. Draws, never computes.
 
 Every function takes what is to be drawn and returns a Matplotlib figure; `write_figures` writes all
-that a folder of studies has to show.
+that a folder of studies has to show. `arms`: the inks of all arms that pictures side by side have;
+without it, those of the arms at hand.
 """
 
 import io
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -21,10 +22,12 @@ from matplotlib.ticker import EngFormatter
 from regrow.across import Aggregate, Proxy
 from regrow.cases import Case
 from regrow.checkpoint import write_atomically
-from regrow.report.palette import COLOURS, inks
+from regrow.report.charts import ONE_SEED, inks_of, overlaid, overlaid_inks
+from regrow.report.palette import INK, SOFT, Ink, inks
 from regrow.statistics import Interval
 from regrow.summary import (
     BEFORE,
+    Curve,
     Panel,
     Summary,
     Told,
@@ -35,9 +38,7 @@ from regrow.summary import (
     whole,
 )
 
-INK, SOFT = "#1b1d20", "#596067"
-Dash = Literal["-", "--", ":", "-."]
-DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
+Inks = Mapping[str, Ink]
 WIDTH = 6.75  # inches: two columns of most proceedings
 LETTERS = 110  # across a figure
 ACROSS = 4  # panels in a row
@@ -60,9 +61,9 @@ FORMATS = {"png": {"dpi": 200}, "svg": {"metadata": {"Date": None}}}
 
 def write_figures(summary: Summary, folder: Path) -> list[Path]:
     """Writes every figure of every study into a folder, as PNG and as SVG; the files."""
-    written = []
+    written, arms = [], inks_of(summary.studies)
     for told in summary.studies:
-        for kind, draw in figures_of(told).items():
+        for kind, draw in figures_of(told, arms).items():
             with mpl.rc_context(STYLE):
                 figure = draw()
                 for suffix, options in FORMATS.items():
@@ -71,22 +72,25 @@ def write_figures(summary: Summary, folder: Path) -> list[Path]:
     return written
 
 
-def figures_of(told: Told) -> dict[str, Callable[[], Figure]]:
+def figures_of(told: Told, arms: Inks | None = None) -> dict[str, Callable[[], Figure]]:
     """What there is to draw of a study, by name."""
+    arms = arms or inks_of([told])
     judged = [case for case in told.cases if case.verdict is not None]
-    found: dict[str, Callable[[], Figure]] = {"curves": lambda: learning_curves(told.cases)}
+    found: dict[str, Callable[[], Figure]] = {
+        "curves": lambda: learning_curves(told.cases, arms=arms)
+    }
     if len(judged) > 1:
-        found["gains"] = lambda: gains_per_condition(judged)
+        found["gains"] = lambda: gains_per_condition(judged, arms)
     if told.aggregates:
-        found["aggregate"] = lambda: aggregate(told.aggregates)
+        found["aggregate"] = lambda: aggregate(told.aggregates, arms)
     if any(case.row.level is not None for case in judged):
-        found["sweep"] = lambda: sweep(judged)
+        found["sweep"] = lambda: sweep(judged, arms)
     if told.figure == "compute":
-        found["compute"] = lambda: over_compute(told.cases)
+        found["compute"] = lambda: over_compute(told.cases, arms)
     if told.proxies:
-        found["proxies"] = lambda: proxies_and_gain(told.proxies)
+        found["proxies"] = lambda: proxies_and_gain(told.proxies, arms)
     if judged:
-        found["arms"] = lambda: arms_beside_nothing(judged)
+        found["arms"] = lambda: arms_beside_nothing(judged, arms)
     return found
 
 
@@ -100,63 +104,68 @@ def _write(figure: Figure, path: Path, suffix: str, options: dict[str, Any]) -> 
 # One function a figure.
 
 
-def learning_curves(cases: Sequence[Case], axis: str = "env_steps") -> Figure:
+def learning_curves(
+    cases: Sequence[Case], axis: str = "env_steps", arms: Inks | None = None
+) -> Figure:
     """A panel per condition, or per arm where there are many: mean and 95% t interval over seeds.
 
     Dashed is the fork, dotted the return of the random policy.
     """
     held = panels(cases)
     figure, places = _grid(len(held), 1.5)
-    styles = _styles(cases)
+    arms = arms or _inks(cases)
     for panel, axes in zip_longest(held, places):
         axes.set_visible(panel is not None)
         if panel is not None:
-            _curves_on(axes, panel, styles, axis)
-            axes.set_title(plain(textwrap.fill(panel.name, 28)))
+            _curves_on(axes, panel, arms, axis)
+            alone = f"\n({ONE_SEED})" if len(panel.case.seeds) == 1 else ""
+            axes.set_title(plain(textwrap.fill(panel.name, 28) + alone))
     if not any(panel.reach for panel in held):
-        _legend(figure, styles)
+        _legend(figure, {arm: arms[arm] for case in cases for arm in case.arms})
     figure.supxlabel(axis.replace("_", " "), fontsize=8)
     figure.supylabel("return", fontsize=8)
     return figure
 
 
-def over_compute(cases: Sequence[Case]) -> Figure:
-    """All conditions from the first env step on, over env steps and over what they cost."""
+def over_compute(cases: Sequence[Case], arms: Inks | None = None) -> Figure:
+    """All conditions from the first env step on, over env steps and over what they cost.
+
+    An arm has its colour in each; conditions differ in the dash.
+    """
     held = [(case, curve) for case in cases for curve in whole(case) if curve.arm != "again"]
     titles = {"env_steps": "env steps", "flops": "FLOPs", "seconds": "seconds"}
     across = [axis for axis in titles if all(axis in curve.over for _, curve in held)]
-    names = [f"{case.label}: {curve.arm}" for case, curve in held]
-    styles = _styles_of(names)
+    names = [overlaid(case, curve.arm) for case, curve in held]
+    styles = overlaid_inks(cases, arms or _inks(cases))
     figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
     for axis, axes in zip(across, figure.subplots(1, len(across), sharey=True), strict=True):
         for name, (_, curve) in zip(names, held, strict=True):
-            colour, dash = styles[name]
-            over = curve.over[axis]
-            axes.plot(over, curve.mean, dash, color=colour, linewidth=1.2)
-            axes.fill_between(over, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
+            _curve(axes, curve, axis, styles[name])
         axes.set_ylim(*_within(reach_of([curve for _, curve in held])))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.margins(x=0)
         axes.set_xlabel(titles[axis])
     figure.supylabel("return", fontsize=8)
-    _legend(figure, styles)
+    _legend(figure, {name: styles[name] for name in names})
     return figure
 
 
-def gains_per_condition(cases: Sequence[Case]) -> Figure:
+def gains_per_condition(cases: Sequence[Case], arms: Inks | None = None) -> Figure:
     """What injection gains over nothing, condition by condition, the largest on top."""
     rows = [gain for gain in gains(cases) if gain.effect is not None]
     figure, axes = _rows(len(rows))
+    arms = arms or _inks(cases)
     labels = [gain.case.label for gain in rows]
-    _dots(axes, labels, [gain.effect for gain in rows], [COLOURS[2]] * len(rows))
+    injections = [arms[gain.case.injection] for gain in rows]
+    _dots(axes, labels, [gain.effect for gain in rows], injections)
     _shares(axes, cases)
     axes.set_xlabel("gain from injection, as a share of nothing's return (95% t interval)")
     return figure
 
 
-def arms_beside_nothing(cases: Sequence[Case]) -> Figure:
+def arms_beside_nothing(cases: Sequence[Case], arms: Inks | None = None) -> Figure:
     """Every arm's difference to nothing, a panel per condition."""
-    styles = _styles(cases)
+    arms = arms or _inks(cases)
     rows = max(len(case.relative) for case in cases)
     across = min(len(cases), 3)
     down = -(-len(cases) // across)
@@ -166,8 +175,8 @@ def arms_beside_nothing(cases: Sequence[Case]) -> Figure:
     for case, axes in zip_longest(cases, panels):
         axes.set_visible(case is not None)
         if case is not None:
-            colours = [styles[arm][0] for arm in case.relative]
-            _dots(axes, list(case.relative), list(case.relative.values()), colours)
+            held = [arms[arm] for arm in case.relative]
+            _dots(axes, list(case.relative), list(case.relative.values()), held)
             _shares(axes, [case])
             axes.set_title(plain(case.label))
             axes.tick_params(axis="x", labelbottom=True)
@@ -175,18 +184,19 @@ def arms_beside_nothing(cases: Sequence[Case]) -> Figure:
     return figure
 
 
-def sweep(cases: Sequence[Case]) -> Figure:
+def sweep(cases: Sequence[Case], arms: Inks | None = None) -> Figure:
     """The gain from injection along what the study turns, a panel for each such axis."""
     found = {case.row.axis: [] for case in cases if case.row.level is not None}
     for case in cases:
         if case.row.level is not None:
             found[case.row.axis].append(case)
+    arms = arms or _inks(cases)
     figure, panels = _grid(len(found), 1.7, share_x=False)
     for (axis, held), axes in zip(found.items(), panels, strict=False):
         held = sorted(held, key=lambda case: case.row.level or 0.0)
         levels = [case.row.level for case in held]
         effects = [case.relative[case.injection] for case in held]
-        _errors(axes, levels, effects)
+        _errors(axes, levels, effects, [arms[case.injection] for case in held])
         if min(levels) > 0 and max(levels) >= 8 * min(levels):
             axes.set_xscale("log")
         axes.axhline(0, color=SOFT, linewidth=0.8)
@@ -198,47 +208,47 @@ def sweep(cases: Sequence[Case]) -> Figure:
     return figure
 
 
-def proxies_and_gain(found: Sequence[Proxy], most: int = 8) -> Figure:
+def proxies_and_gain(found: Sequence[Proxy], arms: Inks | None = None, most: int = 8) -> Figure:
     """The probes that predict the gain best: a point per seed, with Spearman's ρ."""
     shown = found[:most]
+    arms = arms or _inks([case for proxy in shown for case in proxy.cases])
     figure, panels = _grid(len(shown), 1.5, share_x=False)
     for proxy, axes in zip_longest(shown, panels):
         axes.set_visible(proxy is not None)
         if proxy is not None:
-            axes.plot(proxy.values, proxy.gains, ".", color=COLOURS[2], alpha=0.6, markersize=4)
+            colours = [arms[case.injection].hex for case in proxy.cases]
+            axes.scatter(proxy.values, proxy.gains, s=6, c=colours, alpha=0.6)
             axes.axhline(0, color=SOFT, linewidth=0.8)
             axes.yaxis.set_major_formatter(_percent)
-            rho = proxy.correlation
-            title = f"{proxy.name}\nρ = {rho.estimate:.2f} [{rho.low:.2f}, {rho.high:.2f}]"
-            axes.set_title(plain(title))
+            axes.set_title(plain(f"{proxy.name}\nρ = {proxy.correlation:.2f}"))
     figure.supxlabel("probe at the fork", fontsize=8)
     figure.supylabel("gain from injection", fontsize=8)
     return figure
 
 
-def aggregate(found: Sequence[Aggregate]) -> Figure:
+def aggregate(found: Sequence[Aggregate], arms: Inks | None = None) -> Figure:
     """IQM, optimality gap, probability of improvement, and performance profiles, by arm."""
-    arms = [one.arm for one in found]
-    styles = _styles_of(arms)
-    size = (WIDTH, 2.6 + 0.16 * len(arms))
+    names = [one.arm for one in found]
+    arms = arms or inks(names)
+    size = (WIDTH, 2.6 + 0.16 * len(names))
     figure = Figure(figsize=size, layout="constrained")
-    heights = (0.8 + 0.16 * len(arms), 1.8)
+    heights = (0.8 + 0.16 * len(names), 1.8)
     above, below = figure.subfigures(2, 1, height_ratios=heights, squeeze=False).flat
     metrics: dict[str, Callable[[Aggregate], Interval | None]] = {
         "interquartile mean": lambda one: one.interquartile_mean,
         "optimality gap": lambda one: one.optimality_gap,
         "probability of improvement": lambda one: one.improvement,
     }
-    colours = [styles[arm][0] for arm in arms]
+    held = [arms[name] for name in names]
     for axes, (name, read) in zip(above.subplots(1, 3, sharey=True), metrics.items(), strict=True):
-        _dots(axes, arms, [read(one) for one in found], colours)
+        _dots(axes, names, [read(one) for one in found], held)
         axes.set_title(name)
     axes = below.subplots()
     for one in found:
         share, low, high = one.profile
-        colour, dash = styles[one.arm]
-        axes.plot(one.thresholds, share, dash, color=colour, label=plain(one.arm))
-        axes.fill_between(one.thresholds, low, high, color=colour, alpha=0.15, linewidth=0)
+        ink = arms[one.arm]
+        axes.plot(one.thresholds, share, ink.line, color=ink.hex, label=plain(one.arm))
+        axes.fill_between(one.thresholds, low, high, color=ink.hex, alpha=0.15, linewidth=0)
     axes.set_xlabel("score τ (nothing is 1)")
     axes.set_ylabel("runs above τ")
     axes.legend()
@@ -255,13 +265,8 @@ def plain(text: str) -> str:
     )
 
 
-def _styles(cases: Sequence[Case]) -> dict[str, tuple[str, Dash]]:
-    """(colour, dashes) of every arm."""
-    return _styles_of(arm for case in cases for arm in case.arms)
-
-
-def _styles_of(names: Iterable[str]) -> dict[str, tuple[str, Dash]]:
-    return {name: (COLOURS[ink.colour], DASHES[ink.round % 4]) for name, ink in inks(names).items()}
+def _inks(cases: Sequence[Case]) -> dict[str, Ink]:
+    return inks(arm for case in cases for arm in case.arms)
 
 
 def _grid(count: int, height: float, *, share_x: bool = True) -> tuple[Figure, Any]:
@@ -278,12 +283,18 @@ def _rows(count: int) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _curves_on(axes: Axes, panel: Panel, styles: dict[str, tuple[str, Dash]], axis: str) -> None:
+def _curve(axes: Axes, curve: Curve, axis: str, ink: Ink | None) -> None:
+    """A mean and its band; in the colour of text where it is no arm's."""
+    colour, dash = (ink.hex, ink.line) if ink else (INK, "-")
+    over = curve.over[axis]
+    axes.plot(over, curve.mean, dash, color=colour, linewidth=1.2)
+    shade = 0.15 if ink else 0.1
+    axes.fill_between(over, curve.low, curve.high, color=colour, alpha=shade, linewidth=0)
+
+
+def _curves_on(axes: Axes, panel: Panel, arms: Inks, axis: str) -> None:
     for curve in panel.curves:
-        colour, dash = (INK, "-") if curve.arm == BEFORE else styles[curve.arm]
-        over = curve.over[axis]
-        axes.plot(over, curve.mean, dash, color=colour, linewidth=1.2)
-        axes.fill_between(over, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+        _curve(axes, curve, axis, None if curve.arm == BEFORE else arms[curve.arm])
     axes.axvline(forks(panel.case)[axis], color=SOFT, linestyle="--", linewidth=0.8)
     random_return = panel.case.row.random_return
     if math.isfinite(random_return):
@@ -299,34 +310,40 @@ def _within(reach: tuple[float, float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _legend(figure: Figure, styles: dict[str, tuple[str, Dash]]) -> None:
+def _legend(figure: Figure, arms: Inks) -> None:
     handles = [
-        Line2D([], [], color=colour, linestyle=dash, label=plain(arm))
-        for arm, (colour, dash) in styles.items()
+        Line2D([], [], color=ink.hex, linestyle=ink.line, label=plain(arm))
+        for arm, ink in arms.items()
     ]
-    columns = min(len(handles), max(1, LETTERS // max(len(arm) + 6 for arm in styles)))
+    columns = min(len(handles), max(1, LETTERS // max(len(arm) + 6 for arm in arms)))
     figure.legend(handles=handles, loc="outside upper left", ncols=columns)
 
 
 def _dots(
-    axes: Axes, labels: Sequence[str], held: Sequence[Interval | None], colours: Sequence[str]
+    axes: Axes, labels: Sequence[str], held: Sequence[Interval | None], arms: Sequence[Ink]
 ) -> None:
-    """Estimates with their intervals, one below the other."""
-    for place, (interval, colour) in enumerate(zip(held, colours, strict=True)):
+    """Estimates with their intervals, one below the other; hollow where there is no interval."""
+    for place, (interval, ink) in enumerate(zip(held, arms, strict=True)):
         if interval is None:
             continue
-        axes.plot([interval.low, interval.high], [place, place], color=colour, linewidth=1.6)
-        axes.plot(interval.estimate, place, "o", color=colour, markersize=4)
+        ends, fill = [interval.low, interval.high], "none" if interval.missing else ink.hex
+        axes.plot(ends, [place, place], ink.line, color=ink.hex, linewidth=1.6)
+        axes.plot(interval.estimate, place, "o", color=ink.hex, markersize=4, mfc=fill)
     axes.set_yticks(range(len(labels)), [plain(label) for label in labels])
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
 
 
-def _errors(axes: Axes, levels: Sequence[Any], effects: Sequence[Interval]) -> None:
+def _errors(
+    axes: Axes, levels: Sequence[Any], effects: Sequence[Interval], arms: Sequence[Ink]
+) -> None:
+    """Estimates with their intervals along what is turned; hollow where there is no interval."""
     middles = [effect.estimate for effect in effects]
-    below = [effect.estimate - effect.low for effect in effects]
-    above = [effect.high - effect.estimate for effect in effects]
-    axes.errorbar(levels, middles, yerr=(below, above), fmt="o-", color=COLOURS[2], markersize=4)
+    axes.plot(levels, middles, "-", color=arms[0].hex)
+    for level, effect, ink in zip(levels, effects, arms, strict=True):
+        fill = "none" if effect.missing else ink.hex
+        axes.plot([level, level], [effect.low, effect.high], "-", color=ink.hex)
+        axes.plot(level, effect.estimate, "o", color=ink.hex, markersize=4, mfc=fill)
 
 
 def _shares(axes: Axes, cases: Sequence[Case]) -> None:

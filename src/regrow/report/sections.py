@@ -1,7 +1,7 @@
 """The page of a folder of studies: verdicts first, then what they rest on."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from regrow.cases import Case
@@ -36,7 +36,7 @@ def page(summary: Summary) -> str:
         tag("a", "to the verdicts", class_="skip", href="#verdicts"),
         _head(summary),
         _problems(summary.problems),
-        tag("main", _verdicts(summary), *sections, _reproduce(summary)),
+        tag("main", _verdicts(summary, arms), *sections, _reproduce(summary)),
     ]
     return document(
         f"regrow report: {summary.name}",
@@ -78,21 +78,21 @@ def _problems(problems: Sequence[str]) -> Element | None:
 # Verdicts.
 
 
-def _verdicts(summary: Summary) -> Element:
-    blocks = [block for told in summary.studies for block in _verdict_block(told)]
+def _verdicts(summary: Summary, arms: Arms) -> Element:
+    blocks = [block for told in summary.studies for block in _verdict_block(told, arms)]
     if not blocks:
         blocks = [tag("p", "There is nothing to judge yet.")]
     heading = tag("h2", "Verdicts", id="verdicts", tabindex="-1")
     return tag("section", heading, *blocks)
 
 
-def _verdict_block(told: Told) -> list[Element]:
+def _verdict_block(told: Told, arms: Arms) -> list[Element]:
     link = tag("a", told.name, href=f"#{told.anchor}")
     return [
         tag("h3", link, " ", tag("small", told.scale, class_="note")),
         tag("p", told.question, class_="question"),
         *([_claims(told)] if told.claims else []),
-        _verdict_table(told.cases),
+        _verdict_table(told.cases, arms),
     ]
 
 
@@ -110,7 +110,7 @@ def _claims(told: Told) -> Element:
     return tag("ul", *lines, class_="claims")
 
 
-def _verdict_table(cases: Sequence[Case]) -> Element:
+def _verdict_table(cases: Sequence[Case], arms: Arms) -> Element:
     head = ("condition", "verdict", "", "injection", "other draws", "seeds", "also seen")
     headings = [
         tag("th", text, scope="col", class_=None if text in head[3:6] else "text") for text in head
@@ -118,15 +118,21 @@ def _verdict_table(cases: Sequence[Case]) -> Element:
     verdicts = [case.verdict for case in cases if case.verdict is not None]
     smallest = min((verdict.smallest_effect for verdict in verdicts), default=0.0)
     spark = sparks([verdict.effect for verdict in verdicts], smallest)
+
+    def drawn(case: Case) -> Element | None:
+        if case.verdict is None:
+            return None
+        return spark(case.verdict.effect, arms.inks[case.injection].classes)
+
     return tag(
         "table",
         tag("thead", tag("tr", *headings)),
-        tag("tbody", *(_verdict_row(case, spark) for case in cases)),
+        tag("tbody", *(_verdict_row(case, drawn(case)) for case in cases)),
         class_="verdicts",
     )
 
 
-def _verdict_row(case: Case, spark: Callable[[Interval], Element]) -> Element:
+def _verdict_row(case: Case, spark: Element | None) -> Element:
     label = tag("th", case.label, scope="row")
     seeds = tag("td", _seeds(case), data_label="seeds")
     if case.verdict is None:
@@ -141,7 +147,7 @@ def _verdict_row(case: Case, spark: Callable[[Interval], Element]) -> Element:
         "tr",
         label,
         tag("td", badge, class_="text"),
-        tag("td", spark(verdict.effect), class_="text"),
+        tag("td", spark, class_="text"),
         tag("td", _percent(verdict.effect), data_label="injection"),
         tag("td", _percent(floor), data_label="other draws") if floor else tag("td"),
         seeds,
@@ -184,7 +190,8 @@ def _figures(told: Told, arms: Arms) -> Iterable[tuple[str, Chart, str, str]]:
         charts.learning_curves(cases, arms),
         "Learning curves",
         "Mean return in bins of time; bands are 95% t intervals of the mean over seeds, clipped "
-        "where they leave the range of the runs. Dashed: the fork; dotted: a random policy; ticks "
+        "where they leave the range of the runs; one seed, or bins in which all seeds are alike, "
+        "have none. Dashed: the fork; dotted: a random policy; ticks "
         "at the bottom: what an arm did later.",
     )
     if told.figure == "compute":
@@ -209,7 +216,7 @@ def _figures(told: Told, arms: Arms) -> Iterable[tuple[str, Chart, str, str]]:
         )
         yield (
             "scatter",
-            charts.scatter(told.proxies),
+            charts.scatter(told.proxies, arms),
             "Probe and gain",
             "A point for every seed of every condition.",
         )
@@ -227,13 +234,14 @@ def _figures(told: Told, arms: Arms) -> Iterable[tuple[str, Chart, str, str]]:
             charts.aggregate_metrics(told.aggregates, arms),
             "Over all conditions",
             "Of scores in which nothing is 1 on average, after arXiv 2108.13264; 95% bootstrap "
-            "intervals within conditions. A lower optimality gap is better.",
+            "intervals within conditions, none where all resamples agree. A lower gap is better.",
         )
         yield (
             "profiles",
             charts.profiles(told.aggregates, arms),
             "Performance profile",
-            "The share of runs above a score; 95% bootstrap intervals within conditions.",
+            "The share of runs above a score; 95% bootstrap intervals within conditions, none "
+            "where all resamples agree.",
         )
     if judged:
         yield (

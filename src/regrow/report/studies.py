@@ -123,7 +123,9 @@ def _time(seconds: float) -> str:
 
 def curves_table(lines: Sequence[Line], title: str) -> Table:
     """Interquartile means of published curves."""
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=escape(title), title_justify="left", caption_justify="left")
+    if any(line.pooled.missing or line.within.missing for line in lines):
+        table.caption = "No interval: one run of a task, or equal runs, have no spread."
     headings = ("replay\nratio", "resets", "tasks", "runs", "IQM", "95%, all\nruns pooled")
     for heading in (*headings, "95%, seeds\nwithin tasks"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -141,4 +143,6 @@ def curves_table(lines: Sequence[Line], title: str) -> Table:
 
 
 def _interval(interval: Interval) -> str:
+    if interval.missing:
+        return "no interval"
     return f"{interval.low:.1f}–{interval.high:.1f}"

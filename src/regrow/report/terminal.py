@@ -77,7 +77,7 @@ def interval(difference: Interval | None) -> str:
     """An interval as text that the console shows as it stands."""
     if difference is None:
         return ""
-    return rf"{difference.estimate:+.2f} \[{difference.low:+.2f}, {difference.high:+.2f}]"
+    return escape(f"{difference:+.2f}")
 
 
 def show_probes(

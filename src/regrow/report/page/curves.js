@@ -80,7 +80,7 @@ function outside(xs, wanted) {
 
 function withInterval(arm, i) {
   const mean = short(arm.mean[i]);
-  return arm.low[i] === arm.high[i] ? mean : `${mean} [${short(arm.low[i])}, ${short(arm.high[i])}]`;
+  return arm.low[i] === null ? mean : `${mean} [${short(arm.low[i])}, ${short(arm.high[i])}]`;
 }
 
 /** What is drawn, as the head and the rows of a table. */

@@ -43,7 +43,8 @@ function drawIntervals(panel, data, view, width) {
 }
 
 function drawInterval(row, x, [low, high], middle) {
-  const group = svg("g", { class: `interval ${colour(row.arm)} ${row.mark || ""}` });
+  const alone = row.low === null ? "alone" : "";
+  const group = svg("g", { class: `interval ${colour(row.arm)} ${row.mark || ""} ${alone}` });
   const from = row.low === null ? row.estimate : Math.max(row.low, low);
   const to = row.high === null ? row.estimate : Math.min(row.high, high);
   group.append(svg("line", { x1: x(from), x2: x(to), y1: middle, y2: middle }));
@@ -72,7 +73,7 @@ function domain(rows, marks) {
 
 function interval(row, written) {
   if (row.estimate === null) return "not measured";
-  const ends = row.low === null ? "" : ` [${written(row.low)}, ${written(row.high)}]`;
+  const ends = row.low === null ? " (no interval)" : ` [${written(row.low)}, ${written(row.high)}]`;
   return written(row.estimate) + ends;
 }
 

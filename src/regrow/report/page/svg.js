@@ -85,13 +85,22 @@ function line(xs, ys, x, y) {
   return path;
 }
 
-/** The outline of a band between two curves. */
+/** The outline of a band between two curves; where either is missing, it is interrupted. */
 function band(xs, lows, highs, x, y) {
-  const known = xs.map((_, i) => i).filter((i) => lows[i] !== null && highs[i] !== null);
-  if (known.length < 2) return "";
-  const there = known.map((i) => `${x(xs[i]).toFixed(1)} ${y(highs[i]).toFixed(1)}`);
-  const back = known.reverse().map((i) => `${x(xs[i]).toFixed(1)} ${y(lows[i]).toFixed(1)}`);
-  return `M${there.join("L")}L${back.join("L")}Z`;
+  const stretches = [[]];
+  xs.forEach((_, i) => {
+    if (lows[i] === null || highs[i] === null) stretches.push([]);
+    else stretches[stretches.length - 1].push(i);
+  });
+  const at = (i, ys) => `${x(xs[i]).toFixed(1)} ${y(ys[i]).toFixed(1)}`;
+  return stretches
+    .filter((known) => known.length > 1)
+    .map((known) => {
+      const there = known.map((i) => at(i, highs));
+      const back = known.reverse().map((i) => at(i, lows));
+      return `M${there.join("L")}L${back.join("L")}Z`;
+    })
+    .join("");
 }
 
 let clips = 0;

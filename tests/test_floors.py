@@ -12,7 +12,7 @@ ROOT = Path(regrow.__file__).parent
 FLOORS = [
     {
         *("errors", "types", "families", "streams", "statistics", "aggregates", "claims"),
-        "interrupts",
+        *("interrupts", "earlier"),
     },
     {"adam", "product", "initialisers", "activations", "layers", "blocks", "style", "network"},
     {"optimizer", "learner", "units", "widen", "churn"},
@@ -45,6 +45,7 @@ SEQUENCES = [
     ("errors", "types", "streams"),
     ("errors", "types", "interrupts"),
     ("errors", "families"),
+    ("errors", "earlier"),
     ("errors", "statistics", "aggregates"),
     ("product", "initialisers", "activations", "layers", "blocks", "style", "network"),
     ("optimizer", "learner", "units", "widen"),

@@ -29,7 +29,7 @@ FLOORS = [
     {"loop", "hosted", "run", "checkpoint", "evaluate", "pieces"},
     {
         *("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
-        "compute",
+        *("compute", "defaults"),
     },
     {
         *("study_plan", "rows", "results", "train", "studies", "shared", "study", "watch"),

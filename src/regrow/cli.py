@@ -23,6 +23,7 @@ from regrow.errors import RegrowError, require, unknown
 
 if TYPE_CHECKING:
     from regrow.agents.base import Agent
+    from regrow.environments.base import World
     from regrow.plan import Diagnosis
 
 FAMILIES = ("environments", "agents", "interventions", "gradients", "probes", "studies")
@@ -134,8 +135,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("environment", help="e.g. minatar/breakout (`regrow list environments`)")
     parser.add_argument(
         "--agent",
-        default="double_dqn",
-        help="with fields if you like: 'double_dqn(learning_rate=3e-4)' (default: %(default)s)",
+        help="with fields if you like: 'double_dqn(learning_rate=3e-4)' (default: one that learns "
+        "there within a default diagnosis: double_dqn, on some games at 2.5e-4, for numbered "
+        "actions on images, ppo on vectors, sac for vectors as actions, drq:laptop from pixels)",
     )
 
 
@@ -301,7 +303,7 @@ def _plan(options: argparse.Namespace) -> "Diagnosis":
     from regrow.families import make
     from regrow.plan import DEFAULT_ARMS, Arm, Diagnosis, arms_at_every_split
 
-    agent, environment = make("agents", options.agent), make("environments", options.environment)
+    agent, environment = _subject(options)
     fork_at = _given_or_whole(options.fork_at, 60_000, agent)
     horizon = _given_or_whole(options.horizon, 40_000, agent)
     if options.env_steps is not None:
@@ -328,6 +330,19 @@ def _plan(options: argparse.Namespace) -> "Diagnosis":
     )
 
 
+def _subject(options: argparse.Namespace) -> "tuple[Agent, World]":
+    """The agent and the environment; the agent that was chosen, where none was named, is told."""
+    from regrow.defaults import default_agent
+    from regrow.families import describe, make
+
+    if options.agent is not None:
+        return make("agents", options.agent), make("environments", options.environment)
+    environment = make("environments", options.environment)
+    agent = default_agent(environment)
+    print(f"agent: {describe(agent)}")
+    return agent, environment
+
+
 def _given_or_whole(given: int | None, default: int, agent: "Agent") -> int:
     """A number of env steps as it was asked for; by default one of whole rounds of the agent."""
     per_round = agent.env_steps_per_round
@@ -346,7 +361,7 @@ def _what(plan: "Diagnosis") -> str:
 
 def _train(options: argparse.Namespace) -> None:
     from regrow.execution.local import keep_compiled_programs, one_core
-    from regrow.families import describe, make
+    from regrow.families import describe
     from regrow.interrupts import interruptible, stopping
     from regrow.report.figure import draw_training
     from regrow.report.progress import progress
@@ -355,7 +370,7 @@ def _train(options: argparse.Namespace) -> None:
 
     one_core()
     keep_compiled_programs()
-    agent, environment = make("agents", options.agent), make("environments", options.environment)
+    agent, environment = _subject(options)
     folder: Path = options.out or _default_folder("train", options.environment)
     rules = [Rule.parse(text) for text in options.do]
     env_steps = _given_or_whole(options.env_steps, 1_000_000, agent)

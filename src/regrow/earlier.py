@@ -38,9 +38,9 @@ def refused(what: str, number: Any) -> RegrowError:
     """The error for work that another version began and this one cannot go on with."""
     if isinstance(number, int) and number < FORMAT:
         return RegrowError(
-            f"{what} was begun by an earlier version of regrow (format {number}, this is {FORMAT}), "
-            "in which inject kept the old head's optimizer statistics; choose another --out, or go "
-            "on with the version that made it"
+            f"{what} was begun by an earlier version of regrow (format {number}, this is "
+            f"{FORMAT}), in which inject kept the old head's optimizer statistics; choose another "
+            "--out, or go on with the version that made it"
         )
     return RegrowError(
         f"{what} was begun by another version of regrow (format {number!r}, this is {FORMAT}); "

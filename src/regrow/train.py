@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from regrow.agents.base import Agent
 from regrow.cells import measured
 from regrow.checkpoint import SAVE_EVERY, alone, claim_folder, damaged, load, read_json, save
-from regrow.environments.base import HostEnvironment, World
 from regrow.earlier import as_meant
+from regrow.environments.base import HostEnvironment, World
 from regrow.errors import RegrowError, require, require_rounds
 from regrow.families import describe
 from regrow.pieces import Pieces

@@ -19,10 +19,12 @@ from regrow.environments import Breakout
 from regrow.families import describe, make
 from regrow.interventions import Inject, Redo
 from regrow.plan import Diagnosis
+from regrow.report.sections import write_page
 from regrow.rows import read_rows, table_of, write_table
 from regrow.rules import Rule
 from regrow.run import Event, Run
 from regrow.study_plan import plan_file, read_plan
+from regrow.summary import summarise
 from regrow.train import read_training
 
 COMMITTED = Path(__file__).parents[1] / "docs" / "results"
@@ -143,6 +145,10 @@ def test_rows_of_then_say_what_was_done(folder):
     assert not problems
     assert case.injection == "inject"
     assert case.verdict is not None
+    write_page(folder / "report.html", summarise(folder))
+    page = (folder / "report.html").read_text()
+    assert ">inject: inject(optimizer='keep')<" in page
+    assert ">nothing<" in page
     # As a table they are what would be read again.
     write_table(folder / "rows" / "joined.parquet", table_of(then))
     again, problems = read_rows(folder)

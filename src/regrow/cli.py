@@ -271,6 +271,7 @@ def _diagnose(options: argparse.Namespace) -> None:
     from regrow.cells import outcomes_of
     from regrow.diagnose import diagnose
     from regrow.execution.local import Processes, cores
+    from regrow.families import describe
     from regrow.report import terminal
     from regrow.report.figure import draw_curves
     from regrow.report.progress import progress
@@ -296,7 +297,7 @@ def _diagnose(options: argparse.Namespace) -> None:
     console = Console()
     terminal.show(console, verdict, outcomes_of(plan, folder), results.probe_means(plan, folder))
     done = f"{plan.seeds} seeds, {seconds:.0f} s; written to {shown(folder)}"
-    console.print(done, highlight=False, markup=False)
+    console.print(f"{describe(plan.agent)}: {done}", highlight=False, markup=False)
 
 
 def _plan(options: argparse.Namespace) -> "Diagnosis":
@@ -331,16 +332,14 @@ def _plan(options: argparse.Namespace) -> "Diagnosis":
 
 
 def _subject(options: argparse.Namespace) -> "tuple[Agent, World]":
-    """The agent and the environment; the agent that was chosen, where none was named, is told."""
+    """The agent, where none was named the environment's own, and the environment."""
     from regrow.defaults import default_agent
-    from regrow.families import describe, make
+    from regrow.families import make
 
     if options.agent is not None:
         return make("agents", options.agent), make("environments", options.environment)
     environment = make("environments", options.environment)
-    agent = default_agent(environment)
-    print(f"agent: {describe(agent)}")
-    return agent, environment
+    return default_agent(environment), environment
 
 
 def _given_or_whole(given: int | None, default: int, agent: "Agent") -> int:
@@ -397,7 +396,8 @@ def _train(options: argparse.Namespace) -> None:
         print(f"at {event.env_steps:,} env steps: {event.intervention}")
     recent = diary.episodes.returns[-RECENT:]
     mean = f"{recent.mean():.2f}" if recent.size else "none finished"
-    print(f"return of the last {recent.size} episodes: {mean}; written to {shown(folder)}")
+    done = f"return of the last {recent.size} episodes: {mean}; written to {shown(folder)}"
+    print(f"{describe(agent)}: {done}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

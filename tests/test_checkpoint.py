@@ -66,7 +66,9 @@ def test_a_flipped_bit_in_the_file_is_found(saved):
 def test_another_format_is_named(saved):
     _, path = saved
     alter(path, "manifest.json", lambda d: json.dumps({**json.loads(d), "format": 99}).encode())
-    with pytest.raises(RegrowError, match="is a checkpoint of format 99; this version reads 3"):
+    with pytest.raises(
+        RegrowError, match="is a checkpoint of format 99; this version reads 2 and 3"
+    ):
         load(path)
 
 

@@ -189,6 +189,7 @@ def test_training_stops_resumes_and_refuses(tmp_path, capsys):
 
 def test_training_that_ends_before_its_first_episode_does_is_drawn_too(tmp_path, capsys):
     endless = ["train", "toy/time_limit_reward(time_limit=1000)", "--probe-every", "0"]
+    endless += ["--agent", SMALL]
     assert main([*endless, "--env-steps", "40", "--out", str(tmp_path / "out")]) == 0
     assert "return of the last 0 episodes: none finished" in capsys.readouterr().out
     assert (tmp_path / "out" / "curves.png").is_file()

@@ -12,7 +12,7 @@ ROOT = Path(regrow.__file__).parent
 FLOORS = [
     {
         *("errors", "types", "families", "streams", "statistics", "aggregates", "claims"),
-        "interrupts",
+        *("interrupts", "earlier"),
     },
     {
         *("adam", "rmsprop", "product", "initialisers", "activations", "layers", "blocks"),
@@ -32,7 +32,7 @@ FLOORS = [
     {"loop", "session", "hosted", "run", "checkpoint", "evaluate", "pieces"},
     {
         *("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
-        "compute",
+        *("compute", "defaults"),
     },
     {
         *("study_plan", "rows", "results", "train", "studies", "shared", "study", "watch"),
@@ -48,6 +48,7 @@ SEQUENCES = [
     ("errors", "types", "streams"),
     ("errors", "types", "interrupts"),
     ("errors", "families"),
+    ("errors", "earlier"),
     ("errors", "statistics", "aggregates"),
     ("product", "initialisers", "activations", "layers", "blocks", "style", "network"),
     ("optimizer", "learner", "units", "widen"),

@@ -31,8 +31,10 @@ from regrow.interventions import (
     Widen,
 )
 from regrow.interventions.base import Habitual
-from regrow.learner import learners
+from regrow.learner import Learner, learners
 from regrow.loop import taught
+from regrow.network import mlp
+from regrow.optimizer import Optimizer
 from regrow.run import Run, _intervened, rehearsed
 
 KEY = jax.random.key(11)
@@ -61,7 +63,7 @@ VARIANTS = [
     Inject(split=2),
     Inject(subtract=False),
     Inject(freeze=False),
-    Inject(optimizer="reset"),
+    Inject(optimizer="keep"),
     Inject(optimizer="reset_all"),
     Reset("last"),
     Reset("everything"),
@@ -262,12 +264,51 @@ def test_injection_gives_the_target_the_same_fresh_head(trained):
     assert with_target == sum(target is not None and target.head != () for target in targets)
 
 
-@pytest.mark.parametrize("optimizer", ["keep", "reset"])
-def test_injection_keeps_or_resets_the_statistics_of_the_head(trained, optimizer):
-    for old, new in before_and_after(trained, Inject(optimizer=optimizer)):
-        kept = len(old.statistics) if optimizer == "keep" else old.network.split
-        assert bit_equal(new.statistics[:kept], old.statistics[:kept])
-        assert not any(counts(new)[kept:])
+@pytest.mark.parametrize(
+    ("injection", "fresh"),
+    [(Inject(), "head"), (Inject(optimizer="keep"), ""), (Inject(optimizer="reset_all"), "all")],
+)
+def test_which_statistics_an_injection_starts_anew(trained, injection, fresh):
+    """By default those of the new head, and no other: moments and count stay bit for bit."""
+    for old, new in before_and_after(trained, injection):
+        start = {"head": old.network.split, "": len(old.statistics), "all": 0}[fresh]
+        if not old.network.head:
+            start = len(old.statistics)  # all encoder: left as it is
+        assert counts(old)[0] > 0
+        assert bit_equal(new.statistics[:start], old.statistics[:start])
+        assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(new.statistics[start:]))
+
+
+SILENT, LOUD = 1_000, 20
+
+
+@pytest.mark.parametrize("optimizer", [None, "reset", "keep"])
+def test_the_first_step_of_a_new_head_is_the_learning_rate(optimizer):
+    """With a state of its own; with that of a head gone silent Adam's formula says 2.5 times.
+
+    m = (1 − b₁)g and v = (1 − b₂)g² over the corrections of an old head's count, in place of g and
+    g²: its moments have died away.
+    """
+    learner = Learner.create(mlp(3, (8,), 2, key=KEY), Optimizer(learning_rate=1e-3), target=False)
+    loud = jax.tree.map(jnp.ones_like, learner.network)
+    silent = loud.with_parts([loud.layers[0], jax.tree.map(jnp.zeros_like, loud.layers[1])])
+    for gradient, updates in ((loud, LOUD), (silent, SILENT)):
+        gradient = jax.tree.map(lambda leaf: 1e-3 * leaf, gradient)
+        learner = jax.lax.fori_loop(0, updates, lambda _, it, g=gradient: it.descend(g), learner)
+    injection = Inject() if optimizer is None else Inject(optimizer=optimizer)
+    injected = injection.change(learner, KEY)
+    assert bit_equal(injected.statistics[0], learner.statistics[0])
+    gradient = jax.tree.map(jnp.ones_like, injected.network)
+    stepped = injected.descend(gradient)
+    step = jax.tree.map(
+        lambda new, old: np.abs(new - old) / 1e-3, stepped.network.head, injected.network.head
+    )
+    t, v = SILENT + LOUD, 1e-6 * (0.999**SILENT - 0.999 ** (SILENT + LOUD))
+    silenced = 0.1 / (1 - 0.9**t) / np.sqrt((0.999 * v + 0.001) / (1 - 0.999 ** (t + 1)))
+    expected = silenced if optimizer == "keep" else 1.0
+    for leaf in jax.tree.leaves(step):
+        np.testing.assert_allclose(leaf, expected, rtol=2e-3)
+    assert (2.4 < expected < 2.6) == (optimizer == "keep")
 
 
 @pytest.mark.parametrize("where", ["last", "head", "everything"])

@@ -315,7 +315,9 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_there(done, tmp_path):
     pq.write_table(later, other)
     rows, problems = read_rows(out)
     assert not rows
-    assert any("has rows of format 99; this version reads 1" in problem for problem in problems)
+    assert any(
+        "has rows of format 99; this version reads 1 to 2" in problem for problem in problems
+    )
     assert any("there are no rows in" in problem for problem in problems)
 
 

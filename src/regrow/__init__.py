@@ -5,6 +5,7 @@ from regrow import environments as environments
 from regrow import gradients as gradients
 from regrow import interventions as interventions
 from regrow import probes as probes
+from regrow.defaults import default_agent as default_agent
 from regrow.diagnose import diagnose as diagnose
 from regrow.errors import RegrowError as RegrowError
 from regrow.evaluate import evaluate as evaluate

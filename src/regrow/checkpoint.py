@@ -22,11 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from regrow.earlier import FORMAT as FOLDER_FORMAT
+from regrow.earlier import as_meant, refused
 from regrow.errors import RegrowError, require
 from regrow.families import describe, make
 from regrow.run import Event, Run, rehearsed
 
 FORMAT = 3  # 2 had neither `restarts` nor, of what is remembered, `truncated`
+READABLE = (2, 3)
 SAVE_EVERY = 60.0  # seconds between saves of long work
 _MANIFEST = "manifest.json"
 
@@ -64,12 +67,18 @@ def _umask() -> int:
 
 
 def claim_folder(folder: Path, config: dict[str, Any]) -> None:
-    """Makes a folder this run's own; `RegrowError` where it holds something else."""
-    path = folder / "config.json"
+    """Makes a folder this run's own.
+
+    Raises `RegrowError` where it holds something else, or what another version began in which the
+    texts of a configuration mean something else.
+    """
+    path, config = folder / "config.json", {"format": FOLDER_FORMAT, **config}
     if path.is_file():
         held = read_json(path)
         if not isinstance(held, dict):
             raise damaged(path, "it is no configuration")
+        if held.get("format", 1) != FOLDER_FORMAT:
+            raise refused(f"the run in {folder}", held.get("format", 1))
         for name in sorted(config.keys() | held.keys()):
             ours, theirs = config.get(name), held.get(name)
             require(
@@ -183,14 +192,16 @@ def load(path: Path) -> Run:
 
 
 def _checked(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
-    if manifest["format"] not in (2, FORMAT):
+    if manifest["format"] not in READABLE:
         raise RegrowError(
-            f"{path} is a checkpoint of format {manifest['format']}; this version reads {FORMAT}"
+            f"{path} is a checkpoint of format {manifest['format']}; this version reads "
+            f"{' and '.join(map(str, READABLE))}"
         )
     for name in ("agent", "environment", "key_impl"):
         require(isinstance(manifest[name], str), f"{path}: {name} is no text")
     manifest["restarts"] = tuple(int(step) for step in manifest.get("restarts", ()))
-    manifest["history"] = [(int(step), str(text)) for step, text in manifest["history"]]
+    meant = as_meant if manifest["format"] < 3 else str
+    manifest["history"] = [(int(step), meant(str(text))) for step, text in manifest["history"]]
     return manifest
 
 

@@ -23,6 +23,7 @@ from regrow.errors import RegrowError, require, unknown
 
 if TYPE_CHECKING:
     from regrow.agents.base import Agent
+    from regrow.environments.base import World
     from regrow.plan import Diagnosis
 
 FAMILIES = ("environments", "agents", "interventions", "gradients", "probes", "studies")
@@ -134,8 +135,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("environment", help="e.g. minatar/breakout (`regrow list environments`)")
     parser.add_argument(
         "--agent",
-        default="double_dqn",
-        help="with fields if you like: 'double_dqn(learning_rate=3e-4)' (default: %(default)s)",
+        help="with fields if you like: 'double_dqn(learning_rate=3e-4)' (default: one that learns "
+        "there within a default diagnosis: double_dqn, on some games at 2.5e-4, for numbered "
+        "actions on images, ppo on vectors, sac for vectors as actions, drq:laptop from pixels)",
     )
 
 
@@ -269,6 +271,7 @@ def _diagnose(options: argparse.Namespace) -> None:
     from regrow.cells import outcomes_of
     from regrow.diagnose import diagnose
     from regrow.execution.local import Processes, cores
+    from regrow.families import describe
     from regrow.report import terminal
     from regrow.report.figure import draw_curves
     from regrow.report.progress import progress
@@ -294,14 +297,14 @@ def _diagnose(options: argparse.Namespace) -> None:
     console = Console()
     terminal.show(console, verdict, outcomes_of(plan, folder), results.probe_means(plan, folder))
     done = f"{plan.seeds} seeds, {seconds:.0f} s; written to {shown(folder)}"
-    console.print(done, highlight=False, markup=False)
+    console.print(f"{describe(plan.agent)}: {done}", highlight=False, markup=False)
 
 
 def _plan(options: argparse.Namespace) -> "Diagnosis":
     from regrow.families import make
     from regrow.plan import DEFAULT_ARMS, Arm, Diagnosis, arms_at_every_split
 
-    agent, environment = make("agents", options.agent), make("environments", options.environment)
+    agent, environment = _subject(options)
     fork_at = _given_or_whole(options.fork_at, 60_000, agent)
     horizon = _given_or_whole(options.horizon, 40_000, agent)
     if options.env_steps is not None:
@@ -328,6 +331,17 @@ def _plan(options: argparse.Namespace) -> "Diagnosis":
     )
 
 
+def _subject(options: argparse.Namespace) -> "tuple[Agent, World]":
+    """The agent, where none was named the environment's own, and the environment."""
+    from regrow.defaults import default_agent
+    from regrow.families import make
+
+    if options.agent is not None:
+        return make("agents", options.agent), make("environments", options.environment)
+    environment = make("environments", options.environment)
+    return default_agent(environment), environment
+
+
 def _given_or_whole(given: int | None, default: int, agent: "Agent") -> int:
     """A number of env steps as it was asked for; by default one of whole rounds of the agent."""
     per_round = agent.env_steps_per_round
@@ -346,7 +360,7 @@ def _what(plan: "Diagnosis") -> str:
 
 def _train(options: argparse.Namespace) -> None:
     from regrow.execution.local import keep_compiled_programs, one_core
-    from regrow.families import describe, make
+    from regrow.families import describe
     from regrow.interrupts import interruptible, stopping
     from regrow.report.figure import draw_training
     from regrow.report.progress import progress
@@ -355,7 +369,7 @@ def _train(options: argparse.Namespace) -> None:
 
     one_core()
     keep_compiled_programs()
-    agent, environment = make("agents", options.agent), make("environments", options.environment)
+    agent, environment = _subject(options)
     folder: Path = options.out or _default_folder("train", options.environment)
     rules = [Rule.parse(text) for text in options.do]
     env_steps = _given_or_whole(options.env_steps, 1_000_000, agent)
@@ -382,7 +396,8 @@ def _train(options: argparse.Namespace) -> None:
         print(f"at {event.env_steps:,} env steps: {event.intervention}")
     recent = diary.episodes.returns[-RECENT:]
     mean = f"{recent.mean():.2f}" if recent.size else "none finished"
-    print(f"return of the last {recent.size} episodes: {mean}; written to {shown(folder)}")
+    done = f"return of the last {recent.size} episodes: {mean}; written to {shown(folder)}"
+    print(f"{describe(agent)}: {done}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

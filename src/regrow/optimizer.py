@@ -2,8 +2,14 @@
 
 Every layer is a part, with moments and a step count of its own, so that one can be reset, kept or
 handed over whole. Fresh moments under an old count would make Adam step up to 6.5 times too far, an
-old moment under a fresh count several times too short; with a state per part neither can be
-written.
+old moment under a fresh count several times too short: moments and count always change together
+here.
+
+That does not make every state right for every layer. A new layer begins with a fresh state, so that
+the first step of Adam is the learning rate. One that takes over the state of the layer before it
+(`Learner.with_network`, `fresh="keep"`) has moments of other gradients: where those had died away,
+its first step is up to (1 - b1) / sqrt(1 - b2) = 3.2 times the learning rate, and the steps that
+follow are larger still.
 """
 
 import functools

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from regrow.agents.base import Agent
@@ -178,14 +178,16 @@ class Diagnosis:
         return next(arm.name for arm in self.arms if isinstance(arm.does, Inject))
 
     def splits(self) -> dict[str, int]:
-        """The arms that inject at the fork and differ in the split alone, with their splits."""
-        return {
-            arm.name: arm.intervention.split
-            for arm in self.arms
-            if isinstance(arm.intervention, Inject)
-            and arm.intervention.split is not None
-            and arm.intervention == Inject(split=arm.intervention.split)
-        }
+        """The arms that inject at the fork and differ in the split alone, with their splits.
+
+        Where there are such arms of several kinds, those of the kind with the most.
+        """
+        found: dict[Inject, dict[str, int]] = {}
+        for arm in self.arms:
+            done = arm.intervention
+            if isinstance(done, Inject) and done.split is not None:
+                found.setdefault(replace(done, split=None), {})[arm.name] = done.split
+        return max(found.values(), key=len, default={})
 
     def restarts(self) -> bool:
         """Whether the arms begin new episodes at the fork, for want of a copy of the simulation."""

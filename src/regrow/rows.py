@@ -9,6 +9,7 @@ folder. The columns are the fields of `Row`; `pandas.read_parquet(OUT / "rows")`
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,12 +20,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regrow.checkpoint import write_atomically
+from regrow.earlier import as_meant, plan_as_meant
 from regrow.errors import RegrowError, require
 from regrow.study_plan import Plan, plain_name, read_plans
 
-FORMAT = 1
-"""Counted up when a column changes its meaning, or the numbers in it would come out otherwise."""
+FORMAT = 2
+"""Counted up when a column changes its meaning, or the numbers in it would come out otherwise.
 
+Rows of format 1 are read, too; where they say what was done, it is said as it is now
+(`regrow.earlier`).
+"""
+READABLE = (1, 2)
 
 Key = tuple[str, str, str, str, int]
 """What there is one row of: study, scale, condition, arm, seed."""
@@ -253,19 +259,33 @@ def _rows_of(path: Path) -> list[Row]:
         raise _broken(path, "it has no column 'format'")
     for number in table["format"].unique().to_pylist():
         require(
-            number == FORMAT,
-            f"{path} has rows of format {number}; this version reads {FORMAT}: run the study again "
-            "or read the file with the version that wrote it",
+            number in READABLE,
+            f"{path} has rows of format {number}; this version reads {READABLE[0]} to {FORMAT}: "
+            "run the study again or read the file with the version that wrote it",
         )
     try:
         held = table.select(SCHEMA.names).cast(SCHEMA)
         lacking = [name for name in SCHEMA.names if name != "level" and _lacks(held[name])]
         require(not lacking, f"{path}: {', '.join(lacking)} lacks values; delete it and run again")
-        return [_row(values) for values in held.to_pylist()]
+        return [_row(_as_meant(values)) for values in held.to_pylist()]
     except RegrowError:
         raise
     except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise _broken(path, str(error)) from error
+
+
+def _as_meant(values: dict[str, Any]) -> dict[str, Any]:
+    """A row in the words of today, whatever its format."""
+    if values["format"] > 1:
+        return values
+    events = [{**one, "intervention": as_meant(one["intervention"])} for one in values["events"]]
+    try:
+        config = json.dumps(plan_as_meant(json.loads(values["config"])))
+    except (KeyError, TypeError, ValueError):
+        config = values["config"]  # written by somebody else
+    before = [as_meant(text) for text in values["before"]]
+    done = {"intervention": as_meant(values["intervention"]), "before": before, "events": events}
+    return {**values, **done, "config": config}
 
 
 def _lacks(column: pa.ChunkedArray | pa.Array) -> bool:
@@ -324,4 +344,7 @@ def _belongs(row: Row, plan: Plan | None) -> bool:
     if held is None:
         return False
     parts = held.environment, held.agent, held.before, held.fork_at, held.horizon
-    return row.parts == parts and row.arm in held.arms and row.seed < held.seeds
+    if row.parts != parts or row.seed >= held.seeds:
+        return False
+    does = {name: rule or text for name, text, _, rule in held.config["arms"]}.get(row.arm, "")
+    return does == row.intervention or does.startswith(f"{row.intervention} ")

@@ -26,16 +26,18 @@ from regrow.cells import Cell, Fork, fork_of, outcome_of, run_cell
 from regrow.checkpoint import read_json, write_json
 from regrow.compute import flops
 from regrow.diagnose import Task, random_return
+from regrow.earlier import FORMAT as FOLDER_FORMAT
+from regrow.earlier import refused
 from regrow.errors import require
 from regrow.families import describe
 from regrow.outcomes import Outcome
 from regrow.plan import Diagnosis
 from regrow.results import bin_ends, source_commit, versions
-from regrow.rows import STOPPED, Happened, Key, Measured, Row, read_rows, write_row
+from regrow.rows import FORMAT, STOPPED, Happened, Key, Measured, Row, read_rows, write_row
 from regrow.run import Event
 from regrow.shared import Part, Shared, parts_of, random_file, shared, written
 from regrow.studies.base import Scale, Study
-from regrow.study_plan import write_plan
+from regrow.study_plan import read_plans, write_plan
 from regrow.types import Report
 
 
@@ -49,8 +51,8 @@ class Work(NamedTuple):
 def begin(studies: Sequence[Study], scale: Scale, out: Path) -> Work:
     """Writes down what the studies are to do in a folder; what of it is left to do.
 
-    Raises `RegrowError` where the folder holds something else or cannot be written to, and where an
-    environment's package is not there.
+    Raises `RegrowError` where the folder holds something else, or studies that an earlier version
+    began, where it cannot be written to, and where an environment's package is not there.
     """
     parts = parts_of(studies, scale)
     for environment in {part.plan.environment: None for part in parts}:
@@ -58,7 +60,7 @@ def begin(studies: Sequence[Study], scale: Scale, out: Path) -> Work:
     _claim(out)
     for study in studies:
         write_plan(out, written(study, scale, parts))
-    there = {row.key: row for row in read_rows(out).rows}
+    there = {row.key: row for row in read_rows(out).rows if row.format == FORMAT}
     commit, work = source_commit(), Work([], 0)
     for group in shared(parts, out):
         _refresh(group, out, there)
@@ -74,6 +76,9 @@ def _claim(out: Path) -> None:
     if out.is_dir() and not any((out / name).is_dir() for name in ("plans", "rows")):
         odd = any(held.suffix != ".tmp" for held in out.iterdir())
         require(not odd, f"{out} is not empty and holds no studies; choose another --out")
+    for plan in read_plans(out).held.values():
+        if plan.format != FOLDER_FORMAT:
+            raise refused(f"the study {plan.study} in {out}", plan.format)
 
 
 def _refresh(group: Shared, out: Path, there: Mapping[Key, Row]) -> None:

@@ -12,11 +12,15 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from regrow.checkpoint import read_json, write_json
+from regrow.earlier import FORMAT, plan_as_meant
 from regrow.errors import RegrowError, require
 
 
 class Condition(NamedTuple):
-    """A condition as it was written; `config` is what `Diagnosis.from_config` reads."""
+    """A condition as it was written; `config` is what `Diagnosis.from_config` reads.
+
+    Of a plan of format 1 it is what that meant then.
+    """
 
     label: str
     axis: str
@@ -34,7 +38,8 @@ class Condition(NamedTuple):
 class Plan(NamedTuple):
     """What a study wrote down at a scale; conditions by their labels.
 
-    With a name and a scale alone: of a study that wrote down nothing.
+    With a name and a scale alone: of a study that wrote down nothing. `format`: see
+    `regrow.earlier`.
     """
 
     study: str
@@ -43,6 +48,7 @@ class Plan(NamedTuple):
     claims: tuple[int, ...] = ()
     figure: str = "curves"
     conditions: Mapping[str, Condition] = MappingProxyType({})
+    format: int = FORMAT
 
 
 class Plans(NamedTuple):
@@ -65,7 +71,7 @@ def plain_name(text: str) -> str:
 def write_plan(folder: Path, content: Mapping[str, Any]) -> Path:
     """Writes a plan, whole or not at all; where to."""
     path = plan_file(folder, content["study"], content["scale"])
-    write_json(path, content)
+    write_json(path, {"format": FORMAT, **content})
     return path
 
 
@@ -87,7 +93,9 @@ def read_plan(path: Path) -> Plan:
     content = read_json(path)
     try:
         _check("the file", content, dict)
-        conditions = [_condition(one) for one in _held(content, "conditions", list)]
+        number = _check("format", content.get("format", 1), int)
+        require(1 <= number <= FORMAT, f"it has format {number}; this version reads 1 to {FORMAT}")
+        conditions = [_condition(one, number) for one in _held(content, "conditions", list)]
         return Plan(
             _held(content, "study", str),
             _held(content, "scale", str),
@@ -95,17 +103,21 @@ def read_plan(path: Path) -> Plan:
             _all(content, "claims", int),
             _held(content, "figure", str),
             {condition.label: condition for condition in conditions},
+            number,
         )
     except RegrowError as error:
         raise RegrowError(f"{path} is no plan of a study ({error}); run the study again") from error
 
 
-def _condition(content: Any) -> Condition:
+def _condition(content: Any, number: int) -> Condition:
     _check("a condition", content, dict)
     arms = _all(content, "arms", list)
     for arm in arms:
         kinds = [type(word) for word in arm]
         require(kinds == [str, str, int, str], f"one of arms is {arm!r}")
+    _all(content, "before", str)
+    if number < 2:
+        content = plan_as_meant(content)
     return Condition(
         _held(content, "label", str),
         _held(content, "axis", str),

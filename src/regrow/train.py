@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from regrow.agents.base import Agent
 from regrow.cells import measured
 from regrow.checkpoint import SAVE_EVERY, alone, claim_folder, damaged, load, read_json, save
+from regrow.earlier import as_meant
 from regrow.environments.base import World
 from regrow.errors import RegrowError, require, require_rounds
 from regrow.families import describe
@@ -287,7 +288,8 @@ def read_training(folder: Path) -> Trained:
     if not isinstance(config, dict) or config.get("kind") != "training":
         raise RegrowError(f"there is no run in {folder}; give the --out of a `regrow train`")
     try:
-        what = "; ".join([config["agent"], *config["rules"]])
+        rules = config["rules"] if "format" in config else map(as_meant, config["rules"])
+        what = "; ".join([config["agent"], *rules])
         named = config["environment"], what, int(config["seed"])
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(path, "it is no configuration") from error

@@ -30,7 +30,8 @@ class Dash(SelectiveIntervention):
     """Shrinks each unit's weights by how little they point where the gradient goes (DASH).
 
     `floor` λ: no factor is smaller. `smoothing` α of the moving average of the gradient over
-    `batches` batches from the replay. Norms and frozen heads stay; the target becomes a copy.
+    `batches` batches from the replay. Norms and frozen heads stay, and so do the optimizer's
+    statistics, as in the authors' code; the target becomes a copy.
     """
 
     floor: float = 0.3

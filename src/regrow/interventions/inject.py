@@ -4,6 +4,13 @@
 
 Predictions and the number of trainable parameters stay as they were, so an agent that learns better
 afterwards was short of plasticity and of nothing else.
+
+New parameters begin with fresh optimizer statistics and all others keep theirs, as where θ'₁ is
+given to a running optimizer of PyTorch (so in timoklein/plasticity-injection-torch). In the paper's
+ablations a reset of the optimizer hurts (Fig. 9); its code is not public, and we take "the
+optimizer" for all of it ("reset_all"). "keep" hands the statistics of the old head to the new one.
+They are of other gradients: after a head that had gone silent Adam's first steps are about three
+times the learning rate, which is an intervention of its own.
 """
 
 from dataclasses import dataclass
@@ -20,16 +27,16 @@ class Inject(LearnerIntervention):
     """Freezes the head and adds a fresh pair: new plasticity, the same output.
 
     `split`: where the head begins; None keeps the network's own (and leaves one as it is that is
-    all encoder). The paper's ablations:
-    `subtract=False` leaves the third term out, `freeze=False` lets the old head go on learning,
-    `optimizer` keeps the statistics ("keep", as published), resets those of the head ("reset") or
-    of all layers ("reset_all").
+    all encoder). `optimizer`: which statistics begin anew, those of the new head alone ("reset"),
+    of all layers ("reset_all"), or none, the new head taking over the old one's ("keep"). The
+    paper's ablations: `subtract=False` leaves the third term out, `freeze=False` lets the old head
+    go on learning, with its statistics.
     """
 
     split: int | None = None
     subtract: bool = True
     freeze: bool = True
-    optimizer: Literal["keep", "reset", "reset_all"] = "keep"
+    optimizer: Literal["keep", "reset", "reset_all"] = "reset"
 
     def __post_init__(self) -> None:
         require(

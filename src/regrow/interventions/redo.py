@@ -3,9 +3,9 @@
     s_i = E|h_i| / mean_k E|h_k|  within a layer;   unit i is dormant if s_i ≤ τ
 
 Dormant units get new incoming weights from the layer's own initialiser and a bias as at the start;
-their outgoing weights become 0. The published implementation keeps the old step count for the new
-weights, which makes them step several times too far; here each of their elements is as old as it
-is.
+their outgoing weights become 0, and Adam's moments of both begin at 0. The published implementation
+keeps the old step count for the new weights, which makes them step several times too far; here each
+of their elements is as old as it is.
 """
 
 from dataclasses import dataclass

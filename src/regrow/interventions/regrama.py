@@ -2,9 +2,9 @@
 
     G_i = E|∂L/∂z_i| / mean_k E|∂L/∂z_k|  within a layer;   unit i is quiet if G_i ≤ τ
 
-As ReDo (see `redo`), with the size of the gradient for a unit in place of its activity: a unit may
-be active and no longer learn, and where activations are never small (layer normalisation, smooth
-activations) only the gradient shows it.
+As ReDo (see `redo`), in the optimizer too, with the size of the gradient for a unit in place of
+its activity: a unit may be active and no longer learn, and where activations are never small (layer
+normalisation, smooth activations) only the gradient shows it.
 """
 
 from dataclasses import dataclass

@@ -8,12 +8,13 @@ Its threshold is a percentile of its own silences: every `period` updates
 
 and a silence that ended in a reset counts among them. As in the authors' code
 (SelfNormalizedResets, src/algorithms/snr.py), which counts in examples where this counts in
-updates: a unit fires where it is not 0, a ReLU where it is above 0, on any input of the batch (and
-at any position); firing in two batches in a row is no silence; a unit with no silence in a period
-gets the smallest q, one update; p = 0.99 and γ = 2 are its defaults, and thresholds are revised
-after so many tasks. That code takes the first threshold as an argument: here it is the largest,
-`limit`. How long `period` and `limit` should be in reinforcement learning was not found. Fired is
-what the network makes of the batch after the update.
+updates: Adam's moments of what is drawn anew begin at 0 (here its age does, too); a unit fires
+where it is not 0, a ReLU where it is above 0, on any input of the batch (and at any position);
+firing in two batches in a row is no silence; a unit with no silence in a period gets the smallest
+q, one update; p = 0.99 and γ = 2 are its defaults, and thresholds are revised after so many tasks.
+That code takes the first threshold as an argument: here it is the largest, `limit`. How long
+`period` and `limit` should be in reinforcement learning was not found. Fired is what the
+network makes of the batch after the update.
 """
 
 from dataclasses import dataclass

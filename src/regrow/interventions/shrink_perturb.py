@@ -23,7 +23,10 @@ class ShrinkPerturb(LearnerIntervention):
 
     `shrink` S in [0, 1]; `perturb` P ≥ 0, with normal noise its standard deviation. `where`: which
     live layers; frozen heads stay. `target`: "copy" makes it a copy of the network; "own" treats it
-    alike with another draw, as SR-SPR and BBF do. The defaults are BBF's S and P;
+    alike with another draw, as SR-SPR and BBF do. `optimizer`: whether the statistics of layers
+    that are moved, and not drawn anew, are kept or begin anew. DASH's comparison keeps them, and
+    SR-SPR and BBF mean to keep those of their encoder (BBF's released code does not find them
+    behind `optax.masked`, so all begin anew there: "reset"). The defaults are BBF's S and P;
     `sr_spr` has those of SR-SPR, `dash_baseline` those with normal noise in DASH's comparison.
     """
 

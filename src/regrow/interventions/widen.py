@@ -13,8 +13,9 @@ from regrow.widen import widened
 class Widen(LearnerIntervention):
     """Makes every hidden layer wider, with the output as it was up to rounding.
 
-    `factor` > 1: how many times as many units. Raises `RegrowError` for networks with layer or
-    spectral normalisation or with residual blocks, and where no layer would gain a unit.
+    `factor` > 1: how many times as many units. New elements begin with fresh optimizer statistics,
+    old ones keep theirs. Raises `RegrowError` for networks with layer or spectral normalisation or
+    with residual blocks, and where no layer would gain a unit.
     """
 
     factor: float = 2.0

@@ -287,6 +287,12 @@ def _tables(cases: Sequence[Case]) -> list[Element]:
     return [tag("h3", "Arms"), *map(_arms, cases)]
 
 
+def _named(arm: str, intervention: str) -> str:
+    """An arm, with what it did where its name does not say so: an earlier default, say."""
+    says = arm == "again" or arm == intervention or arm.startswith(f"{intervention} ")
+    return arm if says else f"{arm}: {intervention}"
+
+
 def _arms(case: Case) -> Element:
     """What the arms of a condition did, and what else was seen."""
     head = (
@@ -304,7 +310,7 @@ def _arms(case: Case) -> Element:
         difference = case.relative.get(arm)
         rows.append(
             (
-                arm,
+                _named(arm, rows_of[0].intervention),
                 _short(means.final),
                 _short(means.area),
                 _percent(difference) if difference else "",

@@ -15,7 +15,7 @@ from regrow.studies.base import (
 
 PARTS = (
     *("inject(subtract=False)", "inject(freeze=False)"),
-    *("inject(optimizer='reset')", "inject(optimizer='reset_all')", "reset_optimizer"),
+    *("inject(optimizer='keep')", "inject(optimizer='reset_all')", "reset_optimizer"),
 )
 # Splits of the network, and rules: several injections, later ones, one that waits for a reason.
 OTHERS: Mapping[Scale, tuple[str, ...]] = {

@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import json
+import pickle
 from dataclasses import dataclass
 
 import jax
@@ -118,6 +119,11 @@ def test_parameters_that_are_no_longer_finite_are_named(world):
     )
     with pytest.raises(NotFiniteError, match=message):
         Run.start(wild, world, seed=0).advance(400)
+
+
+@pytest.mark.parametrize("error", [NotFiniteError, FaultyEnvironmentError])
+def test_what_a_worker_raises_reaches_its_parent(error):
+    assert str(pickle.loads(pickle.dumps(error("q is NaN")))) == "q is NaN"
 
 
 def test_training_stops_and_the_last_checkpoint_can_be_resumed(tmp_path):

@@ -17,10 +17,6 @@ class FaultyEnvironmentError(RegrowError):
 class NotFiniteError(RegrowError):
     """An agent's own numbers are no longer finite; the text names them and the env step."""
 
-    def __init__(self, message: str, env_steps: int):
-        super().__init__(message)
-        self.env_steps = env_steps
-
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> RegrowError:
     """The error for a name that no member of a family has, with the nearest one that exists."""

@@ -229,8 +229,7 @@ def require_finite(state: PyTree, agent: Agent, env_steps: int) -> None:
             share = np.mean(~np.isfinite(numbers))
             raise NotFiniteError(
                 f"{describe(agent)} is no longer finite by env step {env_steps}: {share:.0%} of "
-                f"{name} is NaN or infinite; a lower learning_rate or smaller rewards may help",
-                env_steps,
+                f"{name} is NaN or infinite; a lower learning_rate or smaller rewards may help"
             )
 
 

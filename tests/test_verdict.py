@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from regrow.checkpoint import read_json, write_json
 from regrow.errors import RegrowError
 from regrow.findings import learned
 from regrow.outcomes import Outcome
+from regrow.report.terminal import interval
 from regrow.verdict import Verdict, conclude
 
 NOISE = np.array([-0.4, -0.1, 0.0, 0.2, 0.3])
@@ -168,6 +170,7 @@ def test_where_nobody_learns_nothing_is_claimed():
     result = verdict(*low)
     assert result.claim == "inconclusive"
     assert "nobody_learns" in codes(result)
+    assert "control_did_not_learn" not in codes(result)  # that is said already
     assert "random policy" in result.reason
 
 
@@ -192,7 +195,7 @@ def test_an_effect_within_reach_of_other_draws_is_no_loss_of_plasticity():
 
 
 @pytest.mark.parametrize("level", [20.0, 9.0, 10.0])
-def test_the_same_difference_for_every_seed_says_nothing(level):
+def test_the_same_difference_for_every_seed_says_nothing(level, tmp_path):
     result = verdict(NOTHING, AGAIN, arm("inject", level), RESET)
     assert result.claim == "inconclusive"
     assert "no_spread" in codes(result)
@@ -203,6 +206,11 @@ def test_the_same_difference_for_every_seed_says_nothing(level):
     assert not codes(result) & {"injection_costs", "reset_helps_injection_does_not"}
     (row,) = [row for row in result.comparisons if row.arm == "inject"]
     assert row.difference.missing
+    assert interval(row.difference) == f"{level - 10:+.2f} (no interval)"
+    write_json(tmp_path / "verdict.json", result.to_dict())
+    kept = read_json(tmp_path / "verdict.json")["effect"]
+    assert (kept["low"], kept["high"]) == (None, None)
+    assert kept["estimate"] == result.effect.estimate
 
 
 def test_a_noise_floor_that_is_the_same_for_every_seed_was_not_measured():

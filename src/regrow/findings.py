@@ -36,14 +36,15 @@ def findings_of(
     restarted: bool,
 ) -> list[Finding]:
     """What else was seen, the gravest first."""
+    nobody = _nobody_learns(arms, random_return, confidence)
     found = [
-        _nobody_learns(arms, random_return, confidence),
+        nobody,
         _no_spread(relative[inject]),
-        _control_did_not_learn(arms, inject, random_return, confidence),
-        _injection_costs(arms, relative[inject], inject),
+        None if nobody else _control_did_not_learn(arms, inject, random_return, confidence),
         *(_reset_alone(arms, relative, inject, r, smallest) for r in resets if r in relative),
         _diverged(arms),
         _noisy(relative.get("again"), relative[inject]),
+        _injection_costs(arms, relative[inject], inject),
         *(_reset_costs(relative[reset], reset) for reset in resets if reset in relative),
     ]
     if not any(reset in relative for reset in resets):

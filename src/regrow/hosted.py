@@ -28,7 +28,7 @@ from regrow.environments.base import HostEnvironment, HostStep
 from regrow.loop import State, each, keys_of, require_finite, require_finite_log, taught
 from regrow.session import Session, keep, take
 from regrow.streams import keys_from
-from regrow.types import ActionSpace, Continuous, Key, Log, Memory, Transition
+from regrow.types import ActionSpace, Continuous, Discrete, Key, Log, Memory, Transition
 
 
 def first(environment: HostEnvironment, num_envs: int, root: Key) -> tuple[Array, Array]:
@@ -163,7 +163,7 @@ def random_policy(environment: HostEnvironment, env_steps: int, root: Key) -> Lo
 def _at_random(space: ActionSpace, draw: np.random.Generator) -> NDArray[Any]:
     if isinstance(space, Continuous):
         return draw.uniform(-1, 1, space.size).astype(np.float32)
-    return np.asarray(draw.integers(space.number))
+    return np.asarray(draw.integers(space.number if isinstance(space, Discrete) else space.numbers))
 
 
 def _marked(session: Session) -> Array:

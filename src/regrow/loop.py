@@ -24,7 +24,7 @@ from regrow.errors import FaultyEnvironmentError, NotFiniteError
 from regrow.families import describe
 from regrow.learner import Knob, learners, tended
 from regrow.streams import key_at, keys_from, stream
-from regrow.types import ActionSpace, Continuous, Key, Keys, Log, Memory, Transition
+from regrow.types import ActionSpace, Continuous, Discrete, Key, Keys, Log, Memory, Transition
 
 STEPS_PER_CHUNK = 2_000  # env steps; a chunk is whole rounds, one at least
 
@@ -328,8 +328,9 @@ def random_policy(environment: Environment, env_steps: int, root: Key) -> Log:
 
 def _at_random(space: ActionSpace, key: Key) -> Shaped[Array, "*action"]:
     if isinstance(space, Continuous):
-        return jax.random.uniform(key, (space.size,), minval=-1.0, maxval=1.0)
-    return jax.random.randint(key, (), 0, space.number)
+        return jax.random.uniform(key, space.shape, minval=-1.0, maxval=1.0)
+    numbers = space.number if isinstance(space, Discrete) else jnp.array(space.numbers)
+    return jax.random.randint(key, space.shape, 0, numbers)
 
 
 def either(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:

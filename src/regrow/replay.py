@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from regrow.errors import require
-from regrow.types import ActionSpace, Continuous, Key, Transition
+from regrow.types import ActionSpace, Key, Transition
 
 
 class Replay(eqx.Module):
@@ -35,14 +35,12 @@ class Replay(eqx.Module):
         Raises `RegrowError` where there is no memory for so many.
         """
         require(capacity > 0, f"replay_capacity is {capacity}; it must be at least 1")
-        numbers = 2 + (actions.size if isinstance(actions, Continuous) else 1)
+        numbers = 2 + math.prod(actions.shape)
         require_memory(capacity, 2 * math.prod(shape) * dtype.itemsize + 4 * numbers + 1)
         observations = jnp.zeros((capacity, *shape), dtype)
         storage = Transition(
             obs_tm1=observations,
-            action=jnp.zeros((capacity, actions.size))
-            if isinstance(actions, Continuous)
-            else jnp.zeros(capacity, jnp.int32),
+            action=jnp.zeros((capacity, *actions.shape), actions.dtype),
             reward=jnp.zeros(capacity),
             discount=jnp.zeros(capacity),
             obs_t=jnp.copy(observations),

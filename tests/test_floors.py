@@ -19,6 +19,7 @@ FLOORS = [
     {
         "replay",
         "frames",
+        "normalizing",
         "environments",
         "agents",
         "gradients",

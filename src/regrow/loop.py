@@ -164,7 +164,8 @@ def _env_step(
         world: PyTree, observation: Array, total: Array, keys: dict[str, Key]
     ) -> tuple[tuple[PyTree, Array, Array], Transition, tuple[Log, Array]]:
         """Act and step; where the episode ended, start the next one."""
-        action, value = agent.act(state.agent, observation, state.env_steps, keys["act"])
+        seen = state.replay.seen(observation)
+        action, value = agent.act(state.agent, seen, state.env_steps, keys["act"])
         after, step = environment.step(world, within(environment, action), keys["step"])
         discount = 1.0 - step.terminated.astype(jnp.float32)
         transition = Transition(
@@ -256,6 +257,7 @@ def played_out(
     environment = environment.beside(agent.num_envs)
     totals, over = _played_out(
         state.agent,
+        state.replay,
         (state.environment, state.observation, state.episode_return),
         state.env_steps,
         state.root,
@@ -269,6 +271,7 @@ def played_out(
 @functools.partial(jax.jit, static_argnames=("agent", "environment"))
 def _played_out(
     learnt: PyTree,
+    memory: Memory,
     worlds: tuple[PyTree, Array, Array],
     start: Int[Array, ""],
     root: Key,
@@ -278,7 +281,7 @@ def _played_out(
 ) -> tuple[Array, Array]:
     def one(world: Any, over: Array, now: Array, keys: dict[str, Key]) -> tuple[Any, Array]:
         state, seen, total = world
-        action, _ = agent.act(learnt, seen, now, keys["act"])
+        action, _ = agent.act(learnt, memory.seen(seen), now, keys["act"])
         after, step = environment.step(state, within(environment, action), keys["step"])
         later = (after, step.observation, total + step.reward)
         return either(over, world, later), over | step.terminated | step.truncated

@@ -17,6 +17,10 @@ learning rate stays as it is, since a run has no end that is known.
 [−1, 1] is clipped on its way to the environment and kept as drawn. π of several choices at once is
 a softmax for each of them, independent given the state: log π and H are the sums of theirs.
 
+With observations or rewards normalised, a round is learnt from with the statistics at its end, and
+log π_before is what the policy makes of it then. In Stable-Baselines3 every step keeps those that
+it was taken with.
+
 With `churn` = λ a minibatch also holds the policy on as many other observations of the round where
 it was before the step that came last (CHAIN, Tang & Berseth 2024, arXiv 2409.04792):
 
@@ -98,7 +102,8 @@ class PPO(Agent):
     `batch_size`: env steps per round, over `num_envs` environments; each takes
     batch_size / num_envs in a row. `minibatches` per epoch. `trace`: λ of the advantages.
     `clip`: ε. `entropy`: c. `channels` of the convolution, `hidden` and `depth` of the dense
-    layers.
+    layers. `normalize_observations` and `normalize_rewards`: by running statistics, see
+    `regrow.normalizing`.
     """
 
     discount: float = 0.99
@@ -120,6 +125,8 @@ class PPO(Agent):
     gradient: str = ""  # terms beside the optimizer, e.g. "l2_init"; the deviations have none
     churn: float = 0.0  # λ
     churn_share: float = 0.0
+    normalize_observations: bool = False
+    normalize_rewards: bool = False
 
     waits_for_updates: ClassVar[bool] = True
 

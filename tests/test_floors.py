@@ -22,6 +22,7 @@ FLOORS = [
     {
         "replay",
         "frames",
+        "normalizing",
         "environments",
         "agents",
         "gradients",

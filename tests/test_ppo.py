@@ -10,21 +10,22 @@ import numpy as np
 import optax
 import pytest
 import scipy.stats
-from small import POLICY
+from small import DQN, PIXELS, POLICY, SOFT
 from trees import bit_equal, distance
 
 from regrow import cli
 from regrow.agents import PPO
-from regrow.agents.ppo import Rollout
+from regrow.agents.ppo import Rollout, choices, policy
 from regrow.churn import ChurnBalance
 from regrow.environments import Breakout, MatchingReward, Reach
 from regrow.environments.base import Environment, Step
 from regrow.errors import RegrowError
+from regrow.evaluate import evaluate
 from regrow.interventions import Inject, Reset
 from regrow.learner import Learner, learners
 from regrow.network import Network
-from regrow.run import Run
-from regrow.types import Continuous, Discrete, Transition
+from regrow.run import Run, random_policy
+from regrow.types import Continuous, Discrete, MultiDiscrete, Transition
 
 KEY = jax.random.key(5)
 SEEN, ENVS, COUNT = 3, 2, 24
@@ -38,8 +39,11 @@ AGENT = PPO(
     entropy=0.05,
     **PASSES,
 )
-NUMBERED, VECTORS = Discrete(4), Continuous(2)
+NUMBERED, VECTORS, CHOICES = Discrete(4), Continuous(2), MultiDiscrete((2, 4, 3))
 both = pytest.mark.parametrize("space", [NUMBERED, VECTORS], ids=["numbered", "vectors"])
+every = pytest.mark.parametrize(
+    "space", [NUMBERED, VECTORS, CHOICES], ids=["numbered", "vectors", "choices"]
+)
 
 
 def started(space, agent: PPO = AGENT):
@@ -67,6 +71,8 @@ def round_of(space, ends: dict[int, float], *, alike: bool = False) -> Transitio
         discount[row], truncated[row] = d, d == 1.0
     if isinstance(space, Discrete):
         action = rng.integers(0, space.number, COUNT).astype(np.int32)
+    elif isinstance(space, MultiDiscrete):
+        action = rng.integers(0, space.numbers, (COUNT, 3)).astype(np.int32)
     else:
         action = rng.normal(size=(COUNT, space.size)).astype(np.float32)
     reward = rng.normal(size=COUNT).astype(np.float32)
@@ -91,11 +97,24 @@ def forward(network: list[np.ndarray], x: np.ndarray) -> np.ndarray:
 
 def log_probs(actor: list[np.ndarray], log_std, obs, action) -> tuple[np.ndarray, np.ndarray]:
     out = forward(actor, np.asarray(obs, np.float64))
+    if np.ndim(action) == 2 and log_std is None:  # of CHOICES, one after the other
+        parts = [
+            softmax_log_probs(x, a) for x, a in zip(apart(out), np.transpose(action), strict=True)
+        ]
+        return tuple(sum(each) for each in zip(*parts, strict=True))
     if log_std is None:
-        p = np.exp(out) / np.exp(out).sum(axis=1, keepdims=True)
-        return np.log(p[np.arange(len(p)), action]), scipy.stats.entropy(p, axis=1)
+        return softmax_log_probs(out, action)
     each = scipy.stats.norm(out, np.exp(log_std)[None])
     return each.logpdf(action).sum(axis=1), each.entropy().sum(axis=1)
+
+
+def apart(out) -> list:
+    return [out[:, :2], out[:, 2:6], out[:, 6:]]
+
+
+def softmax_log_probs(out: np.ndarray, action) -> tuple[np.ndarray, np.ndarray]:
+    p = np.exp(out) / np.exp(out).sum(axis=1, keepdims=True)
+    return np.log(p[np.arange(len(p)), action]), scipy.stats.entropy(p, axis=1)
 
 
 def advantages(critic: list[np.ndarray], batch: Transition, ends: dict[int, float]) -> np.ndarray:
@@ -123,9 +142,9 @@ def rollout(agent: PPO, state, batch: Transition) -> Rollout:
     return agent.rollout(state, batch)
 
 
-@partial(jax.jit, static_argnums=0)
-def by_hand(agent: PPO, actor: Network, std, critic: Network, part: Rollout):
-    pulls = jax.grad(agent.actor_loss, argnums=(0, 1))(actor, std, part)
+@partial(jax.jit, static_argnums=(0, 5))
+def by_hand(agent: PPO, actor: Network, std, critic: Network, part: Rollout, numbers):
+    pulls = jax.grad(agent.actor_loss, argnums=(0, 1))(actor, std, part, numbers)
     return pulls, jax.grad(agent.critic_loss)(critic, part)
 
 
@@ -143,7 +162,7 @@ def test_advantages_do_not_leak_across_a_truncation_between_equal_observations()
     )
 
 
-@both
+@every
 def test_advantages_in_numpy(space):
     state, batch = started(space), round_of(space, ENDS)
     critic, seen = arrays(state.critic.network), rollout(AGENT, state, batch)
@@ -165,7 +184,7 @@ def test_a_batch_in_another_order_has_advantages_of_one_step():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-@both
+@every
 def test_losses_and_gradients_in_numpy(space):
     """Off the policy that acted, where some ratios are clipped; gradients by differences."""
     state, batch = started(space), round_of(space, ENDS)
@@ -184,7 +203,9 @@ def test_losses_and_gradients_in_numpy(space):
         assert ((ratio > 0.8) & (ratio < 1.2)).any()
         return float(-limited.mean() - 0.05 * entropy.mean())
 
-    loss, gradient = jax.value_and_grad(lambda one: AGENT.actor_loss(one, std, seen))(moved)
+    loss, gradient = jax.value_and_grad(
+        lambda one: AGENT.actor_loss(one, std, seen, state.numbers)
+    )(moved)
     np.testing.assert_allclose(loss, expected(arrays(moved)), rtol=2e-5)
     along = arrays(gradient)
     length = np.sqrt(sum((g**2).sum() for g in along))
@@ -201,7 +222,7 @@ def test_losses_and_gradients_in_numpy(space):
     np.testing.assert_allclose(AGENT.critic_loss(shifted, seen), half, rtol=2e-5)
 
 
-@both
+@every
 def test_an_update_is_epochs_of_scaled_minibatches(space):
     """Step by step outside of the compiled loop."""
     agent = dataclasses.replace(AGENT, epochs=2, minibatches=3)
@@ -216,7 +237,7 @@ def test_an_update_is_epochs_of_scaled_minibatches(space):
                 advantage=jnp.asarray((gain - gain.mean()) / gain.std(), jnp.float32)
             )
             std = None if log_std is None else log_std.value
-            grads, pull = by_hand(agent, actor.network, std, critic.network, part)
+            grads, pull = by_hand(agent, actor.network, std, critic.network, part, state.numbers)
             actor, critic = descended(actor, grads[0]), descended(critic, pull)
             if log_std is not None:
                 log_std = log_std.descend(grads[1])
@@ -230,7 +251,7 @@ def test_an_update_is_epochs_of_scaled_minibatches(space):
 # Churn.
 
 
-def held_by_hand(agent: PPO, state, seen: Rollout, orders, strength: float):
+def held_by_hand(space, agent: PPO, state, seen: Rollout, orders, strength: float):
     """(state, L, R) after one epoch, step by step, R by the losses of Optax."""
     actor, critic, log_std = state.actor, state.critic, state.log_std
     losses, churns = [], []
@@ -242,13 +263,15 @@ def held_by_hand(agent: PPO, state, seen: Rollout, orders, strength: float):
 
         def churn(network, obs=obs, before=before, std=std):
             if std is None:
-                then = jax.nn.softmax(before(obs))
-                return optax.losses.softmax_cross_entropy(network(obs), then).mean()
+                outs = network(obs), before(obs)
+                now, then = ([out] if space is NUMBERED else apart(out) for out in outs)
+                pairs = zip(now, map(jax.nn.softmax, then), strict=True)
+                return sum(optax.losses.softmax_cross_entropy(*pair).mean() for pair in pairs)
             return optax.losses.squared_error(network(obs), before(obs)).mean()
 
-        (pull, turn), push = by_hand(agent, actor.network, std, critic.network, part)
+        (pull, turn), push = by_hand(agent, actor.network, std, critic.network, part, state.numbers)
         loss, (moved, back) = (
-            agent.actor_loss(actor.network, std, part),
+            agent.actor_loss(actor.network, std, part, state.numbers),
             jax.value_and_grad(churn)(actor.network),
         )
         losses.append(float(loss))
@@ -259,13 +282,13 @@ def held_by_hand(agent: PPO, state, seen: Rollout, orders, strength: float):
     return dataclasses.replace(state, actor=actor, critic=critic, log_std=log_std), losses, churns
 
 
-@both
+@every
 def test_the_policy_is_held_where_it_was_and_with_a_share_as_firmly_as_the_losses_say(space):
     agent = dataclasses.replace(
         AGENT, epochs=1, minibatches=3, churn=30.0, churn_share=1e3, learning_rate=0.01
     )
     state, batch = started(space, agent), round_of(space, ENDS)
-    windows = {NUMBERED: (200, 20), VECTORS: (100, 50)}
+    windows = {NUMBERED: (200, 20), CHOICES: (200, 20), VECTORS: (100, 50)}
     assert (state.balance.recent.shape[1], state.balance.patience) == windows[space]
     state = dataclasses.replace(state, balance=ChurnBalance.create(2, patience=2))
     update, expected = jax.jit(agent.update), state
@@ -281,8 +304,8 @@ def test_the_policy_is_held_where_it_was_and_with_a_share_as_firmly_as_the_losse
         strength = 30.0
         if i >= 2:  # what the two rounds before came to
             strength = 1e3 * np.abs(seen_l[-2:]).mean() / (np.mean(seen_r[-2:]) + 1e-8)
-            strength = max(strength, 1.0) if space is NUMBERED else strength
-        expected, losses, churns = held_by_hand(agent, expected, seen, orders, strength)
+            strength = strength if space is VECTORS else max(strength, 1.0)
+        expected, losses, churns = held_by_hand(space, agent, expected, seen, orders, strength)
         seen_l.append(np.mean(losses))
         seen_r.append(np.mean(churns))
         free = plain(state, batch, key)
@@ -359,6 +382,83 @@ def test_it_learns():
     assert log.value[-512:].mean() == pytest.approx(5.5, abs=1.0)  # 10 … 1 to go
 
 
+@dataclasses.dataclass(frozen=True)
+class Echo(Environment):
+    """One-step episodes worth the share of choices that are as shown; the last is of three."""
+
+    observation_shape, observation_dtype = (3,), np.dtype(np.float32)
+    action_space = MultiDiscrete((2, 2, 3))
+
+    def reset(self, key):
+        wanted = jax.random.randint(key, (3,), 0, jnp.array([2, 2, 3]))
+        return wanted, wanted - 1.0
+
+    def step(self, state, action, key):
+        del key
+        reward = jnp.mean((action == state).astype(jnp.float32))
+        return state, Step(state - 1.0, reward, jnp.bool_(True), jnp.bool_(False))
+
+
+def test_it_learns_several_choices_at_once():
+    agent = PPO(**BRIEF, learning_rate=3e-3)
+    run, log = Run.start(agent, Echo(), seed=0).advance(8_192)
+    assert log.reward[:256].mean() == pytest.approx((1 / 2 + 1 / 2 + 1 / 3) / 3, abs=0.1)
+    assert log.reward[-1_024:].mean() > 0.9
+    held = run.state.replay.first(64).action
+    assert (held.shape, held.dtype) == ((64, 3), np.int32)
+    by_chance = random_policy(Echo(), 3_000, seed=0)
+    assert by_chance.reward.mean() == pytest.approx(4 / 9, abs=0.02)
+    assert np.mean([episode.env_return for episode in evaluate(run, 50)]) > 0.95
+
+
+@pytest.mark.parametrize("numbers", [(2, 4, 3), (2, 2, 2, 2), (5,), (1, 3)])
+def test_logs_entropies_and_draws_of_several_choices(numbers):
+    rng = np.random.default_rng(1)
+    state = PPO(hidden=8).init((SEEN,), np.dtype(np.float32), MultiDiscrete(numbers), KEY)
+    louder = jax.tree.map(lambda x: 100 * x, state.actor.network.layers[-1])
+    state = eqx.tree_at(lambda s: s.actor.network.layers[-1], state, louder)
+    obs = jnp.asarray(rng.normal(size=(50, SEEN)), jnp.float32)
+    action = rng.integers(0, numbers, (50, len(numbers))).astype(np.int32)
+    out = forward(arrays(state.actor.network), np.asarray(obs))
+    parts = np.split(out, np.cumsum(numbers)[:-1], axis=1)
+    each = [softmax_log_probs(x, a) for x, a in zip(parts, action.T, strict=True)]
+    log_prob, entropy = policy(state.actor.network, None, obs, jnp.asarray(action), numbers)
+    np.testing.assert_allclose(log_prob, sum(x for x, _ in each), rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(entropy, sum(h for _, h in each), rtol=2e-5, atol=1e-6)
+    best = PPO().exploit(state, obs[0], KEY)
+    np.testing.assert_array_equal(best, [x[0].argmax() for x in parts])
+    keys = jax.random.split(KEY, 4_000)
+    drawn = np.asarray(jax.vmap(lambda key: PPO().act(state, obs[0], jnp.array(0), key)[0])(keys))
+    assert drawn.dtype == np.int32
+    for i, x in enumerate(parts):
+        shares = np.bincount(drawn[:, i], minlength=numbers[i]) / len(drawn)
+        np.testing.assert_allclose(shares, np.exp(x[0]) / np.exp(x[0]).sum(), atol=0.03)
+
+
+def test_a_choice_that_is_missing_moves_nothing():
+    """Where choices are filled up to the most, neither value nor gradient is other than finite."""
+    out = jnp.array([[3.0, -80.0, 0.5, 2.0, 90.0, -5.0, 1.0, 0.0, 4.0]])
+
+    def entropy(out):
+        log_probs = jax.nn.log_softmax(choices(out, (2, 4, 3)))
+        return -jnp.sum(jnp.exp(log_probs) * log_probs)
+
+    def one_by_one(out):
+        logs = [jax.nn.log_softmax(x) for x in apart(out)]
+        return -sum(jnp.sum(jnp.exp(log) * log) for log in logs)
+
+    for function in (lambda f: f, jax.grad):
+        np.testing.assert_allclose(function(entropy)(out), function(one_by_one)(out), atol=1e-6)
+
+
+@pytest.mark.parametrize("agent", [DQN, SOFT, PIXELS])
+def test_other_agents_point_to_it_where_there_are_several_choices(agent):
+    with pytest.raises(
+        RegrowError, match=r"not several discrete actions at once \(2, 4, 3\); try ppo"
+    ):
+        agent.init((SEEN,), np.dtype(np.float32), CHOICES, KEY)
+
+
 def test_it_reaches():
     agent = PPO(**BRIEF, learning_rate=3e-3)
     run, log = Run.start(agent, Reach(), seed=0).advance(8_192)
@@ -402,7 +502,7 @@ def test_observations_that_it_does_not_take():
         AGENT.init((2, 3), np.dtype(np.float32), NUMBERED, KEY)
 
 
-@both
+@every
 def test_its_curvature_can_be_measured(space):
     """Which differentiates the gradients, of which the rollout is a constant."""
     state, batch = started(space), round_of(space, {7: 0.0})

@@ -10,9 +10,10 @@ from refusals import refused_in_a_line
 from regrow.environments import Atari, Control, Gymnasium
 from regrow.environments.atari import NO_OPS, grey, resized
 from regrow.environments.base import HostEnvironment, HostStep, Simulator
+from regrow.environments.gymnasium import _Single
 from regrow.errors import RegrowError
 from regrow.families import describe, make
-from regrow.types import Continuous
+from regrow.types import Continuous, MultiDiscrete
 
 GAME = Atari("breakout", sticky_actions=0.25)
 
@@ -160,6 +161,50 @@ def test_gymnasium_is_gymnasium(env_id):
         if terminated or truncated:
             simulator.reset(i)
             theirs.reset(seed=i)
+
+
+class Levers:
+    """Made for each of its two spaces in turn: keeps what reaches it."""
+
+    def __init__(self, space):
+        import gymnasium
+
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space, self.pulled = space, []
+
+    def reset(self, seed=None):
+        del seed
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.pulled.append(action)
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+    def close(self):
+        pass
+
+
+def test_several_choices_reach_gymnasium_as_its_space_has_them():
+    from gymnasium import spaces
+
+    for space, numbers in (
+        (spaces.MultiDiscrete([2, 3], start=[5, -1]), (2, 3)),
+        (spaces.MultiDiscrete([3, 4], dtype=np.int32), (3, 4)),
+        (spaces.MultiBinary(3), (2, 2, 2)),
+    ):
+        levers = Levers(space)
+        single = _Single("Levers-v0", levers)
+        assert single.spaces.actions == MultiDiscrete(numbers)
+        low, top = np.zeros(len(numbers), np.int32), np.array(numbers, np.int32) - 1
+        for chosen in (low, top):
+            single.step(chosen)
+            assert space.contains(levers.pulled[-1])
+            assert levers.pulled[-1].dtype == space.dtype
+            start = getattr(space, "start", 0)
+            np.testing.assert_array_equal(levers.pulled[-1], chosen + start)
+    for space in (spaces.MultiBinary([2, 2]), spaces.MultiDiscrete([[2, 2]])):
+        with refused_in_a_line("it must be Discrete, MultiDiscrete or MultiBinary with one axis"):
+            _Single("Levers-v0", Levers(space))
 
 
 def test_atari_is_the_emulator_seen_as_dqn_zoo_sees_it():

@@ -125,7 +125,9 @@ def _branch(
     except NotFiniteError as error:
         return asdict(Outcome(arm.name, seed, (), (), 0.0, 0.0, stopped=str(error)))
     curve = _curve_of(run, log, BINS, fork_of(seed, folder)["curve"][-1])
-    learned = log._replace(reward=plan.environment.learned(np.asarray(log.reward)))
+    # In the unit of what was predicted: normalised by the statistics at the end of the horizon.
+    rewards = run.state.replay.learned(plan.environment.learned(np.asarray(log.reward)))
+    learned = log._replace(reward=np.asarray(rewards))
     values = [
         realised_values(one.reward, one.terminated, one.truncated, plan.agent.discount)
         for one in learned.by_environment(plan.agent.num_envs)

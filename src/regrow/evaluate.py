@@ -18,7 +18,7 @@ from regrow.loop import STEPS_PER_CHUNK, either, within
 from regrow.run import Run
 from regrow.session import Session
 from regrow.streams import key_at, keys_from
-from regrow.types import Key, Report, silent
+from regrow.types import Key, Memory, Report, silent
 
 LONGEST = 1_000_000  # env steps in which some episode must end
 
@@ -68,13 +68,15 @@ def _on_device(run: Run, root: Key) -> Generator[tuple[float, bool]]:
     carry = environment.restart(world, key_at(root, "restart", 0))
     for start in itertools.count(0, STEPS_PER_CHUNK):
         now = jnp.array(start)
-        carry, rewards, ended = _chunk(state.agent, world, carry, root, now, agent, environment)
+        learnt, memory = state.agent, state.replay
+        carry, rewards, ended = _chunk(learnt, memory, world, carry, root, now, agent, environment)
         yield from zip(np.asarray(rewards).tolist(), np.asarray(ended).tolist(), strict=True)
 
 
 @functools.partial(jax.jit, static_argnames=("agent", "environment"))
 def _chunk(
     learnt: PyTree,
+    memory: Memory,
     home: PyTree,
     carry: tuple[PyTree, Array],
     root: Key,
@@ -84,7 +86,7 @@ def _chunk(
 ) -> tuple[tuple[PyTree, Array], Array, Array]:
     def step(carry: Any, keys: dict[str, Key]) -> tuple[Any, tuple[Array, Array]]:
         world, seen = carry
-        action = within(environment, agent.exploit(learnt, seen, keys["act"]))
+        action = within(environment, agent.exploit(learnt, memory.seen(seen), keys["act"]))
         after, step = environment.step(world, action, keys["step"])
         ended = step.terminated | step.truncated
         fresh = environment.restart(home, keys["reset"])
@@ -108,7 +110,8 @@ def _on_host(run: Run, root: Key) -> Generator[tuple[float, bool]]:
         for now in itertools.count():
             if ended:
                 seen = session.reset(0, int(jax.random.bits(key_at(root, "reset", now))), now)
-            action = _exploited(leaves, form, seen, root, np.int32(now), run.agent)
+            shown = run.state.replay.seen(seen)
+            action = _exploited(leaves, form, shown, root, np.int32(now), run.agent)
             step = session.step(0, np.asarray(within(environment, action)), now + 1)
             seen, ended = step.observation, step.terminated or step.truncated
             yield float(step.reward), ended

@@ -16,11 +16,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
 from regrow.errors import require
 from regrow.replay import require_memory
-from regrow.types import ActionSpace, Continuous, Key, Transition
+from regrow.types import ActionSpace, Key, Numbers, Transition
 
 
 class FrameReplay(eqx.Module):
@@ -60,15 +60,13 @@ class FrameReplay(eqx.Module):
         """
         require(capacity > 0, f"replay_capacity is {capacity}; it must be at least 1")
         size = math.prod(shape) * dtype.itemsize // stacked
-        numbers = 2 * stacked + 3 + (actions.size if isinstance(actions, Continuous) else 1)
+        numbers = 2 * stacked + 3 + math.prod(actions.shape)
         spare = _spare(stacked, num_envs)
         require_memory(capacity, size * (1 + 1 / _STARTS) + 4 * numbers + 1, fixed=size * spare)
         return FrameReplay(
             frames=jnp.zeros((capacity + capacity // _STARTS + spare, size), jnp.uint8),
             numbers=jnp.zeros((capacity, 2 * stacked), jnp.int32),
-            action=jnp.zeros((capacity, actions.size))
-            if isinstance(actions, Continuous)
-            else jnp.zeros(capacity, jnp.int32),
+            action=jnp.zeros((capacity, *actions.shape), actions.dtype),
             reward=jnp.zeros(capacity),
             discount=jnp.zeros(capacity),
             truncated=jnp.zeros(capacity, bool),
@@ -139,6 +137,14 @@ class FrameReplay(eqx.Module):
         slots = (self.added - 1 - jnp.arange(count)) % self.capacity
         ends = self.truncated.at[slots].set(self.discount[slots] > 0)
         return eqx.tree_at(lambda replay: replay.truncated, self, ends)
+
+    def seen(self, observation: Shaped[Numbers, "*obs"]) -> Shaped[Numbers, "*obs"]:
+        """An observation as agents see it: as it is."""
+        return observation
+
+    def learned(self, reward: Float[Numbers, "*batch"]) -> Float[Numbers, "*batch"]:
+        """A reward as agents learn from it: as it is."""
+        return reward
 
     # Writing.
 

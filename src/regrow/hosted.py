@@ -28,7 +28,7 @@ from regrow.environments.base import HostEnvironment, HostStep
 from regrow.loop import State, each, keys_of, require_finite, require_finite_log, taught
 from regrow.session import Session, keep, take
 from regrow.streams import keys_from
-from regrow.types import ActionSpace, Continuous, Key, Log, Memory, Transition
+from regrow.types import ActionSpace, Continuous, Discrete, Key, Log, Memory, Transition
 
 
 def first(environment: HostEnvironment, num_envs: int, root: Key) -> tuple[Array, Array]:
@@ -72,7 +72,8 @@ def advanced(state: State, agent: Agent, environment: HostEnvironment, env_steps
     log, continuous = _Pages(env_steps), isinstance(environment.action_space, Continuous)
     for i in range(0, env_steps, side_by_side):
         now, then = start + i, start + i + side_by_side
-        action, value = _act(learner, form, observation, np.int32(now), state.root, agent)
+        shown = replay.seen(observation)
+        action, value = _act(learner, form, shown, np.int32(now), state.root, agent)
         if not agent.waits_for_updates and now >= warm and now % per_round == 0:
             learner = _learn(learner, form, replay, np.int32(updates), state.root, agent)
             updates += agent.updates_per_round
@@ -128,7 +129,8 @@ def played_out(
     continuous = isinstance(environment.action_space, Continuous)
     with session:
         for i in range(0, at_most * count, count):
-            action, _ = _act(learner, form, observation, np.int32(now + i), state.root, agent)
+            shown = state.replay.seen(observation)
+            action, _ = _act(learner, form, shown, np.int32(now + i), state.root, agent)
             action = np.clip(action, -1.0, 1.0) if continuous else np.asarray(action)
             seen = list(_apart(observation, count))
             for n, act in enumerate(_apart(action, count)):
@@ -163,7 +165,7 @@ def random_policy(environment: HostEnvironment, env_steps: int, root: Key) -> Lo
 def _at_random(space: ActionSpace, draw: np.random.Generator) -> NDArray[Any]:
     if isinstance(space, Continuous):
         return draw.uniform(-1, 1, space.size).astype(np.float32)
-    return np.asarray(draw.integers(space.number))
+    return np.asarray(draw.integers(space.number if isinstance(space, Discrete) else space.numbers))
 
 
 def _marked(session: Session) -> Array:

@@ -24,7 +24,7 @@ from regrow.errors import FaultyEnvironmentError, NotFiniteError
 from regrow.families import describe
 from regrow.learner import Knob, learners, tended
 from regrow.streams import key_at, keys_from, stream
-from regrow.types import ActionSpace, Continuous, Key, Keys, Log, Memory, Transition
+from regrow.types import ActionSpace, Continuous, Discrete, Key, Keys, Log, Memory, Transition
 
 STEPS_PER_CHUNK = 2_000  # env steps; a chunk is whole rounds, one at least
 
@@ -164,7 +164,8 @@ def _env_step(
         world: PyTree, observation: Array, total: Array, keys: dict[str, Key]
     ) -> tuple[tuple[PyTree, Array, Array], Transition, tuple[Log, Array]]:
         """Act and step; where the episode ended, start the next one."""
-        action, value = agent.act(state.agent, observation, state.env_steps, keys["act"])
+        seen = state.replay.seen(observation)
+        action, value = agent.act(state.agent, seen, state.env_steps, keys["act"])
         after, step = environment.step(world, within(environment, action), keys["step"])
         discount = 1.0 - step.terminated.astype(jnp.float32)
         transition = Transition(
@@ -255,6 +256,7 @@ def played_out(
     environment = environment.beside(agent.num_envs)
     totals, over = _played_out(
         state.agent,
+        state.replay,
         (state.environment, state.observation, state.episode_return),
         state.env_steps,
         state.root,
@@ -268,6 +270,7 @@ def played_out(
 @functools.partial(jax.jit, static_argnames=("agent", "environment"))
 def _played_out(
     learnt: PyTree,
+    memory: Memory,
     worlds: tuple[PyTree, Array, Array],
     start: Int[Array, ""],
     root: Key,
@@ -277,7 +280,7 @@ def _played_out(
 ) -> tuple[Array, Array]:
     def one(world: Any, over: Array, now: Array, keys: dict[str, Key]) -> tuple[Any, Array]:
         state, seen, total = world
-        action, _ = agent.act(learnt, seen, now, keys["act"])
+        action, _ = agent.act(learnt, memory.seen(seen), now, keys["act"])
         after, step = environment.step(state, within(environment, action), keys["step"])
         later = (after, step.observation, total + step.reward)
         return either(over, world, later), over | step.terminated | step.truncated
@@ -327,8 +330,9 @@ def random_policy(environment: Environment, env_steps: int, root: Key) -> Log:
 
 def _at_random(space: ActionSpace, key: Key) -> Shaped[Array, "*action"]:
     if isinstance(space, Continuous):
-        return jax.random.uniform(key, (space.size,), minval=-1.0, maxval=1.0)
-    return jax.random.randint(key, (), 0, space.number)
+        return jax.random.uniform(key, space.shape, minval=-1.0, maxval=1.0)
+    numbers = space.number if isinstance(space, Discrete) else jnp.array(space.numbers)
+    return jax.random.randint(key, space.shape, 0, numbers)
 
 
 def either(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:

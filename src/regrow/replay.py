@@ -13,10 +13,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from regrow.errors import require
-from regrow.types import ActionSpace, Continuous, Key, Transition
+from regrow.types import ActionSpace, Key, Numbers, Transition
 
 
 class Replay(eqx.Module):
@@ -35,14 +35,12 @@ class Replay(eqx.Module):
         Raises `RegrowError` where there is no memory for so many.
         """
         require(capacity > 0, f"replay_capacity is {capacity}; it must be at least 1")
-        numbers = 2 + (actions.size if isinstance(actions, Continuous) else 1)
+        numbers = 2 + math.prod(actions.shape)
         require_memory(capacity, 2 * math.prod(shape) * dtype.itemsize + 4 * numbers + 1)
         observations = jnp.zeros((capacity, *shape), dtype)
         storage = Transition(
             obs_tm1=observations,
-            action=jnp.zeros((capacity, actions.size))
-            if isinstance(actions, Continuous)
-            else jnp.zeros(capacity, jnp.int32),
+            action=jnp.zeros((capacity, *actions.shape), actions.dtype),
             reward=jnp.zeros(capacity),
             discount=jnp.zeros(capacity),
             obs_t=jnp.copy(observations),
@@ -89,6 +87,14 @@ class Replay(eqx.Module):
         rows = (self.position - 1 - jnp.arange(count)) % self.capacity
         ends = self.storage.truncated.at[rows].set(self.storage.discount[rows] > 0)
         return eqx.tree_at(lambda replay: replay.storage.truncated, self, ends)
+
+    def seen(self, observation: Shaped[Numbers, "*obs"]) -> Shaped[Numbers, "*obs"]:
+        """An observation as agents see it: as it is."""
+        return observation
+
+    def learned(self, reward: Float[Numbers, "*batch"]) -> Float[Numbers, "*batch"]:
+        """A reward as agents learn from it: as it is."""
+        return reward
 
     def _rows(self, rows: Int[Array, " count"]) -> Transition:
         def drawn(buffer: Array) -> Array:

@@ -24,6 +24,7 @@ from regrow.frames import FrameReplay
 from regrow.interventions.base import Intervention
 from regrow.learner import map_learners
 from regrow.loop import State
+from regrow.normalizing import NormalizingMemory
 from regrow.probes.base import Past, Probe
 from regrow.replay import Replay
 from regrow.streams import key_at
@@ -187,7 +188,20 @@ def _begun(agent: Agent, environment: World, root: Key, world: PyTree, observati
 
 
 def _empty(agent: Agent, environment: World) -> Memory:
-    """What the agent will remember; every frame once, where the environment stacks them."""
+    """What the agent will remember, normalised where it asks for that."""
+    return NormalizingMemory.around(
+        _stored(agent, environment),
+        environment.observation_shape,
+        environment.observation_dtype,
+        num_envs=agent.num_envs,
+        discount=agent.discount,
+        observations=agent.normalize_observations,
+        rewards=agent.normalize_rewards,
+    )
+
+
+def _stored(agent: Agent, environment: World) -> Memory:
+    """What is kept as it came; every frame once, where the environment stacks them."""
     shape, dtype = environment.observation_shape, environment.observation_dtype
     actions, stacked = environment.action_space, environment.frames
     # On policy a whole round is needed, and short episodes would cost its beginning.

@@ -6,7 +6,7 @@ time limit (truncation) still bootstraps; the agent multiplies by its own discou
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
@@ -15,6 +15,7 @@ from jaxtyping import Key as KeyArray
 Key = PRNGKeyArray
 Keys = KeyArray[Array, " count"]
 Scalar = Float[Array, ""]
+Numbers = TypeVar("Numbers", bound=Array | np.ndarray)
 
 
 class Discrete(NamedTuple):
@@ -22,8 +23,40 @@ class Discrete(NamedTuple):
 
     number: int
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an action: a number."""
+        return ()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As actions are remembered."""
+        return np.dtype(np.int32)
+
     def __str__(self) -> str:
         return f"{self.number} discrete actions"
+
+
+class MultiDiscrete(NamedTuple):
+    """Several choices at once: entry i of an action is a whole number from 0 to numbers[i] − 1.
+
+    `(2,) * n` is what Gymnasium calls MultiBinary(n).
+    """
+
+    numbers: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an action: a number for every choice."""
+        return (len(self.numbers),)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As actions are remembered."""
+        return np.dtype(np.int32)
+
+    def __str__(self) -> str:
+        return f"several discrete actions at once {self.numbers}"
 
 
 class Continuous(NamedTuple):
@@ -31,11 +64,21 @@ class Continuous(NamedTuple):
 
     size: int
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an action: a vector."""
+        return (self.size,)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As actions are remembered."""
+        return np.dtype(np.float32)
+
     def __str__(self) -> str:
         return f"continuous actions (vectors of {self.size})"
 
 
-ActionSpace = Discrete | Continuous
+ActionSpace = Discrete | MultiDiscrete | Continuous
 
 Report = Callable[[str, int], None]
 """`report(phase, env_steps)`: so many more env steps are done. It may raise to stop the work."""
@@ -50,7 +93,7 @@ class Transition(NamedTuple):
     """One step of experience; with a leading axis on every field, a batch of them."""
 
     obs_tm1: Shaped[Array, "*batch_and_obs"]
-    action: Shaped[Array, "*batch_and_action"]  # a number, or a vector where it is continuous
+    action: Shaped[Array, "*batch_and_action"]  # a number, or a vector of choices or of floats
     reward: Float[Array, "*batch"]
     discount: Float[Array, "*batch"]
     obs_t: Shaped[Array, "*batch_and_obs"]
@@ -77,7 +120,10 @@ class Experience(Protocol):
 
 @runtime_checkable
 class Memory(Experience, Protocol):
-    """Experience that grows: `regrow.replay` and `regrow.frames` have one each."""
+    """Experience that grows: `regrow.replay` and `regrow.frames` have one each.
+
+    `regrow.normalizing` has one around another; elsewhere `seen` and `learned` change nothing.
+    """
 
     @property
     def size(self) -> Int[Array, ""]:
@@ -90,6 +136,14 @@ class Memory(Experience, Protocol):
 
     def cut_off(self, count: int) -> "Memory":
         """With the last `count` transitions marked as truncated: others do not follow on them."""
+        ...
+
+    def seen(self, observation: Shaped[Numbers, "*obs"]) -> Shaped[Numbers, "*obs"]:
+        """An observation as agents see it, in what `sample` gives and when they act."""
+        ...
+
+    def learned(self, reward: Float[Numbers, "*batch"]) -> Float[Numbers, "*batch"]:
+        """A reward as agents learn from it, as in what `sample` gives."""
         ...
 
 

@@ -34,6 +34,12 @@ class Agent(abc.ABC):
     num_envs: int
     """How many copies of the environment are stepped side by side; env steps count all of them."""
 
+    normalize_observations: bool = False
+    """Whether observations are normalised by their running mean and variance."""
+
+    normalize_rewards: bool = False
+    """Whether rewards are divided by the running deviation of discounted returns."""
+
     waits_for_updates: ClassVar[bool] = False
     """Whether what follows an update must be done with what it learnt, as on policy.
 
@@ -110,7 +116,8 @@ class OffPolicy(Agent):
     `discount`: per env step. `batch_size`: transitions per update. `replay_capacity` and
     `learn_start`: transitions, and env steps before the first update. `replay_ratio`: updates per
     env step; below 1 it is one update every 1 / replay_ratio env steps. `num_envs`: environments
-    side by side; env steps count all of them.
+    side by side; env steps count all of them. `normalize_observations` and `normalize_rewards`: by
+    running statistics, see `regrow.normalizing`.
     """
 
     discount: float = 0.99
@@ -119,6 +126,8 @@ class OffPolicy(Agent):
     learn_start: int = 1_000
     replay_ratio: float = 0.25
     num_envs: int = 1
+    normalize_observations: bool = False
+    normalize_rewards: bool = False
 
     def __post_init__(self) -> None:
         require(0 <= self.discount < 1, f"discount is {self.discount}; it must be in [0, 1)")

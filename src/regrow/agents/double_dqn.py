@@ -39,7 +39,7 @@ from regrow.learner import Learner
 from regrow.network import Network, convolutional, dqn_zoo, mlp
 from regrow.optimizer import Optimizer
 from regrow.style import Kind, Style
-from regrow.types import ActionSpace, Discrete, Key, Scalar, Transition
+from regrow.types import ActionSpace, Discrete, Key, MultiDiscrete, Scalar, Transition
 
 
 class DoubleDQNState(eqx.Module):
@@ -165,7 +165,8 @@ class DoubleDQN(OffPolicy):
         Raises `RegrowError` unless `shape` has 1 or 3 axes and the actions are discrete.
         """
         if not isinstance(actions, Discrete):
-            raise RegrowError(f"double_dqn takes discrete actions, not {actions}; try sac")
+            other = "ppo" if isinstance(actions, MultiDiscrete) else "sac"
+            raise RegrowError(f"double_dqn takes discrete actions, not {actions}; try {other}")
         if dtype == np.uint8 and len(shape) == 3:
             network = self._network_for_frames(shape, actions.number, key)
         else:

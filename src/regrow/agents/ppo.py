@@ -14,13 +14,20 @@ orthogonal weights, the policy's output starting near 0, gradients clipped by th
 learning rate stays as it is, since a run has no end that is known.
 
 π of vectors is a Gaussian with learned deviations that do not look at the state; what lies outside
-[−1, 1] is clipped on its way to the environment and kept as drawn.
+[−1, 1] is clipped on its way to the environment and kept as drawn. π of several choices at once is
+a softmax for each of them, independent given the state: log π and H are the sums of theirs.
+
+With observations or rewards normalised, a round is learnt from with the statistics at its end, and
+log π_before is what the policy makes of it then. In Stable-Baselines3 every step keeps those that
+it was taken with.
 
 With `churn` = λ a minibatch also holds the policy on as many other observations of the round where
 it was before the step that came last (CHAIN, Tang & Berseth 2024, arXiv 2409.04792):
 
     L(π_t) + λ R,     R = −mean_s Σ_a π_(t−1)(a|s) log π_t(a|s),    of numbered actions
                       R = mean_{s, i} (μ_t(s) − μ_(t−1)(s))_i²,     of vectors, μ the mean
+
+of several choices at once the sum of their R.
 
 With `churn_share` λ follows |L| and R from round to round, so that λR stays that share of |L|
 (C-CHAIN, see `regrow.churn`). For vectors the authors' code has a share of 0.02 to 0.1 over the
@@ -49,16 +56,30 @@ from regrow.learner import Knob, Learner
 from regrow.network import Network, convolutional, mlp, with_output
 from regrow.optimizer import Optimizer
 from regrow.style import Style
-from regrow.types import ActionSpace, Continuous, Experience, Key, Scalar, Transition
+from regrow.types import (
+    ActionSpace,
+    Continuous,
+    Discrete,
+    Experience,
+    Key,
+    MultiDiscrete,
+    Scalar,
+    Transition,
+)
 
 
 class PPOState(eqx.Module):
-    """What PPO carries from update to update; numbered actions have no `log_std`."""
+    """What PPO carries from update to update.
+
+    Numbered actions have no `log_std`. `numbers`: of several choices at once, how many there are to
+    each; else none.
+    """
 
     actor: Learner
     critic: Learner
     log_std: Knob | None
     balance: ChurnBalance | None = None
+    numbers: tuple[int, ...] = eqx.field(static=True, default=())
 
 
 class Rollout(NamedTuple):
@@ -73,7 +94,7 @@ class Rollout(NamedTuple):
 
 @dataclass(frozen=True)
 class PPO(Agent):
-    """PPO for discrete or continuous actions, on images (a convolution first) or on vectors.
+    """PPO for any actions, on images (a convolution first) or on vectors.
 
     Settings are those of the paper for continuous control (1707.06347, table 3), with eight
     environments side by side in place of one.
@@ -81,7 +102,8 @@ class PPO(Agent):
     `batch_size`: env steps per round, over `num_envs` environments; each takes
     batch_size / num_envs in a row. `minibatches` per epoch. `trace`: λ of the advantages.
     `clip`: ε. `entropy`: c. `channels` of the convolution, `hidden` and `depth` of the dense
-    layers.
+    layers. `normalize_observations` and `normalize_rewards`: by running statistics, see
+    `regrow.normalizing`.
     """
 
     discount: float = 0.99
@@ -103,6 +125,8 @@ class PPO(Agent):
     gradient: str = ""  # terms beside the optimizer, e.g. "l2_init"; the deviations have none
     churn: float = 0.0  # λ
     churn_share: float = 0.0
+    normalize_observations: bool = False
+    normalize_rewards: bool = False
 
     waits_for_updates: ClassVar[bool] = True
 
@@ -200,18 +224,19 @@ class PPO(Agent):
         divisor = 255.0 if dtype == np.uint8 else 1.0
         actor_key, critic_key = jax.random.split(key)
         optimizer = self._optimizer()
-        outputs = actions.size if isinstance(actions, Continuous) else actions.number
+        numbers = actions.numbers if isinstance(actions, MultiDiscrete) else ()
         log_std, window, patience = None, 200, 20
         if isinstance(actions, Continuous):
             plain = Optimizer("adam", self.learning_rate, self.epsilon)
             log_std, window, patience = Knob.create(0.0, plain, shape=(actions.size,)), 100, 50
-        actor = self._network(shape, divisor, outputs, "orthogonal_small", actor_key)
+        actor = self._network(shape, divisor, _outputs(actions), "orthogonal_small", actor_key)
         critic = self._network(shape, divisor, 1, "orthonormal", critic_key)
         return PPOState(
             Learner.create(actor, optimizer, target=False, before=self.churn > 0),
             Learner.create(critic, optimizer, target=False),
             log_std,
             ChurnBalance.create(window, patience) if self.churn_share else None,
+            numbers,
         )
 
     def _network(
@@ -240,7 +265,8 @@ class PPO(Agent):
         del env_steps
         out = state.actor.network(obs)
         if state.log_std is None:
-            action = jax.random.categorical(key, out).astype(jnp.int32)
+            logits = choices(out, state.numbers)
+            action = jax.random.categorical(key, logits).astype(jnp.int32)
         else:
             action = out + jnp.exp(state.log_std.value) * jax.random.normal(key, out.shape)
         return action, state.critic.network(obs)[0]
@@ -248,10 +274,12 @@ class PPO(Agent):
     def exploit(
         self, state: PPOState, obs: Shaped[Array, "*obs"], key: Key
     ) -> Shaped[Array, "*action"]:
-        """The likeliest action; of vectors the mean."""
+        """The likeliest action, choice by choice; of vectors the mean."""
         del key
         out = state.actor.network(obs)
-        return out if state.log_std is not None else jnp.argmax(out).astype(jnp.int32)
+        if state.log_std is not None:
+            return out
+        return jnp.argmax(choices(out, state.numbers), axis=-1).astype(jnp.int32)
 
     # Learning.
 
@@ -262,7 +290,8 @@ class PPO(Agent):
         error = batch.reward + self.discount * batch.discount * following - value
         advantage = self._advantages(error, _goes_on(batch, self.num_envs))
         log_std = _value_of(state.log_std)
-        log_prob, _ = policy(state.actor.network, log_std, batch.obs_tm1, batch.action)
+        actor, numbers = state.actor.network, state.numbers
+        log_prob, _ = policy(actor, log_std, batch.obs_tm1, batch.action, numbers)
         return Rollout(batch.obs_tm1, batch.action, log_prob, advantage, advantage + value)
 
     def _advantages(
@@ -280,9 +309,11 @@ class PPO(Agent):
         _, advantages = jax.lax.scan(back, jnp.zeros(self.num_envs), (errors, on), reverse=True)
         return advantages.ravel()[: len(error)]
 
-    def actor_loss(self, actor: Network, log_std: Array | None, seen: Rollout) -> Scalar:
-        """L(π) on a minibatch."""
-        log_prob, entropy = policy(actor, log_std, seen.obs, seen.action)
+    def actor_loss(
+        self, actor: Network, log_std: Array | None, seen: Rollout, numbers: tuple[int, ...] = ()
+    ) -> Scalar:
+        """L(π) on a minibatch; `numbers` as in the state."""
+        log_prob, entropy = policy(actor, log_std, seen.obs, seen.action, numbers)
         ratio = jnp.exp(log_prob - seen.log_prob)
         clipped = jnp.clip(ratio, 1 - self.clip, 1 + self.clip)
         gain = jnp.minimum(ratio * seen.advantage, clipped * seen.advantage)
@@ -305,7 +336,9 @@ class PPO(Agent):
         del key
         # What a rollout holds is constant here, also to whoever differentiates these gradients.
         seen, log_std = self.rollout(jax.lax.stop_gradient(state), batch), _value_of(state.log_std)
-        _, actor = state.actor.gradient(lambda actor: self.actor_loss(actor, log_std, seen))
+        _, actor = state.actor.gradient(
+            lambda actor: self.actor_loss(actor, log_std, seen, state.numbers)
+        )
         _, critic = state.critic.gradient(lambda critic: self.critic_loss(critic, seen))
         return {"actor": actor, "critic": critic}
 
@@ -351,13 +384,14 @@ class PPO(Agent):
         """(state, (L(π), R)) of one gradient step on a minibatch; the policy is held on `held`."""
         centred = seen.advantage - jnp.mean(seen.advantage)
         seen = seen._replace(advantage=centred / (jnp.std(seen.advantage) + 1e-8))
-        log_std, before = state.log_std, state.actor.before
+        log_std, before, numbers = state.log_std, state.actor.before, state.numbers
 
         def whole(actor: Network) -> tuple[Scalar, tuple[Scalar, Scalar] | None]:
-            loss = self.actor_loss(actor, _value_of(log_std), seen)
+            loss = self.actor_loss(actor, _value_of(log_std), seen, numbers)
             if before is None or held is None:
                 return loss, None
-            churn = policy_churn(actor, before, held, numbered=log_std is None)
+            numbered = log_std is None
+            churn = policy_churn(actor, before, held, numbered=numbered, numbers=numbers)
             return loss + strength * churn, (loss, churn)
 
         _, actor, losses = state.actor.gradient_with(whole)
@@ -367,7 +401,7 @@ class PPO(Agent):
             pull = jax.grad(lambda value: self.actor_loss(network, value, seen))(log_std.value)
             log_std = log_std.descend(pull)
         actor, critic = state.actor.descend(actor), state.critic.descend(critic)
-        return PPOState(actor, critic, log_std, state.balance), losses
+        return PPOState(actor, critic, log_std, state.balance, numbers), losses
 
 
 def policy(
@@ -375,13 +409,15 @@ def policy(
     log_std: Float[Array, " size"] | None,
     obs: Shaped[Array, "batch *obs"],
     action: Shaped[Array, "batch *action"],
+    numbers: tuple[int, ...] = (),
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
-    """(log π(a|s), H(π(·|s))) of a batch: of a softmax, or of a Gaussian."""
+    """(log π(a|s), H(π(·|s))) of a batch: of a softmax, of one per choice, or of a Gaussian."""
     out = actor(obs)
     if log_std is None:
-        log_probs = jax.nn.log_softmax(out)
-        chosen = jnp.take_along_axis(log_probs, action[:, None], axis=-1)[:, 0]
-        return chosen, -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+        log_probs = jax.nn.log_softmax(choices(out, numbers))
+        chosen = jnp.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
+        entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+        return (jnp.sum(chosen, -1), jnp.sum(entropy, -1)) if numbers else (chosen, entropy)
     noise = (action - out) / jnp.exp(log_std)[None]
     constant = 0.5 * math.log(2 * math.pi)
     log_prob = jnp.sum(-0.5 * noise**2 - log_std[None] - constant, axis=-1)
@@ -389,14 +425,53 @@ def policy(
 
 
 def policy_churn(
-    actor: Network, before: Network, obs: Shaped[Array, "batch *obs"], *, numbered: bool
+    actor: Network,
+    before: Network,
+    obs: Shaped[Array, "batch *obs"],
+    *,
+    numbered: bool,
+    numbers: tuple[int, ...] = (),
 ) -> Scalar:
     """R: how far the policy is from that of `before`."""
     now, then = actor(obs), before(obs)
     if numbered:
+        then, now = choices(then, numbers), choices(now, numbers)
         surprise = -jax.nn.softmax(then) * jax.nn.log_softmax(now)
-        return jnp.mean(jnp.sum(surprise, axis=-1))
+        return jnp.mean(jnp.sum(surprise, axis=(-2, -1) if numbers else -1))
     return jnp.mean((now - then) ** 2)
+
+
+def choices(
+    out: Float[Array, "*batch outputs"], numbers: tuple[int, ...]
+) -> Float[Array, "*batch_and_logits"]:
+    """The logits of every choice on an axis of its own; without `numbers` they are as they were.
+
+    Of shape (choices, most): where a choice has fewer than the most, what is missing has no chance.
+    """
+    if not numbers:
+        return out
+    most = max(numbers)
+    if len(set(numbers)) == 1:
+        return out.reshape(*out.shape[:-1], len(numbers), most)
+    # Far below all others and finite: its chance is 0, and 0 times its logarithm is not NaN.
+    missing = jnp.finfo(out.dtype).min / 4
+    padded = jnp.concatenate([out, jnp.full((*out.shape[:-1], 1), missing)], axis=-1)
+    rows, start = np.full((len(numbers), most), out.shape[-1]), 0
+    for row, number in zip(rows, numbers, strict=True):
+        row[:number] = np.arange(start, start + number)
+        start += number
+    return padded[..., rows]
+
+
+def _outputs(actions: ActionSpace) -> int:
+    """How many numbers the policy is made of."""
+    match actions:
+        case Continuous(size):
+            return size
+        case MultiDiscrete(numbers):
+            return sum(numbers)
+        case Discrete(number):
+            return number
 
 
 def _value_of(knob: Knob | None) -> Array | None:

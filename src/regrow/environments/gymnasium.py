@@ -1,8 +1,9 @@
 """Any environment of Gymnasium, by its id.
 
-Observations are vectors of floats or images of bytes, actions are numbers or vectors within bounds.
-A time limit is a truncation, as the environment says it is. There is no general way to copy such a
-simulation, so a fork and a loaded run begin a new episode.
+Observations are vectors of floats or images of bytes; actions are numbers, several choices at once
+(MultiDiscrete, MultiBinary) or vectors within bounds. A time limit is a truncation, as the
+environment says it is. There is no general way to copy such a simulation, so a fork and a loaded
+run begin a new episode.
 """
 
 import functools
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from regrow.environments.base import HostEnvironment, HostStep, Simulator, needed
 from regrow.errors import RegrowError, unknown
-from regrow.types import ActionSpace, Continuous, Discrete
+from regrow.types import ActionSpace, Continuous, Discrete, MultiDiscrete
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Gymnasium(HostEnvironment):
 
     @property
     def action_space(self) -> ActionSpace:
-        """Numbered from 0, or vectors whose −1 and 1 are the bounds of the environment."""
+        """Numbered from 0, several choices, or vectors from −1 to 1, the environment's bounds."""
         return _spaces(self.env_id).actions
 
     @property
@@ -84,6 +85,8 @@ class _Single(Simulator):
         """One step."""
         if isinstance(self.spaces.actions, Discrete):
             given: Any = int(action) + int(self._space.start)
+        elif isinstance(self.spaces.actions, MultiDiscrete):
+            given = (action + getattr(self._space, "start", 0)).astype(self._space.dtype)
         else:
             low, high = (bound.astype(np.float64) for bound in (self._space.low, self._space.high))
             given = ((low + high) / 2 + (high - low) / 2 * action).astype(self._space.dtype)
@@ -143,8 +146,13 @@ def _checked(env_id: str, environment: Any) -> _Spaces:
     shape, dtype = tuple(seen.shape), np.dtype(np.uint8 if image else np.float32)
     if isinstance(done, spaces.Discrete):
         return _Spaces(shape, dtype, Discrete(int(done.n)))
+    if isinstance(done, spaces.MultiDiscrete) and len(done.shape) == 1:
+        return _Spaces(shape, dtype, MultiDiscrete(tuple(int(n) for n in done.nvec)))
+    if isinstance(done, spaces.MultiBinary) and len(done.shape) == 1:
+        return _Spaces(shape, dtype, MultiDiscrete((2,) * done.shape[0]))
     if not (isinstance(done, spaces.Box) and len(done.shape) == 1 and done.is_bounded()):
         raise RegrowError(
-            f"gymnasium/{env_id} takes {done}; it must be Discrete or a bounded Box with one axis"
+            f"gymnasium/{env_id} takes {done}; it must be Discrete, MultiDiscrete or MultiBinary "
+            "with one axis, or a bounded Box with one"
         )
     return _Spaces(shape, dtype, Continuous(done.shape[0]))

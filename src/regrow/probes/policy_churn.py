@@ -14,16 +14,17 @@ class PolicyChurn(Probe):
     """Share of observations whose largest output is another one after one update on others.
 
     Policy churn (Tang et al. 2025, arXiv 2506.00592), of one update of the agent, for networks with
-    an output per action. Observations are the first half of the batch; the update is made on the
-    second half, or on as many transitions of it as the agent takes. Raises `RegrowError` on fewer
-    than two transitions.
+    an output per action; not where an action is several choices. Observations are the first half of
+    the batch; the update is made on the second half, or on as many transitions of it as the agent
+    takes. Raises `RegrowError` on fewer than two transitions.
     """
 
     costly: ClassVar[bool] = True
 
     def measure(self, view: View) -> Scalar:
         """A share between 0 and 1; NaN for a network that has not an output per action."""
-        numbered = jnp.issubdtype(view.batch.action.dtype, jnp.integer)
+        action = view.batch.action
+        numbered = jnp.issubdtype(action.dtype, jnp.integer) and action.ndim == 1
         before, after = view.updated()
         if not numbered or before.ndim != 2 or before.shape[-1] == 1:
             return jnp.array(NOTHING_THERE)

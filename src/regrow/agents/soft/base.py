@@ -23,7 +23,7 @@ from regrow.families import make_all, name_of
 from regrow.learner import Knob, Learner
 from regrow.network import Network
 from regrow.optimizer import Optimizer
-from regrow.types import ActionSpace, Continuous, Key, Scalar, Transition
+from regrow.types import ActionSpace, Continuous, Discrete, Key, Scalar, Transition
 
 LOG_STD_MIN, LOG_STD_MAX = -10.0, 2.0
 
@@ -77,10 +77,10 @@ class SoftActorCritic(OffPolicy):
         return Knob.create(math.log(self.initial_temperature), plain)
 
     def size_of(self, actions: ActionSpace) -> int:
-        """How many numbers an action has; `RegrowError` where actions are numbered."""
+        """How many numbers an action has; `RegrowError` where actions are no vectors of floats."""
         if not isinstance(actions, Continuous):
-            name = name_of(self)
-            raise RegrowError(f"{name} takes continuous actions, not {actions}; try double_dqn")
+            name, other = name_of(self), "double_dqn" if isinstance(actions, Discrete) else "ppo"
+            raise RegrowError(f"{name} takes continuous actions, not {actions}; try {other}")
         return actions.size
 
     def explored(

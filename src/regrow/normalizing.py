@@ -1,0 +1,209 @@
+"""Observations and rewards normalised by running statistics of what was remembered.
+
+    o ← clip((o − mean) / √(variance + 10⁻⁸), ±10)
+    r ← clip(r / √(variance of G + 10⁻⁸), ±10),      G ← γ G + r,  0 after an episode's end
+
+as Stable-Baselines3's VecNormalize does: statistics of every observation that was acted on and, for
+rewards, of the discounted return so far of every environment. Rewards are not centred.
+
+Transitions are stored as they came, and normalised when they are read, with the statistics of that
+moment. So whatever learns or measures sees data of one scale, and only `add` changes a statistic:
+evaluation, probes and interventions leave it as it is.
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from regrow.errors import require
+from regrow.types import Key, Memory, Numbers, Transition
+
+LIMIT = 10.0
+"""Normalised observations and rewards are clipped to ± this."""
+
+EPSILON = 1e-8  # added to a variance
+
+PRIOR = 1e-4
+"""How many values of mean 0 and variance 1 a statistic begins with, as Stable-Baselines3's."""
+
+
+class RunningMoments(eqx.Module):
+    """Mean and variance of all values so far, by the parallel update of Chan, Golub & LeVeque 1983.
+
+    Each is the sum of two numbers, of which the second is what the first cannot hold: in float32
+    alone a mean over a million values no longer moves.
+    """
+
+    mean: Float[Array, "*shape"]
+    mean_rest: Float[Array, "*shape"]
+    variance: Float[Array, "*shape"]
+    variance_rest: Float[Array, "*shape"]
+    count: Int[Array, ""]
+
+    @staticmethod
+    def empty(shape: Sequence[int] = ()) -> "RunningMoments":
+        """Of no values yet."""
+        first, second, third, fourth = (jnp.zeros(shape, jnp.float32) for _ in range(4))
+        return RunningMoments(first, second, third, fourth, jnp.array(0, jnp.int32))
+
+    def updated(self, values: Shaped[Array, "batch *shape"]) -> "RunningMoments":
+        """With some values more."""
+        mean, variance = jnp.mean(values, axis=0), jnp.var(values, axis=0)
+        before, count = self.count.astype(jnp.float32), self.count + len(values)
+        total = count.astype(jnp.float32)
+        share, distance = len(values) / total, (mean - self.mean) - self.mean_rest
+        spread = variance + before / total * distance**2
+        moved = (spread - self.variance) - self.variance_rest
+        return RunningMoments(
+            *_added(self.mean, self.mean_rest, share * distance),
+            *_added(self.variance, self.variance_rest, share * moved),
+            count,
+        )
+
+    def normal(self) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+        """(mean, standard deviation) to normalise with, those of the prior counted in."""
+        before = self.count.astype(jnp.float32)
+        total = before + PRIOR
+        mean = self.mean * (before / total)
+        spread = before * jnp.maximum(self.variance, 0.0) + PRIOR
+        variance = (spread + PRIOR * (before / total) * self.mean**2) / total
+        return mean, jnp.sqrt(variance + EPSILON)
+
+
+def _added(
+    number: Float[Array, "*shape"], rest: Float[Array, "*shape"], change: Float[Array, "*shape"]
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """(number, rest) after a change: Kahan's sum."""
+    change = change + rest
+    total = number + change
+    return total, change - (total - number)
+
+
+class RewardScale(eqx.Module):
+    """The spread of the discounted returns so far, by which rewards are divided."""
+
+    moments: RunningMoments
+    so_far: Float[Array, " envs"]
+    discount: float = eqx.field(static=True)
+
+    @staticmethod
+    def empty(num_envs: int, discount: float) -> "RewardScale":
+        """At the start of a training."""
+        return RewardScale(RunningMoments.empty(), jnp.zeros(num_envs, jnp.float32), discount)
+
+    def updated(self, reward: Float[Array, " envs"], ended: Bool[Array, " envs"]) -> "RewardScale":
+        """After one env step of every environment."""
+        so_far = self.discount * self.so_far + reward
+        moments = self.moments.updated(so_far)
+        return RewardScale(moments, jnp.where(ended, 0.0, so_far), self.discount)
+
+    def begun(self, count: int) -> "RewardScale":
+        """With new episodes in the last `count` environments."""
+        so_far = self.so_far.at[-count:].set(0.0)
+        return RewardScale(self.moments, so_far, self.discount)
+
+
+class NormalizingMemory(eqx.Module):
+    """A memory whose transitions are normalised when they are read."""
+
+    inner: Memory
+    observations: RunningMoments | None
+    rewards: RewardScale | None
+
+    @staticmethod
+    def around(
+        inner: Memory,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        *,
+        num_envs: int,
+        discount: float,
+        observations: bool,
+        rewards: bool,
+    ) -> Memory:
+        """`inner` with what is to be normalised; itself where nothing is.
+
+        Raises `RegrowError` where observations are to be normalised and are no floats.
+        """
+        require(
+            not observations or np.dtype(dtype).kind == "f",
+            f"normalize_observations takes floats, and observations are {dtype}{list(shape)}; "
+            "leave it off: images of bytes or booleans have a scale of their own",
+        )
+        if not (observations or rewards):
+            return inner
+        return NormalizingMemory(
+            inner,
+            RunningMoments.empty(shape) if observations else None,
+            RewardScale.empty(num_envs, discount) if rewards else None,
+        )
+
+    @property
+    def capacity(self) -> int:
+        """How many transitions there is room for."""
+        return self.inner.capacity
+
+    @property
+    def size(self) -> Int[Array, ""]:
+        """How many transitions are held."""
+        return self.inner.size
+
+    def add(self, transition: Transition) -> "NormalizingMemory":
+        """With one more transition, or with one of every environment; the statistics know of it."""
+        lone = not transition.reward.ndim
+        each = jax.tree.map(lambda x: jnp.asarray(x)[None], transition) if lone else transition
+        observations, rewards = self.observations, self.rewards
+        if observations is not None:
+            observations = observations.updated(each.obs_tm1)
+        if rewards is not None:
+            rewards = rewards.updated(each.reward, (each.discount == 0) | each.truncated)
+        return NormalizingMemory(self.inner.add(transition), observations, rewards)
+
+    def sample(self, key: Key, count: int) -> Transition:
+        """`count` transitions, uniformly and with replacement, normalised."""
+        return self._normalized(self.inner.sample(key, count))
+
+    def first(self, count: int) -> Transition:
+        """The `count` oldest transitions, in order, normalised; of fewer some repeat."""
+        return self._normalized(self.inner.first(count))
+
+    def cut_off(self, count: int) -> "NormalizingMemory":
+        """With the last `count` transitions marked as truncated; their returns begin anew."""
+        rewards = None if self.rewards is None else self.rewards.begun(count)
+        return NormalizingMemory(self.inner.cut_off(count), self.observations, rewards)
+
+    def seen(self, observation: Shaped[Numbers, "*obs"]) -> Shaped[Numbers, "*obs"]:
+        """An observation as agents see it, by the statistics of now."""
+        return observation if self.observations is None else _seen(self.observations, observation)
+
+    def learned(self, reward: Float[Numbers, "*batch"]) -> Float[Numbers, "*batch"]:
+        """A reward as agents learn from it, by the statistics of now."""
+        return reward if self.rewards is None else _scaled(self.rewards.moments, reward)
+
+    def _normalized(self, batch: Transition) -> Transition:
+        return batch._replace(
+            obs_tm1=self.seen(batch.obs_tm1),
+            reward=self.learned(batch.reward),
+            obs_t=self.seen(batch.obs_t),
+        )
+
+
+# Compiled, since a loop on the host asks at every env step.
+
+
+@jax.jit
+def _seen(
+    moments: RunningMoments, observation: Shaped[Array, "*batch_and_obs"]
+) -> Float[Array, "*batch_and_obs"]:
+    mean, deviation = (jnp.broadcast_to(x, observation.shape) for x in moments.normal())
+    return jnp.clip((observation - mean) / deviation, -LIMIT, LIMIT)
+
+
+@jax.jit
+def _scaled(moments: RunningMoments, reward: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    _, deviation = moments.normal()
+    return jnp.clip(reward / deviation, -LIMIT, LIMIT)

@@ -1,5 +1,6 @@
 """Errors as part of the interface: what was wrong, what was received, what is right."""
 
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -20,6 +21,30 @@ class NotFiniteError(RegrowError):
     def __init__(self, message: str, env_steps: int):
         super().__init__(message)
         self.env_steps = env_steps
+
+
+class RegrowWarning(UserWarning):
+    """What the caller should know of, while the work goes on; one line as well."""
+
+
+_said: set[str] = set()
+
+
+def warn_once(text: str, about: str = "") -> None:
+    """Warns once in a process of what `about` names, in whatever words; by default of the text."""
+    if (about or text) not in _said:
+        _said.add(about or text)
+        warnings.warn(text, RegrowWarning, stacklevel=3)
+
+
+def said() -> frozenset[str]:
+    """What was warned of once so far, for another process that need not say it again."""
+    return frozenset(_said)
+
+
+def already_said(about: Iterable[str]) -> None:
+    """Takes it that these were warned of."""
+    _said.update(about)
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> RegrowError:
@@ -46,3 +71,10 @@ def require_rounds(what: str, env_steps: int | None, per_round: int) -> None:
             f"{what} is {env_steps}; it must be a multiple of {per_round}, the agent's env steps "
             f"per round, such as {near}"
         )
+
+
+def in_a_line(error: BaseException) -> str:
+    """What somebody else's code raised, in one line that is not too long."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 300 else f"{text[:299]}…"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

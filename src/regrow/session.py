@@ -18,7 +18,7 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from regrow.environments.base import HostEnvironment, HostStep, Simulator
-from regrow.errors import FaultyEnvironmentError
+from regrow.errors import FaultyEnvironmentError, in_a_line
 from regrow.families import describe
 from regrow.types import Continuous
 
@@ -82,7 +82,7 @@ class Session:
                 self._simulators.pop().close()
             except Exception as error:
                 # Nothing is lost, and whoever closes may be at work on an error of more weight.
-                warnings.warn(f"{self.name}: close() raised {_said(error)}", stacklevel=2)
+                warnings.warn(f"{self.name}: close() raised {in_a_line(error)}", stacklevel=2)
 
     def _called(self, what: str, env_step: int, call: Callable[[], Any]) -> Any:
         """What a simulation returns; whatever it raises is a fault of the environment."""
@@ -91,7 +91,7 @@ class Session:
         except (Exception, SystemExit) as error:
             ours = isinstance(error, FaultyEnvironmentError)
             raise self._fault(
-                env_step, str(error) if ours else f"{what}() raised {_said(error)}"
+                env_step, str(error) if ours else f"{what}() raised {in_a_line(error)}"
             ) from error
 
     def _observation(self, seen: Any, env_step: int) -> NDArray[Any]:
@@ -110,12 +110,6 @@ class Session:
     def _fault(self, env_step: int, what: str) -> FaultyEnvironmentError:
         self.close()
         return FaultyEnvironmentError(f"{self.name}, env step {env_step}: {what}")
-
-
-def _said(error: BaseException) -> str:
-    """An exception in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _shown(array: NDArray[Any]) -> str:

@@ -155,6 +155,21 @@ class Simulator(abc.ABC):
     def close(self) -> None:  # noqa: B027  (most have nothing to close)
         """Gives back what the simulation holds: windows, ports, processes."""
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What whoever declared it should think over, a sentence each, without a name."""
+        return ()
+
+    @property
+    def declared(self) -> tuple[str, str]:
+        """What it shows and takes in its package's words, where it has any."""
+        return "", ""
+
+    @property
+    def sure_to_end(self) -> bool:
+        """Whether every episode is known to end."""
+        return True
+
 
 class HostEnvironment(Spaces):
     """An environment that is simulated on the host, in Python or C++."""

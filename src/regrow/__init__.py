@@ -6,6 +6,8 @@ from regrow import gradients as gradients
 from regrow import interventions as interventions
 from regrow import probes as probes
 from regrow.diagnose import diagnose as diagnose
+from regrow.environment_checks import EnvironmentReport as EnvironmentReport
+from regrow.environment_checks import check_environment as check_environment
 from regrow.errors import RegrowError as RegrowError
 from regrow.evaluate import evaluate as evaluate
 from regrow.families import make as make

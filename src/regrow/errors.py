@@ -1,8 +1,10 @@
 """Errors as part of the interface: what was wrong, what was received, what is right."""
 
+import sys
 import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 _MANY = 40  # names that fit in a line
 
@@ -45,6 +47,14 @@ def said() -> frozenset[str]:
 def already_said(about: Iterable[str]) -> None:
     """Takes it that these were warned of."""
     _said.update(about)
+
+
+def show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """A warning of regrow's in one line, any other as Python shows it."""
+    if issubclass(category, RegrowWarning):
+        print(f"regrow: {message}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, *place[:2]), file=sys.stderr, end="")
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> RegrowError:

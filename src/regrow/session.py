@@ -45,6 +45,11 @@ class Session:
     def __len__(self) -> int:
         return len(self._simulators)
 
+    @property
+    def simulators(self) -> tuple[Simulator, ...]:
+        """The simulations themselves, which nobody watches."""
+        return tuple(self._simulators)
+
     def __enter__(self) -> "Session":
         return self
 

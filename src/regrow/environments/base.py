@@ -27,6 +27,7 @@ from jaxtyping import Array, Bool, Float, PyTree, Shaped
 from numpy.typing import NDArray
 
 from regrow.errors import RegrowError
+from regrow.families import place_of
 from regrow.types import ActionSpace, Discrete, Key
 
 State = PyTree[Any]
@@ -78,6 +79,8 @@ class Spaces(abc.ABC):
 class Environment(Spaces):
     """An environment that runs on the device, one episode at a time; vmap it for more."""
 
+    _source = ""  # by what `module:attribute` it was asked for
+
     @property
     def num_actions(self) -> int:
         """How many discrete actions there are; they are numbered from 0.
@@ -99,6 +102,24 @@ class Environment(Spaces):
         """
         del count
         return self
+
+    def text(self) -> str | None:
+        """What the grammar calls it, where that is not its class with its fields."""
+        ours = type(self).__module__.startswith("regrow.")
+        return None if ours else self.own_text()
+
+    def own_text(self) -> str | None:
+        """What an environment of one's own is called, as in jax/module:attribute.
+
+        None where it was made elsewhere than at the top of a module.
+        """
+        source = self._source or place_of(self)
+        return f"jax/{source}" if source else None
+
+    @property
+    def sure_to_end(self) -> bool:
+        """Whether every episode is known to end."""
+        return True
 
     @abc.abstractmethod
     def reset(self, key: Key) -> tuple[State, Shaped[Array, "*obs"]]:

@@ -10,7 +10,7 @@ Whatever comes out of an environment is looked at before anything is made of it.
 import importlib
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -96,8 +96,9 @@ class _Single(Simulator):
     """One environment, stepped alone."""
 
     def __init__(self, environment: Gymnasium):
-        self._environment = _made(environment)
+        self._environment, told = _made(environment)
         try:
+            _tell(describe(environment), told)
             self.spaces = _spaces_of(self._environment, describe(environment))
         except BaseException:
             with _closing_told(environment):
@@ -332,8 +333,8 @@ def _atari(name: str) -> RegrowError:
     )
 
 
-def _made(environment: Gymnasium) -> Any:
-    """The environment; what Gymnasium warns of while making it is told in a line."""
+def _made(environment: Gymnasium) -> tuple[Any, Sequence[warnings.WarningMessage]]:
+    """(the environment, what was warned of while it was made)."""
     _registered(environment)
     gymnasium = importlib.import_module("gymnasium")
     name = describe(environment)
@@ -346,8 +347,16 @@ def _made(environment: Gymnasium) -> Any:
             raise RegrowError(f"{name} cannot be made: {' '.join(str(error).split())}") from error
         except (Exception, SystemExit) as error:
             raise RegrowError(f"{name} cannot be made: {in_a_line(error)}") from error
+    return made, told
+
+
+def _tell(name: str, told: Sequence[warnings.WarningMessage]) -> None:
+    """What Gymnasium warned of in a line, others as they are; not what is for authors alone."""
     for warning in told:
-        if not issubclass(warning.category, ResourceWarning):
-            words = re.sub(r"\x1b\[\d+m", "", " ".join(str(warning.message).split()))
+        words = re.sub(r"\x1b\[\d+m", "", " ".join(str(warning.message).split()))
+        if words.startswith("WARN: "):
             warn_once(f"{name}: {words.removeprefix('WARN: ')}")
-    return made
+        elif not issubclass(warning.category, DeprecationWarning | ResourceWarning):
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )

@@ -260,9 +260,9 @@ def _parts(space: Any, name: str, path: Path | str) -> list[_Part]:
         pairs = inner.items() if isinstance(inner, Mapping) else enumerate(inner)
         return [part for key, one in pairs for part in _parts(one, name, (*path, key))]
     raise RegrowError(
-        f"{name} observes {shown(space)}{at(path)}, which agents cannot take; leave it out, or "
-        "make numbers of it, in a gymnasium.ObservationWrapper, and register what it wraps under "
-        "an id of your own: gymnasium/module:Mine-v0"
+        f"{name} observes a {_kind_of(space)}{at(path)}, which agents cannot take; leave it out, "
+        "or make numbers of it, in a gymnasium.ObservationWrapper, and register what it wraps "
+        "under an id of your own: gymnasium/module:Mine-v0"
     )
 
 
@@ -346,6 +346,13 @@ def _kind(array: NDArray[Any], raw: Any) -> str:
     if array.dtype.kind not in "biufc":
         return f"a {type(raw).__name__}" if raw is not None else "None"
     return f"{array.dtype}{list(array.shape)}"
+
+
+def _kind_of(space: Any) -> str:
+    """The class of a space, with Gymnasium's where it is somebody's own."""
+    names = [one.__name__ for one in type(space).__mro__ if one.__module__.startswith("gymnasium.")]
+    own = type(space).__name__
+    return own if not names or names[0] in (own, "Space") else f"{own} ({names[0]})"
 
 
 def _number(value: Any) -> str:

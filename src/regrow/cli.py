@@ -224,8 +224,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Looks at what an environment declares and at what it does, and says what is wrong with it\n"
-        "(exit code 2) or seldom meant (a warning)."
+        "Looks at what an environment declares and at what it does, and says what is wrong with\n"
+        "it (exit code 2) or seldom meant (a warning)."
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("environment", help="e.g. gymnasium/module:Mine-v0 or jax/module:attribute")

@@ -131,9 +131,9 @@ class _Single(Simulator):
     def _stepped(self, given: Any) -> Any:
         try:
             return self._environment.step(given)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             # The wrapper that has the time limit takes apart what the environment returned.
-            if "values to unpack" not in str(error):
+            if " unpack" not in str(error):
                 raise
             raise FaultyEnvironmentError(f"step() raised {in_a_line(error)}; {_FIVE}") from error
 
@@ -274,10 +274,14 @@ def _registered(environment: Gymnasium) -> Any:
             raise RegrowError(
                 f"gymnasium/{env_id}: the module {module!r} cannot be imported: {in_a_line(error)}"
             ) from error
-    if not colon and name.startswith("ALE/"):
+    found = gymnasium.registry.get(name)
+    # Whether `ale_py` was imported on the way must not make a difference.
+    if not colon and (
+        name.startswith("ALE/") or "ale_py" in str(getattr(found, "entry_point", ""))
+    ):
         raise _atari(name)
-    if name in gymnasium.registry:
-        return gymnasium.registry[name]
+    if found is not None:
+        return found
     latest = _latest(name, gymnasium.registry)
     if latest is None:
         raise _unknown(env_id, name, module, gymnasium.registry)

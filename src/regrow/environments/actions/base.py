@@ -64,7 +64,8 @@ class Range:
             given = self._middle + self._half * chosen
         else:  # at both ends one of the terms is exactly 0, and the other the bound
             given = self._low * (0.5 - chosen / 2) + self._high * (0.5 + chosen / 2)
-        return np.minimum(np.maximum(given, self._low), self._high).astype(self._dtype)
+        within = np.minimum(np.maximum(given, self._low), self._high)
+        return np.asarray(within, self._dtype)
 
 
 def actions(space: Any, name: str) -> Actions:

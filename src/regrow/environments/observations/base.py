@@ -207,7 +207,7 @@ class _OneHot(_Part):
             shape = list(self._counts.shape)
             says = f"whole numbers{shape}" if shape else "a whole number"
             raise wrong(self.path, _kind(array, raw), says)
-        chosen = array.astype(np.int64) - self._start
+        chosen = np.asarray(array.astype(np.int64) - self._start)
         odd = (chosen < 0) | (chosen >= self._counts)
         if odd.any():
             index = tuple(int(i) for i in np.argwhere(odd)[0])
@@ -359,7 +359,7 @@ def _number(value: Any) -> str:
     return f"{float(value):g}"
 
 
-def _ends_of(dtype: np.dtype[Any]) -> tuple[float, float]:
+def _ends_of(dtype: np.dtype[Any]) -> tuple[float | int, float | int]:
     """The least and the greatest number that bounds say nothing with."""
     if dtype.kind == "f":
         return -np.inf, np.inf

@@ -30,7 +30,10 @@ FLOORS = [
         "probes",
         "triggers",
     },
-    {"loop", "session", "hosted", "run", "checkpoint", "evaluate", "pieces"},
+    {
+        *("loop", "session", "hosted", "run", "checkpoint", "evaluate", "pieces"),
+        "environment_checks",
+    },
     {
         *("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
         *("compute", "defaults"),
@@ -57,6 +60,8 @@ SEQUENCES = [
     ("session", "hosted"),
     ("loop", "hosted", "run", "checkpoint"),
     ("session", "evaluate"),
+    ("loop", "environment_checks"),
+    ("session", "environment_checks"),
     ("loop", "run", "evaluate"),
     ("loop", "pieces"),
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),

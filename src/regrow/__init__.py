@@ -7,6 +7,8 @@ from regrow import interventions as interventions
 from regrow import probes as probes
 from regrow.defaults import default_agent as default_agent
 from regrow.diagnose import diagnose as diagnose
+from regrow.environment_checks import EnvironmentReport as EnvironmentReport
+from regrow.environment_checks import check_environment as check_environment
 from regrow.errors import RegrowError as RegrowError
 from regrow.evaluate import evaluate as evaluate
 from regrow.families import make as make

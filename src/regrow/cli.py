@@ -7,19 +7,21 @@ exit code 2. Nothing is lost: what was done is in the output folder, and the sam
 
 import _thread
 import argparse
+import contextlib
 import gc
 import io
 import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from regrow import cli_studies
 from regrow.cli_studies import count, shown
-from regrow.errors import RegrowError, require, unknown
+from regrow.errors import RegrowError, RegrowWarning, require, show_warning, unknown
 
 if TYPE_CHECKING:
     from regrow.agents.base import Agent
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 FAMILIES = ("environments", "agents", "interventions", "gradients", "probes", "studies")
 COMMANDS = (
-    *("diagnose", "train", "probe", "evaluate", "curves"),
+    *("diagnose", "train", "check", "probe", "evaluate", "curves"),
     *("study", "watch", "report", "export", "list"),
 )
 # An OSError names the file and what is wrong with it: one that may not be read, a full disk.
@@ -43,6 +45,9 @@ def main() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without θ shows ?
     sys.unraisablehook = _press_again
+    with contextlib.suppress(OSError):  # the folder may be gone
+        if not {"", os.getcwd()} & set(sys.path):
+            sys.path.append(os.getcwd())  # modules of one's own are there, as of `python -m`
     try:
         _carry_out(sys.argv[1:])
     except (*PROBLEMS, KeyboardInterrupt) as error:
@@ -75,7 +80,10 @@ def _carry_out(arguments: Sequence[str]) -> None:
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         raise unknown("command", arguments[0], COMMANDS)
     options = _parser().parse_args(arguments)
-    options.command(options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RegrowWarning)
+        warnings.showwarning = show_warning
+        options.command(options)
 
 
 def _in_one_line(error: BaseException) -> str:
@@ -111,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_diagnose(commands.add_parser("diagnose", help="train, fork into arms, give a verdict"))
     _add_train(commands.add_parser("train", help="train one agent, with checkpoints"))
+    _add_check(commands.add_parser("check", help="whether an environment does what it says"))
     _add_probe(commands.add_parser("probe", help="the probes over the life of a trained run"))
     _add_evaluate(commands.add_parser("evaluate", help="episodes without exploring, of a run"))
     _add_curves(commands.add_parser("curves", help="learning curves of trained runs, a picture"))
@@ -213,6 +222,19 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, help="folder to write into (default: runs/train-<environment>)")
     add("--resume", action="store_true", help="go on with the run in --out")
     parser.set_defaults(command=_train)
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Looks at what an environment declares and at what it does, and says what is wrong with\n"
+        "it (exit code 2) or seldom meant (a warning)."
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("environment", help="e.g. gymnasium/module:Mine-v0 or jax/module:attribute")
+    parser.add_argument(
+        "--env-steps", type=count, default=200, help="how many to take (default: %(default)s)"
+    )
+    parser.set_defaults(command=_check)
 
 
 def _add_probe(parser: argparse.ArgumentParser) -> None:
@@ -398,6 +420,15 @@ def _train(options: argparse.Namespace) -> None:
     mean = f"{recent.mean():.2f}" if recent.size else "none finished"
     done = f"return of the last {recent.size} episodes: {mean}; written to {shown(folder)}"
     print(f"{describe(agent)}: {done}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    from regrow.environment_checks import check_environment
+    from regrow.execution.local import keep_compiled_programs, one_core
+
+    one_core()
+    keep_compiled_programs()
+    print(check_environment(options.environment, env_steps=options.env_steps))
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from regrow.cells import cells, final_mean, mean_return, outcomes_of, run_cell
 from regrow.checkpoint import claim_folder
+from regrow.environment_checks import check_before_training
 from regrow.environments.base import HostEnvironment
 from regrow.plan import Diagnosis
 from regrow.run import LONGEST, random_policy, rehearsed
@@ -72,10 +73,12 @@ def diagnose(
 
     `folder` keeps what was done: the same plan with the same folder goes on where it stopped.
     Without one nothing is kept. Raises `RegrowError` where the plan cannot be carried out (a split
-    outside the network, say) or the folder holds a diagnosis with another plan.
+    outside the network, say), the environment does what it may not do (`check_environment`, in
+    short) or the folder holds a diagnosis with another plan.
     """
     for arm in plan.arms:
         rehearsed(plan.agent, plan.environment, (*plan.before, arm.does))
+    check_before_training(plan.environment)
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="regrow-") as temporary:
             return diagnose(plan, temporary, execute=execute, report=report)

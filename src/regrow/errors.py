@@ -1,7 +1,10 @@
 """Errors as part of the interface: what was wrong, what was received, what is right."""
 
+import sys
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 _MANY = 40  # names that fit in a line
 
@@ -16,6 +19,38 @@ class FaultyEnvironmentError(RegrowError):
 
 class NotFiniteError(RegrowError):
     """An agent's own numbers are no longer finite; the text names them and the env step."""
+
+
+class RegrowWarning(UserWarning):
+    """What the caller should know of, while the work goes on; one line as well."""
+
+
+_said: set[str] = set()
+
+
+def warn_once(text: str, about: str = "") -> None:
+    """Warns once in a process of what `about` names, in whatever words; by default of the text."""
+    if (about or text) not in _said:
+        _said.add(about or text)
+        warnings.warn(text, RegrowWarning, stacklevel=3)
+
+
+def said() -> frozenset[str]:
+    """What was warned of once so far, for another process that need not say it again."""
+    return frozenset(_said)
+
+
+def already_said(about: Iterable[str]) -> None:
+    """Takes it that these were warned of."""
+    _said.update(about)
+
+
+def show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """A warning of regrow's in one line, any other as Python shows it."""
+    if issubclass(category, RegrowWarning):
+        print(f"regrow: {message}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, *place[:2]), file=sys.stderr, end="")
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> RegrowError:
@@ -42,3 +77,10 @@ def require_rounds(what: str, env_steps: int | None, per_round: int) -> None:
             f"{what} is {env_steps}; it must be a multiple of {per_round}, the agent's env steps "
             f"per round, such as {near}"
         )
+
+
+def in_a_line(error: BaseException) -> str:
+    """What somebody else's code raised, in one line that is not too long."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 300 else f"{text[:299]}…"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

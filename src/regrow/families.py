@@ -7,6 +7,11 @@ may stand for many: `Control` is `named_by = "task"`, and `control/walker-walk` 
 name. Settings that a class holds by name come after a colon: `double_dqn:young_tian_2019`.
 
 A class of one's own is named by its module: `mine:Maze(size=9)` is `Maze` of `mine.py`.
+Two things a class may do otherwise. One with `others_in = "kwargs"` takes fields that it does not
+know, and keeps them in that field: pairs of a name and of the value as Python writes it, sorted, so
+that 1 and True stay apart and all of it can be compared, hashed and printed back. One with a method
+`named(value)` finds its members by it, as `jax/module:attribute`, and says in `text()` what it is
+called.
 """
 
 import ast
@@ -15,14 +20,18 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from regrow.errors import RegrowError, require, unknown
 
-_SPEC = re.compile(r"\s*([A-Za-z_][\w/.-]*)(?::(\w+))?\s*(\(.*\))?\s*", re.DOTALL)
+_SPEC = re.compile(r"\s*([A-Za-z_][\w/.:-]*)\s*(\(.*\))?\s*", re.DOTALL)
+
+
+Written = tuple[tuple[str, str], ...]
 
 
 def members(family: str) -> Mapping[str, type]:
@@ -47,37 +56,79 @@ def make(family: str, text: str) -> Any:
     Raises `RegrowError` for an unknown name or field, a value of the wrong type, or text that is no
     name with fields.
     """
-    kind = family.removesuffix("s")
     match = _SPEC.fullmatch(text)
     if match is None:
         raise RegrowError(f"'{text}' is not a name with fields; write e.g. fit_noise(redraw=False)")
-    name, preset = match[1], match[2]
-    family_members = members(family)
-    fields = _parsed(text, match[3] or "()")
-    if preset is not None and name.partition("/")[0] not in family_members:
-        family_members, preset = {name: _imported(family, name, preset)}, None
-    if name not in family_members:
-        name, _, rest = name.partition("/")
-        named_by = getattr(family_members.get(name), "named_by", None)
-        if named_by is None or not rest:
-            raise unknown(kind, match[1], family_members)
+    fields = _parsed(text, match[2] or "()")
+    name, member, value, preset = _found(family, match[1])
+    if hasattr(member, "named"):
+        require(not fields, f"'{text}': {name} takes no fields")
+        return member.named(value or "")
+    if value is not None:
+        named_by = member.named_by
         require(
             named_by not in fields,
             f"'{text}': {named_by} is given twice, in the name and in brackets",
         )
-        fields[named_by] = rest
-    member = family_members[name]
-    known = field_types(member)
+        fields[named_by] = value
     if preset is not None:
         ready = presets(member)
         if preset not in ready:
             raise unknown(f"preset of {name}", preset, ready)
         fields = {**ready[preset], **fields}
+    return member(**_checked(fields, member, name))
+
+
+def _found(family: str, name: str) -> tuple[str, Any, str | None, str | None]:
+    """(name, class, what it is named by, preset) of a member; the last two None where not given."""
+    family_members = members(family)
+    first, _, preset = name.partition(":")
+    if first in family_members:
+        return first, family_members[first], None, preset or None
+    if preset and "/" not in first:
+        return name, _imported(family, first, preset), None, None
+    first, _, value = name.partition("/")
+    if not value or not hasattr(family_members.get(first), "named_by"):
+        raise unknown(family.removesuffix("s"), name.partition(":")[0], family_members)
+    return first, family_members[first], value, None
+
+
+def _checked(fields: dict[str, Any], member: Any, name: str) -> dict[str, Any]:
+    """Fields that fit their types; those that the class does not know, where it keeps them."""
+    known, others_in = field_types(member), getattr(member, "others_in", None)
+    fitted, others = dict[str, Any](), dict[str, Any]()
     for field, value in fields.items():
-        if field not in known:
+        if field in known and field != others_in:
+            fitted[field] = _fitted(value, known[field], f"{name}: {field}")
+        elif others_in is None:
             raise unknown(f"field of {name}", field, known)
-        fields[field] = _fitted(value, known[field], f"{name}: {field}")
-    return member(**fields)
+        else:
+            others[field] = value
+    return {**fitted, others_in: others} if others_in and others else fitted
+
+
+def written(values: Mapping[str, Any] | Sequence[tuple[str, str]], what: str) -> Written:
+    """Names with values as Python writes them, sorted by name; those that are so already, too.
+
+    Raises `RegrowError` for a value that could not be read back.
+    """
+    if not isinstance(values, Mapping):
+        return tuple(sorted((str(name), str(text)) for name, text in values))
+    for name, value in values.items():
+        try:
+            ast.literal_eval(repr(value))
+        except (ValueError, SyntaxError) as error:
+            raise RegrowError(
+                f"{what}: {name} is {' '.join(repr(value).split())[:80]}; it must be made of "
+                "finite numbers, words, True, False, None, lists, tuples and dicts, so that it can "
+                "be written down"
+            ) from error
+    return tuple(sorted((str(name), repr(value)) for name, value in values.items()))
+
+
+def read_back(pairs: Written) -> dict[str, Any]:
+    """What `written` wrote down."""
+    return {name: ast.literal_eval(text) for name, text in pairs}
 
 
 def _imported(family: str, module: str, name: str) -> type:
@@ -195,16 +246,35 @@ def name_of(member: Any) -> str:
 
 def describe(member: Any) -> str:
     """A member in the grammar that `make` reads, without the fields left at their defaults."""
-    if not dataclasses.is_dataclass(member):
-        return type(member).__name__  # somebody's own, which no text makes
-    named_by = getattr(member, "named_by", None)
+    own = member.text() if hasattr(member, "text") else None
+    if own is not None or not dataclasses.is_dataclass(member):
+        return own or type(member).__name__  # somebody's own, which no text makes
+    named_by, others_in = getattr(member, "named_by", None), getattr(member, "others_in", None)
     changed = [
         f"{field.name}={getattr(member, field.name)!r}"
         for field in dataclasses.fields(member)
-        if getattr(member, field.name) != field.default and field.name != named_by
+        if getattr(member, field.name) != field.default and field.name not in (named_by, others_in)
+    ]
+    changed += [
+        f"{name}={text}" for name, text in (getattr(member, others_in) if others_in else ())
     ]
     name = name_of(member) + (f"/{getattr(member, named_by)}" if named_by else "")
     return name + (f"({', '.join(changed)})" if changed else "")
+
+
+def place_of(thing: Any) -> str | None:
+    """`module:attribute` of a module-level thing, by identity; None where no module has it.
+
+    The module that was imported first is taken, and the program that was started last.
+    """
+    modules = list(sys.modules.items())
+    modules.sort(key=lambda each: each[0] in ("__main__", "__mp_main__"))
+    for name, module in modules:
+        held = getattr(module, "__dict__", None) or {}
+        for attribute, value in list(held.items()):
+            if value is thing and not attribute.startswith("_"):
+                return f"{name.replace('__mp_main__', '__main__')}:{attribute}"
+    return None
 
 
 def summary(member: type) -> str:

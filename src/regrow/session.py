@@ -22,7 +22,7 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from regrow.environments.base import HostEnvironment, HostStep, Simulator
-from regrow.errors import FaultyEnvironmentError, RegrowError
+from regrow.errors import FaultyEnvironmentError, RegrowError, in_a_line
 from regrow.families import describe
 from regrow.types import Continuous
 
@@ -54,6 +54,11 @@ class Session:
 
     def __len__(self) -> int:
         return len(self._simulators)
+
+    @property
+    def simulators(self) -> tuple[Simulator, ...]:
+        """The simulations themselves, which nobody watches."""
+        return tuple(self._simulators)
 
     def __enter__(self) -> "Session":
         return self
@@ -92,7 +97,7 @@ class Session:
                 self._simulators.pop().close()
             except Exception as error:
                 # Nothing is lost, and whoever closes may be at work on an error of more weight.
-                warnings.warn(f"{self.name}: close() raised {_said(error)}", stacklevel=2)
+                warnings.warn(f"{self.name}: close() raised {in_a_line(error)}", stacklevel=2)
 
     def _called(self, what: str, env_step: int, call: Callable[[], Any]) -> Any:
         """What a simulation returns; whatever it raises is a fault of the environment."""
@@ -102,7 +107,7 @@ class Session:
         except (Exception, SystemExit) as error:
             ours = isinstance(error, FaultyEnvironmentError)
             raise self._fault(
-                env_step, str(error) if ours else f"{what}() raised {_said(error)}"
+                env_step, str(error) if ours else f"{what}() raised {in_a_line(error)}"
             ) from error
 
     def _observation(self, seen: Any, env_step: int) -> NDArray[Any]:
@@ -163,12 +168,6 @@ def _timers() -> bool:
 def _ring(number: int, frame: FrameType | None) -> None:
     del number, frame
     raise TimeoutError(f"it did not come back in time; {PATIENCE} says how many seconds it has")
-
-
-def _said(error: BaseException) -> str:
-    """An exception in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _shown(array: NDArray[Any]) -> str:

@@ -22,6 +22,7 @@ from regrow.agents.base import Agent
 from regrow.cells import measured
 from regrow.checkpoint import SAVE_EVERY, alone, claim_folder, damaged, load, read_json, save
 from regrow.earlier import as_meant
+from regrow.environment_checks import check_before_training
 from regrow.environments.base import World
 from regrow.errors import RegrowError, require, require_rounds
 from regrow.families import describe
@@ -99,7 +100,8 @@ def train(
     `rules`: what to do on the way, and when. `probe_every`: measure every probe that is not costly
     so often, in env steps (0: never). Raises `RegrowError` where the folder holds a run and
     `resume` is False, or where it holds none and `resume` is True, or another run than the one
-    described; where a rule cannot be carried out on this agent. Where `report` raises, what was
+    described; where a rule cannot be carried out on this agent; where the environment does what it
+    may not do (`check_environment`, in short). Where `report` raises, what was
     done is saved; where anything else stops it, it was saved a minute ago at most.
     """
     folder, checkpoint = Path(folder), Path(folder) / "run.ckpt"
@@ -108,6 +110,7 @@ def train(
         require_rounds(name, number, per_round)
     check_rules(rules, per_round)
     rehearsed(agent, environment, [rule.intervention for rule in rules])
+    check_before_training(environment)
     if resume and not checkpoint.is_file():
         raise RegrowError(f"there is no run to resume in {folder}; leave --resume out to start one")
     for held in (checkpoint, folder / "episodes.parquet"):

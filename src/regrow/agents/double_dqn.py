@@ -57,7 +57,8 @@ class DoubleDQN(OffPolicy):
     `channels` of the convolution and `hidden` are widths, in features that the next layer reads.
     `depth`: hidden dense layers, or residual blocks after a first dense layer; None is 1 on images
     and 2 on vectors. `regrow.style.Style` says what the other words do. On images of bytes the
-    network is that of DQN Zoo for Atari, which has no such words. Presets: `young_tian_2019` for
+    network is that of DQN Zoo for Atari, which has no such words; on those with a side below 36 it
+    is the one of MinAtar, for bytes divided by 255. Presets: `young_tian_2019` for
     MinAtar, `atari_paper` (DQN Zoo's settings, 200M frames) and `atari_laptop`.
     """
 
@@ -167,22 +168,27 @@ class DoubleDQN(OffPolicy):
         if not isinstance(actions, Discrete):
             other = "ppo" if isinstance(actions, MultiDiscrete) else "sac"
             raise RegrowError(f"double_dqn takes discrete actions, not {actions}; try {other}")
-        if dtype == np.uint8 and len(shape) == 3:
+        frames = dtype == np.uint8 and len(shape) == 3
+        if frames and min(shape[:2]) >= LEAST_FRAME:
             network = self._network_for_frames(shape, actions.number, key)
         else:
-            network = self._network(shape, actions.number, key)
+            network = self._network(shape, actions.number, 255.0 if frames else 1.0, key)
         q = Learner.create(network, self._optimizer(), before=self.churn > 0)
         balance = ChurnBalance.create(50_000, patience=10_000) if self.churn_share else None
         return DoubleDQNState(q, jnp.array(0), balance)
 
-    def _network(self, shape: tuple[int, ...], num_actions: int, key: Key) -> Network:
+    def _network(
+        self, shape: tuple[int, ...], num_actions: int, divisor: float, key: Key
+    ) -> Network:
         style = Style(**{field.name: getattr(self, field.name) for field in fields(Style)})
         first = 0 if self.block == "dense" else 1
         match shape:
             case (height, width, depth):
                 hidden = [self.hidden] * (first + (self.depth or 1))
                 image = (height, width, depth)
-                return convolutional(image, self.channels, hidden, num_actions, style, key=key)
+                return convolutional(
+                    image, self.channels, hidden, num_actions, style, divisor=divisor, key=key
+                )
             case (inputs,):
                 hidden = [self.hidden] * (first + (self.depth or 2))
                 return mlp(inputs, hidden, num_actions, style, key=key)
@@ -279,6 +285,7 @@ class DoubleDQN(OffPolicy):
 
 
 EVALUATED_AT = 0.01  # ε
+LEAST_FRAME = 36  # pixels, on which the three kernels of DQN Zoo find room
 # What widths and style say of a network.
 _WORDS = ("channels", "hidden", "depth", *(field.name for field in fields(Style)))
 

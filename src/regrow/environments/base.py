@@ -20,6 +20,7 @@ fork and a loaded run begin a new episode.
 
 import abc
 import importlib
+from dataclasses import is_dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from jaxtyping import Array, Bool, Float, PyTree, Shaped
 from numpy.typing import NDArray
 
 from regrow.errors import RegrowError
+from regrow.families import place_of
 from regrow.types import ActionSpace, Discrete, Key
 
 State = PyTree[Any]
@@ -78,6 +80,8 @@ class Spaces(abc.ABC):
 class Environment(Spaces):
     """An environment that runs on the device, one episode at a time; vmap it for more."""
 
+    _source = ""  # by what `module:attribute` it was asked for
+
     @property
     def num_actions(self) -> int:
         """How many discrete actions there are; they are numbered from 0.
@@ -99,6 +103,24 @@ class Environment(Spaces):
         """
         del count
         return self
+
+    def text(self) -> str | None:
+        """What the grammar calls it, where that is not its class with its fields."""
+        named = type(self).__module__.startswith("regrow.") or is_dataclass(self)
+        return None if named else self.own_text()
+
+    def own_text(self) -> str | None:
+        """What an environment of one's own is called, as in jax/module:attribute.
+
+        None where it was made elsewhere than at the top of a module.
+        """
+        source = self._source or place_of(self)
+        return f"jax/{source}" if source else None
+
+    @property
+    def sure_to_end(self) -> bool:
+        """Whether every episode is known to end."""
+        return True
 
     @abc.abstractmethod
     def reset(self, key: Key) -> tuple[State, Shaped[Array, "*obs"]]:
@@ -154,6 +176,21 @@ class Simulator(abc.ABC):
 
     def close(self) -> None:  # noqa: B027  (most have nothing to close)
         """Gives back what the simulation holds: windows, ports, processes."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What whoever declared it should think over, a sentence each, without a name."""
+        return ()
+
+    @property
+    def declared(self) -> tuple[str, str]:
+        """What it shows and takes in its package's words, where it has any."""
+        return "", ""
+
+    @property
+    def sure_to_end(self) -> bool:
+        """Whether every episode is known to end."""
+        return True
 
 
 class HostEnvironment(Spaces):

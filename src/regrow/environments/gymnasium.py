@@ -1,49 +1,75 @@
 """Any environment of Gymnasium, by its id.
 
-Observations are vectors of floats or images of bytes; actions are numbers, several choices at once
-(MultiDiscrete, MultiBinary) or vectors within bounds. A time limit is a truncation, as the
-environment says it is. There is no general way to copy such a simulation, so a fork and a loaded
-run begin a new episode.
+What agents see of its observations is in `observations/`, what it is given for their actions in
+`actions/`. A time limit is a truncation, as the environment says it is. There is no general way to
+copy such a simulation, so a fork and a loaded run begin a new episode.
+
+Whatever comes out of an environment is looked at before anything is made of it.
 """
 
-import functools
-from contextlib import closing
+import importlib
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from regrow.environments.actions.base import Actions, actions
 from regrow.environments.base import HostEnvironment, HostStep, Simulator, needed
-from regrow.errors import RegrowError, unknown
-from regrow.types import ActionSpace, Continuous, Discrete, MultiDiscrete
+from regrow.environments.observations.base import Reader, reader, shown
+from regrow.errors import FaultyEnvironmentError, RegrowError, in_a_line, require, warn_once
+from regrow.families import Written, describe, read_back, written
+from regrow.types import ActionSpace
 
 
 @dataclass(frozen=True)
 class Gymnasium(HostEnvironment):
     """An environment of Gymnasium, as in gymnasium/CartPole-v1; needs gymnasium.
 
-    `env_id`: the id under which it is registered.
+    `env_id`: the id under which it is registered, or module:id, where a module registers it.
+    `kwargs`: what else `gymnasium.make` is given, from numbers, words, lists, tuples and dicts; by
+    name they are fields: gymnasium/CartPole-v1(max_episode_steps=200).
     """
 
     named_by: ClassVar[str] = "env_id"
+    others_in: ClassVar[str] = "kwargs"
 
     env_id: str = "CartPole-v1"
+    kwargs: Mapping[str, Any] | Written = ()
+
+    def __post_init__(self) -> None:
+        name = f"gymnasium/{self.env_id}"
+        object.__setattr__(self, "kwargs", written(self.kwargs, name))
+        for given in ("id", "env_id"):
+            require(
+                given not in dict(self._written),
+                f"{name}: {given} is given twice, in the name and in brackets",
+            )
+
+    @property
+    def _written(self) -> Written:
+        assert isinstance(self.kwargs, tuple), "so made after __init__"
+        return self.kwargs
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
         """Of a vector, or of an image: height, width, channels."""
-        return _spaces(self.env_id).observation_shape
+        return _spaces(self).observations.shape
 
     @property
     def observation_dtype(self) -> np.dtype[Any]:
-        """float32 for vectors, uint8 for images."""
-        return _spaces(self.env_id).observation_dtype
+        """float32 for vectors; of images uint8, bool or float32."""
+        return _spaces(self).observations.dtype
 
     @property
     def action_space(self) -> ActionSpace:
-        """Numbered from 0, several choices, or vectors from −1 to 1, the environment's bounds."""
-        return _spaces(self.env_id).actions
+        """Numbered from 0, or vectors whose −1 and 1 are the bounds of the environment."""
+        return _spaces(self).actions.space
 
     @property
     def snapshot_size(self) -> int:
@@ -54,50 +80,83 @@ class Gymnasium(HostEnvironment):
         """A new simulation.
 
         Raises `RegrowError` without gymnasium or what the environment needs, where there is no such
-        id, and for observations or actions of another kind.
+        id, where it cannot be made, and for observations or actions of another kind.
         """
-        return _Single(self.env_id, _made(self.env_id))
+        return _Single(self)
 
 
 class _Spaces(NamedTuple):
-    """What agents see of an environment, and what its actions are."""
+    """What agents see of an environment, and what it is given for their actions."""
 
-    observation_shape: tuple[int, ...]
-    observation_dtype: np.dtype[Any]
-    actions: ActionSpace
+    observations: Reader
+    actions: Actions
 
 
 class _Single(Simulator):
     """One environment, stepped alone."""
 
-    def __init__(self, env_id: str, environment: Any):
-        self.spaces = _checked(env_id, environment)
-        self._environment = environment
-        self._dtype = self.spaces.observation_dtype
-        self._space = environment.action_space
+    def __init__(self, environment: Gymnasium):
+        self._environment, told = _made(environment)
+        try:
+            _tell(describe(environment), told)
+            self.spaces = _spaces_of(self._environment, describe(environment))
+        except BaseException:
+            with _closing_told(environment):
+                self._environment.close()
+            raise
 
     def reset(self, seed: int) -> NDArray[Any]:
         """The first observation of an episode drawn from `seed`."""
-        observation, _ = self._environment.reset(seed=seed)
-        return np.array(observation, self._dtype)
+        came = self._environment.reset(seed=seed)
+        if not (isinstance(came, tuple) and len(came) == 2 and isinstance(came[1], Mapping)):
+            raise FaultyEnvironmentError(
+                f"reset() returned {_values(came)}; it must return an observation and a dict of "
+                "further information"
+            )
+        return self.spaces.observations.read(came[0])
 
     def step(self, action: NDArray[Any]) -> HostStep:
         """One step."""
-        if isinstance(self.spaces.actions, Discrete):
-            given: Any = int(action) + int(self._space.start)
-        elif isinstance(self.spaces.actions, MultiDiscrete):
-            given = (action + getattr(self._space, "start", 0)).astype(self._space.dtype)
-        else:
-            low, high = (bound.astype(np.float64) for bound in (self._space.low, self._space.high))
-            given = ((low + high) / 2 + (high - low) / 2 * action).astype(self._space.dtype)
-        observation, reward, terminated, truncated, _ = self._environment.step(given)
+        came = self._stepped(self.spaces.actions.given(action))
+        if not (isinstance(came, tuple) and len(came) == 5 and isinstance(came[4], Mapping)):
+            raise FaultyEnvironmentError(f"step() returned {_values(came)}; {_FIVE}")
+        observation, reward, terminated, truncated, _ = came
+        terminated = _flag(terminated, "terminated")
         # Both at once can be; then nothing follows.
+        truncated = _flag(truncated, "truncated") and not terminated
         return HostStep(
-            np.array(observation, self._dtype),
-            float(reward),
-            bool(terminated),
-            bool(truncated) and not terminated,
+            self.spaces.observations.read(observation), _reward(reward), terminated, truncated
         )
+
+    def _stepped(self, given: Any) -> Any:
+        try:
+            return self._environment.step(given)
+        except (TypeError, ValueError) as error:
+            # The wrapper that has the time limit takes apart what the environment returned.
+            if " unpack" not in str(error):
+                raise
+            raise FaultyEnvironmentError(f"step() raised {in_a_line(error)}; {_FIVE}") from error
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is odd about images."""
+        return self.spaces.observations.remarks
+
+    @property
+    def declared(self) -> tuple[str, str]:
+        """Its spaces, as Gymnasium writes them."""
+        one = self._environment
+        return shown(one.observation_space), shown(one.action_space)
+
+    @property
+    def sure_to_end(self) -> bool:
+        """Whether Gymnasium limits its time."""
+        gymnasium, layer = importlib.import_module("gymnasium"), self._environment
+        while isinstance(layer, gymnasium.Wrapper):
+            if isinstance(layer, gymnasium.wrappers.TimeLimit):
+                return True
+            layer = layer.env
+        return False
 
     def close(self) -> None:
         """Closes the environment."""
@@ -113,46 +172,195 @@ class _Single(Simulator):
         raise RegrowError("an environment of Gymnasium cannot be copied")
 
 
-@functools.cache
-def _spaces(env_id: str) -> _Spaces:
-    with closing(_Single(env_id, _made(env_id))) as single:
-        return single.spaces
+_FIVE = (
+    "it must return five values: observation, reward, terminated, truncated, and a dict of further "
+    "information"
+)
 
 
-def _made(env_id: str) -> Any:
-    """The environment of that id."""
-    gymnasium = needed("gymnasium", "gymnasium", f"gymnasium/{env_id}")
-    if env_id not in gymnasium.registry:
-        raise unknown("id of gymnasium", env_id, gymnasium.registry)
+def _values(came: Any) -> str:
+    """What was returned, in words."""
+    if not isinstance(came, tuple):
+        return "None" if came is None else f"a {type(came).__name__}"
+    kinds = [type(value).__name__ for value in came]
+    return f"{len(came)} values ({', '.join(kinds)})" if len(came) < 8 else f"{len(came)} values"
+
+
+def _flag(value: Any, name: str) -> bool:
+    """Whether an episode ended there; an array of one boolean will do."""
+    if type(value) is bool:
+        return value
+    array = _array(value)
+    if array is None or array.dtype.kind != "b" or array.size != 1:
+        raise FaultyEnvironmentError(f"{name} is {_short(value)}; it must be True or False")
+    return bool(array.item())
+
+
+def _reward(value: Any) -> float:
+    """A reward as a number; an array of one will do."""
+    if type(value) is float:
+        return value
+    array = _array(value)
+    if array is None or array.dtype.kind not in "biuf" or array.size != 1:
+        raise FaultyEnvironmentError(f"the reward is {_short(value)}; it must be a number")
+    return float(array.item())
+
+
+def _array(value: Any) -> NDArray[Any] | None:
     try:
-        return gymnasium.make(env_id, disable_env_checker=True)
-    except (gymnasium.error.Error, ImportError) as error:
-        why = " ".join(str(error).split())
-        raise RegrowError(f"gymnasium/{env_id} cannot be made: {why}") from error
+        return np.asarray(value)
+    except (ValueError, TypeError):
+        return None
 
 
-def _checked(env_id: str, environment: Any) -> _Spaces:
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+# Spaces, as long as an id is registered as it is.
+
+_known: dict[Gymnasium, tuple[Any, _Spaces]] = {}
+
+
+def _spaces(environment: Gymnasium) -> _Spaces:
+    """The spaces of an environment, which is made for them once."""
+    registered = _registered(environment)
+    if environment not in _known or _known[environment][0] is not registered:
+        single = _Single(environment)
+        with _closing_told(environment):
+            single.close()
+        _known[environment] = (registered, single.spaces)
+    return _known[environment][1]
+
+
+def _spaces_of(made: Any, name: str) -> _Spaces:
     """What agents see; `RegrowError` for observations or actions of a kind that none can take."""
-    from gymnasium import spaces
+    from gymnasium import Space
 
-    seen, done = environment.observation_space, environment.action_space
-    image = isinstance(seen, spaces.Box) and len(seen.shape) == 3 and seen.dtype == np.uint8
-    vector = isinstance(seen, spaces.Box) and len(seen.shape) == 1 and seen.dtype.kind == "f"
-    if not (image or vector):
-        raise RegrowError(
-            f"gymnasium/{env_id} observes {seen}; it must be a Box of floats with one axis or of "
-            "uint8 with three"
+    for what in ("observation_space", "action_space"):
+        space = getattr(made, what, None)
+        require(
+            isinstance(space, Space),
+            f"{name}: its {what} is {_short(space)}; it must be a space of gymnasium.spaces",
         )
-    shape, dtype = tuple(seen.shape), np.dtype(np.uint8 if image else np.float32)
-    if isinstance(done, spaces.Discrete):
-        return _Spaces(shape, dtype, Discrete(int(done.n)))
-    if isinstance(done, spaces.MultiDiscrete) and len(done.shape) == 1:
-        return _Spaces(shape, dtype, MultiDiscrete(tuple(int(n) for n in done.nvec)))
-    if isinstance(done, spaces.MultiBinary) and len(done.shape) == 1:
-        return _Spaces(shape, dtype, MultiDiscrete((2,) * done.shape[0]))
-    if not (isinstance(done, spaces.Box) and len(done.shape) == 1 and done.is_bounded()):
-        raise RegrowError(
-            f"gymnasium/{env_id} takes {done}; it must be Discrete, MultiDiscrete or MultiBinary "
-            "with one axis, or a bounded Box with one"
-        )
-    return _Spaces(shape, dtype, Continuous(done.shape[0]))
+    return _Spaces(reader(made.observation_space, name), actions(made.action_space, name))
+
+
+@contextmanager
+def _closing_told(environment: Gymnasium) -> Iterator[None]:
+    """An error of `close` within is told in a warning: what was to be known is known."""
+    try:
+        yield
+    except Exception as error:
+        warn_once(f"{describe(environment)}: close() raised {in_a_line(error)}")
+
+
+# By its id.
+
+
+def _registered(environment: Gymnasium) -> Any:
+    """What an id is registered as, after its module was imported.
+
+    Raises `RegrowError` where there is no gymnasium, no such module and no such id.
+    """
+    env_id = environment.env_id
+    gymnasium = needed("gymnasium", "gymnasium", f"gymnasium/{env_id}")
+    module, colon, name = env_id.rpartition(":")
+    if colon and name not in gymnasium.registry:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise RegrowError(
+                f"gymnasium/{env_id}: the module {module!r} cannot be imported: {in_a_line(error)}"
+            ) from error
+    found = gymnasium.registry.get(name)
+    # Whether `ale_py` was imported on the way must not make a difference.
+    if not colon and (
+        name.startswith("ALE/") or "ale_py" in str(getattr(found, "entry_point", ""))
+    ):
+        raise _atari(name)
+    if found is not None:
+        return found
+    latest = _latest(name, gymnasium.registry)
+    if latest is None:
+        raise _unknown(env_id, name, module, gymnasium.registry)
+    return gymnasium.registry[latest]
+
+
+def _latest(name: str, registry: Iterable[str]) -> str | None:
+    """The id of the last version of what is named without one, as Gymnasium has it."""
+    versions = {
+        int(m[1]): i for i in registry if (m := re.fullmatch(rf"{re.escape(name)}-v(\d+)", i))
+    }
+    return versions[max(versions)] if versions else None
+
+
+def _unknown(env_id: str, name: str, module: str, registry: Iterable[str]) -> RegrowError:
+    if _game(name):
+        return _atari(name)
+    if module:
+        return RegrowError(f"the module {module!r} registers no id {name!r} with Gymnasium")
+    near = get_close_matches(name, sorted(registry), n=1, cutoff=0.7)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return RegrowError(
+        f"no id of gymnasium '{env_id}'; {hint}What a module of yours registers is "
+        f"gymnasium/module:{name}"
+    )
+
+
+_ATARI = re.compile(
+    r"(ALE/)?(?P<game>[A-Z]\w*?)(-?ram)?(NoFrameskip|Deterministic)?(?P<version>-v\d+)?"
+)
+
+
+def _game(name: str) -> str:
+    """The game that an id of Atari looks like, as in PongNoFrameskip-v4; "" of any other id."""
+    match = _ATARI.fullmatch(name)
+    if match is None:
+        return ""
+    game = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", match["game"]).lower()
+    if match[1] or match[4]:
+        return game
+    try:
+        roms = importlib.import_module("ale_py.roms")
+        return game if game in roms.get_all_rom_ids() else ""
+    except Exception:  # without the package nobody knows the games
+        return ""
+
+
+def _atari(name: str) -> RegrowError:
+    game = _game(name) or "pong"
+    return RegrowError(
+        f"gymnasium/{name} is a game of Atari; as DQN sees it, and copied exactly, it is "
+        f"atari/{game}, or as Gymnasium has it gymnasium/ale_py:{name}"
+    )
+
+
+def _made(environment: Gymnasium) -> tuple[Any, Sequence[warnings.WarningMessage]]:
+    """(the environment, what was warned of while it was made)."""
+    _registered(environment)
+    gymnasium = importlib.import_module("gymnasium")
+    name = describe(environment)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            options = {"disable_env_checker": True, **read_back(environment._written)}
+            made = gymnasium.make(environment.env_id, **options)
+        except (gymnasium.error.Error, ImportError) as error:
+            raise RegrowError(f"{name} cannot be made: {' '.join(str(error).split())}") from error
+        except (Exception, SystemExit) as error:
+            raise RegrowError(f"{name} cannot be made: {in_a_line(error)}") from error
+    return made, told
+
+
+def _tell(name: str, told: Sequence[warnings.WarningMessage]) -> None:
+    """What Gymnasium warned of in a line, others as they are; not what is for authors alone."""
+    for warning in told:
+        words = re.sub(r"\x1b\[\d+m", "", " ".join(str(warning.message).split()))
+        if words.startswith("WARN: "):
+            warn_once(f"{name}: {words.removeprefix('WARN: ')}")
+        elif not issubclass(warning.category, DeprecationWarning | ResourceWarning):
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )

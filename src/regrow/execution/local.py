@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from regrow.diagnose import Task
-from regrow.errors import RegrowError, require
+from regrow.errors import RegrowError, already_said, require, said, show_warning
 from regrow.interrupts import STOPPED, StoppedError, interruptible, stopping, undisturbed
 from regrow.types import Report
 
@@ -72,7 +72,7 @@ class Processes:
         news, stop = context.Queue(), context.Event()  # what workers say, and what they are told
         with interruptible() as asked:
             pool = ProcessPoolExecutor(
-                self.count, context, initializer=_begin, initargs=(news, stop)
+                self.count, context, initializer=_begin, initargs=(news, stop, said())
             )
             try:
                 _run_all(pool, self.count, tasks, news, report, asked, stop)
@@ -181,8 +181,13 @@ def _drop(pool: ProcessPoolExecutor) -> None:
 _worker: dict[str, Any] = {}
 
 
-def _begin(news: Any, stop: Event) -> None:
-    """Prepares a worker: the parent alone answers to Ctrl-C, and none outlives the parent."""
+def _begin(news: Any, stop: Event, warned_of: frozenset[str]) -> None:
+    """Prepares a worker: the parent alone answers to Ctrl-C, and none outlives the parent.
+
+    `warned_of`: what the parent has warned of already.
+    """
+    already_said(warned_of)
+    warnings.showwarning = show_warning
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()

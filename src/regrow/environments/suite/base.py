@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from regrow.environments.actions.base import Range
 from regrow.environments.base import HostStep, Simulator, needed
-from regrow.errors import RegrowError, require, unknown
+from regrow.errors import RegrowError, unknown
 
 # What tasks of the suite write into their model at the beginning of an episode.
 _CHANGES = ("body_pos", "body_quat", "geom_pos", "site_pos", "light_pos", "wrap_prm", "hfield_data")
-_UNBOUNDED = 1e9  # MuJoCo gives an actuator without limits the range ±1e10
 
 
 class Facts(NamedTuple):
@@ -53,12 +53,8 @@ class Suite(Simulator):
         self._action_repeat = action_repeat
         bounds = self._environment.action_spec()
         self.actions = bounds.shape[0]
-        require(
-            bool(np.all(bounds.maximum - bounds.minimum < _UNBOUNDED)),
-            f"{family}/{task} has actions without bounds, which nothing can be scaled to",
-        )
-        self._middle = (bounds.maximum + bounds.minimum) / 2
-        self._half = (bounds.maximum - bounds.minimum) / 2
+        low, high = (np.broadcast_to(end, bounds.shape) for end in (bounds.minimum, bounds.maximum))
+        self._given = Range(low, high, f"{family}/{task}")
         self._begin(f"{family}/{task}")
 
     @property
@@ -84,7 +80,7 @@ class Suite(Simulator):
 
     def step(self, action: NDArray[Any]) -> HostStep:
         """`action_repeat` control steps, fewer where the episode ends."""
-        control = self._middle + self._half * np.asarray(action, np.float64)
+        control = self._given(action)
         now = self._environment.step(control)
         reward = float(now.reward)
         for _ in range(self._action_repeat - 1):

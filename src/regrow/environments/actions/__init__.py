@@ -1,0 +1,1 @@
+"""What an environment is given for an action that an agent chose."""

@@ -1,0 +1,1 @@
+"""What agents see of observations that a space of Gymnasium declares."""

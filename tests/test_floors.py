@@ -29,7 +29,7 @@ FLOORS = [
     {"loop", "session", "hosted", "run", "checkpoint", "evaluate", "pieces"},
     {
         *("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
-        "compute",
+        *("compute", "sinks", "live"),
     },
     {
         *("study_plan", "rows", "results", "train", "studies", "shared", "study", "watch"),
@@ -55,6 +55,7 @@ SEQUENCES = [
     ("loop", "run", "evaluate"),
     ("loop", "pieces"),
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
+    ("sinks", "live", "cells", "diagnose"),
     ("study_plan", "rows", "results", "train"),
     ("study_plan", "rows", "results", "studies", "shared", "study", "watch"),
     ("study_plan", "rows", "cases", "across", "decisions", "summary"),

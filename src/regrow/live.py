@@ -18,6 +18,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -98,7 +99,7 @@ class Live:
             try:
                 self._sinks[name] = SINKS[name](self.folder, self.about, start)
             except Exception as error:  # whatever a package of others may raise
-                _given_up(name, error)
+                _say(name, error)
         self._told = sum(event.env_steps < start for event in run.history)
 
     def _tell_what_is_new(self, run: Run) -> None:
@@ -111,8 +112,8 @@ class Live:
             try:
                 self._tell(scalars(run, log, self._lengths, now - self._said))
             except Exception as error:  # the losses may want more memory than there is
-                _given_up(" and ".join(self._sinks), error)
-                self._sinks.clear()
+                for name in list(self._sinks):
+                    self._give_up(name, error)
             self._logs, self._lengths, self._said = [], [], now
         self._each(lambda sink: sink.flush())
 
@@ -139,8 +140,13 @@ class Live:
             try:
                 act(sink)
             except Exception as error:
-                del self._sinks[name]
-                _given_up(name, error)
+                self._give_up(name, error)
+
+    def _give_up(self, name: str, error: Exception) -> None:
+        sink = self._sinks.pop(name)
+        with suppress(Exception):  # it has failed: what it still can is no matter
+            sink.close(failed=True)
+        _say(name, error)
 
 
 def scalars(run: Run, log: Log, lengths: Sequence[int], seconds: float) -> dict[str, float]:
@@ -190,6 +196,6 @@ def _probe_name(name: str, fresh: bool) -> str:
     return "/".join(["probes_fresh" if fresh else "probes", *name.split(".")])
 
 
-def _given_up(name: str, error: Exception) -> None:
+def _say(name: str, error: Exception) -> None:
     why = " ".join(str(error).split()) or type(error).__name__
     print(f"regrow: --log {name} failed ({why}); training goes on without it", file=sys.stderr)

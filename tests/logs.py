@@ -82,12 +82,11 @@ def from_wandb(folder: Path) -> list[Offline]:
 
     A process of W&B's own writes them, and is a moment behind.
     """
-    paths = folder.glob("wandb/offline-run-*/run-*.wandb")
-    end, runs = time.monotonic() + 60, list[Offline | None]()
-    while not runs or any(run is None or run.exit_code is None for run in runs):
+    paths = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"), key=_begun)
+    end, runs = time.monotonic() + 60, [None]
+    while any(run is None or run.exit_code is None for run in runs):
         assert time.monotonic() < end, f"runs in {folder} were not written to their end"
-        runs = [_offline(path) for path in sorted(paths, key=_begun)]
-        paths = folder.glob("wandb/offline-run-*/run-*.wandb")
+        runs = [_offline(path) for path in paths]
     return [run for run in runs if run is not None]
 
 

@@ -207,8 +207,10 @@ class TensorBoard:
     def close(self, *, failed: bool = False) -> None:
         """Closes the file."""
         del failed
-        self._file.flush()
-        self._file.close()
+        try:
+            self._file.flush()
+        finally:
+            self._file.close()
 
 
 class WeightsAndBiases:

@@ -36,7 +36,7 @@ FLOORS = [
     },
     {
         *("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
-        *("compute", "defaults"),
+        *("compute", "defaults", "sinks", "live"),
     },
     {
         *("study_plan", "rows", "results", "train", "studies", "shared", "study", "watch"),
@@ -65,6 +65,7 @@ SEQUENCES = [
     ("loop", "run", "evaluate"),
     ("loop", "pieces"),
     ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
+    ("sinks", "live", "cells", "diagnose"),
     ("study_plan", "rows", "results", "train"),
     ("study_plan", "rows", "results", "studies", "shared", "study", "watch"),
     ("study_plan", "rows", "cases", "across", "decisions", "summary"),

@@ -26,12 +26,14 @@ from regrow.checkpoint import (
 )
 from regrow.errors import NotFiniteError, RegrowError
 from regrow.families import describe, members
+from regrow.live import Live
 from regrow.outcomes import Outcome
 from regrow.pieces import Pieces
 from regrow.plan import BINS, Arm, Diagnosis
 from regrow.probes.base import PartProbe, Probe
 from regrow.rules import Check, Rule, followed, next_check, recent_return, until_now
 from regrow.run import Run
+from regrow.sinks import About
 from regrow.statistics import awaits_running, final_return, learning_curve, realised_values
 from regrow.types import Log, Report
 
@@ -64,27 +66,37 @@ def cells(plan: Diagnosis) -> list[tuple[Cell, Cell | None]]:
     return [*((fork, None) for fork in forks), *arms]
 
 
-def run_cell(plan: Diagnosis, cell: Cell, folder: Path, report: Report) -> None:
+def run_cell(
+    plan: Diagnosis, cell: Cell, folder: Path, report: Report, *, log: Sequence[str] = ()
+) -> None:
     """Does one cell's work and writes its result; does nothing where that is there already.
 
     Where `report` raises, what was done is kept and the next call goes on from there; where
-    anything else stops it, from the last save, a minute ago at most.
+    anything else stops it, from the last save, a minute ago at most. `log`: sinks, as
+    `regrow.sinks.checked` has them, that hear of it meanwhile.
     """
     kept = _Kept(folder / "cells" / cell.name)
     if cell.result(folder).is_file():
         kept.forget()
         report(cell.name, plan.fork_at if cell.arm is None else plan.horizon)
         return
-    if cell.arm is None:
-        content = _fork(plan, cell, folder, kept, report)
-    else:
-        content = _branch(plan, cell.seed, cell.arm, folder, kept, report)
+    with Live(log, folder / "log", _about(plan, cell, folder)) as live:
+        if cell.arm is None:
+            content = _fork(plan, cell, folder, kept, report, live)
+        else:
+            content = _branch(plan, cell.seed, cell.arm, folder, kept, report, live)
     write_json(cell.result(folder), {**content, "seconds": kept.seconds()})
     kept.forget()
 
 
+def _about(plan: Diagnosis, cell: Cell, folder: Path) -> About:
+    """A cell as a run that is logged."""
+    own = {"seed": cell.seed, "arm": "" if cell.arm is None else cell.arm.name}
+    return About(cell.name, cell.name, folder.resolve().name, {**plan.config(), **own})
+
+
 def _fork(
-    plan: Diagnosis, cell: Cell, folder: Path, kept: "_Kept", report: Report
+    plan: Diagnosis, cell: Cell, folder: Path, kept: "_Kept", report: Report, live: Live
 ) -> dict[str, Any]:
     """Trains one seed up to the fork, does what comes before it, saves the Run, probes."""
     run, log = _followed(
@@ -92,22 +104,32 @@ def _fork(
         plan.fork_at,
         kept,
         lambda steps: report(f"seed {cell.seed} to the fork", steps),
+        live,
     )
     curve = _curve_of(run, log, min(BINS, plan.fork_at))
     for intervention in plan.before:
         report(f"seed {cell.seed}, {describe(intervention)}", 0)
         run = run.intervene(intervention)
     save(run, cell.checkpoint(folder))
+    probes, fresh = measured(run), measured(run, fresh=True)
+    live.probed(run, probes)
+    live.probed(run, fresh, fresh=True)
     return {
         "seed": cell.seed,
         "curve": list(curve.returns),
-        "probes": measured(run),
-        "probes_fresh": measured(run, fresh=True),
+        "probes": probes,
+        "probes_fresh": fresh,
     }
 
 
 def _branch(
-    plan: Diagnosis, seed: int, arm: Arm, folder: Path, kept: "_Kept", report: Report
+    plan: Diagnosis,
+    seed: int,
+    arm: Arm,
+    folder: Path,
+    kept: "_Kept",
+    report: Report,
+    live: Live,
 ) -> dict[str, Any]:
     """Takes one seed's fork, carries out the arm's intervention, trains on over the horizon.
 
@@ -120,6 +142,7 @@ def _branch(
             plan.fork_at + plan.horizon,
             kept,
             lambda steps: report(f"seed {seed}, {arm.name}", steps),
+            live,
             arm.rules,
         )
     except NotFiniteError as error:
@@ -146,6 +169,7 @@ def _branch(
         events=tuple((step, text) for step, text in run.history[len(plan.before) :]),
         unfinished=curve.unfinished,
     )
+    live.probed(run, outcome.probes)
     return asdict(outcome)
 
 
@@ -154,6 +178,7 @@ def _followed(
     until: int,
     kept: "_Kept",
     report: Callable[[int], None],
+    live: Live,
     rules: Sequence[Rule] = (),
 ) -> tuple[Run, Log]:
     """(the Run at `until`, its whole log since `start`); kept on the way and at the end."""
@@ -163,6 +188,11 @@ def _followed(
         list[Check](),
     )
     report(len(log.reward))
+
+    def keep() -> None:
+        live.flush(run)
+        kept.write(run, log, checks)
+
     pieces = Pieces(run.agent.env_steps_per_round)
     saved = time.monotonic()
     while (now := run.env_steps) < until:
@@ -171,13 +201,14 @@ def _followed(
             run, checks = followed(run, rules, checks, recent_return(finished))
         run, more = run.advance(next_check(rules, now, min(now + pieces.next(), until)) - now)
         log = Log(*(np.concatenate(pair) for pair in zip(log, more, strict=True)))
+        live.advanced(run, more)
         try:
             report(len(more.reward))
         except BaseException:
-            kept.write(run, log, checks)
+            keep()
             raise
         if time.monotonic() - saved > SAVE_EVERY or run.env_steps == until:
-            kept.write(run, log, checks)
+            keep()
             saved = time.monotonic()
     return run, log
 

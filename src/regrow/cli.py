@@ -150,6 +150,17 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_log(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--log",
+        action="append",
+        default=[],
+        metavar="SINK",
+        help=f"tensorboard | wandb | csv: {what} while it trains, into log/ of --out (returns, "
+        "values, losses, probes, events); give --log again for another",
+    )
+
+
 def _add_diagnose(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Trains an agent, forks it into arms that differ in one intervention, trains them on,\n"
@@ -192,6 +203,7 @@ def _add_diagnose(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", type=Path, help="folder to write into (default: runs/diagnose-<environment>)")
     add("--processes", type=count, help="worker processes (default: one per core)")
+    _add_log(parser, "every seed and arm")
     parser.set_defaults(command=_diagnose)
 
 
@@ -221,6 +233,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", type=Path, help="folder to write into (default: runs/train-<environment>)")
     add("--resume", action="store_true", help="go on with the run in --out")
+    _add_log(parser, "the run")
     parser.set_defaults(command=_train)
 
 
@@ -297,14 +310,15 @@ def _diagnose(options: argparse.Namespace) -> None:
     from regrow.report import terminal
     from regrow.report.figure import draw_curves
     from regrow.report.progress import progress
+    from regrow.sinks import checked
 
     began = time.perf_counter()
-    plan = _plan(options)
+    plan, log = _plan(options), checked(options.log)  # where W&B asks for a key, before the bar
     folder: Path = options.out or _default_folder("diagnose", options.environment)
     processes = cores() if options.processes is None else options.processes
     execute = Processes(processes)
     with progress("env steps", plan.env_steps) as report:
-        verdict = diagnose(plan, folder, execute=execute, report=report)
+        verdict = diagnose(plan, folder, execute=execute, report=report, log=log)
     seconds = time.perf_counter() - began
     results.write_diagnosis(plan, verdict, folder)
     draw_curves(
@@ -387,6 +401,7 @@ def _train(options: argparse.Namespace) -> None:
     from regrow.report.figure import draw_training
     from regrow.report.progress import progress
     from regrow.rules import RECENT, Rule
+    from regrow.sinks import checked
     from regrow.train import train
 
     one_core()
@@ -395,6 +410,7 @@ def _train(options: argparse.Namespace) -> None:
     folder: Path = options.out or _default_folder("train", options.environment)
     rules = [Rule.parse(text) for text in options.do]
     env_steps = _given_or_whole(options.env_steps, 1_000_000, agent)
+    log = checked(options.log)  # where W&B asks for a key, before the bar
     with interruptible() as asked, progress("env steps", env_steps) as report:
         run, diary = train(
             agent,
@@ -406,6 +422,7 @@ def _train(options: argparse.Namespace) -> None:
             probe_every=_given_or_whole(options.probe_every, 50_000, agent),
             resume=options.resume,
             report=stopping(report, asked),
+            log=log,
         )
     draw_training(
         folder / "curves.png",

@@ -19,8 +19,10 @@ from regrow.cells import cells, final_mean, mean_return, outcomes_of, run_cell
 from regrow.checkpoint import claim_folder
 from regrow.environment_checks import check_before_training
 from regrow.environments.base import HostEnvironment
+from regrow.errors import require
 from regrow.plan import Diagnosis
 from regrow.run import LONGEST, random_policy, rehearsed
+from regrow.sinks import checked
 from regrow.types import Log, Report, silent
 from regrow.verdict import Verdict, conclude
 
@@ -54,10 +56,14 @@ def in_order(tasks: Sequence[Task], report: Report) -> None:
         task.work(report)
 
 
-def tasks(plan: Diagnosis, folder: Path) -> list[Task]:
-    """The cells of a diagnosis as tasks."""
+def tasks(plan: Diagnosis, folder: Path, log: Sequence[str] = ()) -> list[Task]:
+    """The cells of a diagnosis as tasks; `log`: the sinks that hear of them meanwhile."""
     return [
-        Task(cell.name, (needs.name,) if needs else (), partial(run_cell, plan, cell, folder))
+        Task(
+            cell.name,
+            (needs.name,) if needs else (),
+            partial(run_cell, plan, cell, folder, log=log),
+        )
         for cell, needs in cells(plan)
     ]
 
@@ -68,14 +74,19 @@ def diagnose(
     *,
     execute: Execute = in_order,
     report: Report = silent,
+    log: str | Sequence[str] = (),
 ) -> Verdict:
     """Carries out a diagnosis and returns its verdict.
 
     `folder` keeps what was done: the same plan with the same folder goes on where it stopped.
-    Without one nothing is kept. Raises `RegrowError` where the plan cannot be carried out (a split
-    outside the network, say), the environment does what it may not do (`check_environment`, in
-    short) or the folder holds a diagnosis with another plan.
+    Without one nothing is kept. `log`: "csv", "tensorboard" or "wandb", or several of them, into
+    which every cell is logged while it trains. Raises `RegrowError` where the plan cannot be
+    carried out (a split outside the network, say), the environment does what it may not do
+    (`check_environment`, in short), the folder holds a diagnosis with another plan, or `log` is
+    none of these or its package is not there.
     """
+    log = checked(log)
+    require(folder is not None or not log, f"log is {', '.join(log)} and folder is None; give one")
     for arm in plan.arms:
         rehearsed(plan.agent, plan.environment, (*plan.before, arm.does))
     check_before_training(plan.environment)
@@ -84,7 +95,7 @@ def diagnose(
             return diagnose(plan, temporary, execute=execute, report=report)
     folder = Path(folder)
     claim_folder(folder, {"kind": "diagnosis", **plan.config()})
-    execute(tasks(plan, folder), report)
+    execute(tasks(plan, folder, log), report)
     return verdict_of(plan, folder)
 
 

@@ -6,7 +6,6 @@ are not there.
 """
 
 import hashlib
-import importlib
 import json
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 from regrow.checkpoint import write_atomically
 from regrow.errors import RegrowError, require
 from regrow.rows import Row, read_rows, table_of, write_table
+from regrow.sinks import package
 from regrow.study_plan import plain_name, plan_file
 
 
@@ -70,7 +70,7 @@ def _held(name: str, row: Row) -> dict[str, Any]:
 
 def to_tensorboard(rows: Sequence[Row], folder: Path) -> None:
     """Writes event files, a folder per row; `RegrowError` where there are some already."""
-    tensorboard = _package("tensorboardX", "tensorboard")
+    tensorboard = package("tensorboardX", "tensorboard")
     require(
         not (folder.is_dir() and any(folder.rglob("events.out.tfevents.*"))),
         f"{folder} holds event files already; delete it or choose another --into",
@@ -86,7 +86,7 @@ def to_tensorboard(rows: Sequence[Row], folder: Path) -> None:
 
 def to_wandb(rows: Sequence[Row], folder: Path, *, project: str = "regrow") -> None:
     """Logs a run per row to Weights & Biases, as that is set up (WANDB_MODE=offline: to disk)."""
-    wandb = _package("wandb", "wandb")
+    wandb = package("wandb", "wandb")
     folder.mkdir(parents=True, exist_ok=True)
     for row in rows:
         run = wandb.init(
@@ -144,10 +144,3 @@ def _keep(rows: Sequence[Row], folder: Path) -> None:
 
 def _write(content: bytes, file: BinaryIO) -> None:
     file.write(content)
-
-
-def _package(name: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise RegrowError(f"this needs {name}: pip install 'regrow[{extra}]' ({error})") from error

@@ -158,6 +158,19 @@ class Run(eqx.Module):
         values = _probed(looked_at, batch, key, past, tuple(probes), self.agent)
         return [{name: float(value) for name, value in each.items()} for each in values]
 
+    def losses(self) -> dict[str, float]:
+        """The agent's losses as it is now, on what an update would learn from, by Learner.
+
+        Of none that has not learnt yet. The batch and what else is random have a stream of their
+        own.
+        """
+        state = self._alive().state
+        if not int(state.updates):
+            return {}
+        key = key_at(state.root, "losses", state.env_steps)
+        values = _losses(state.agent, state.replay, key, self.agent)
+        return {name: float(value) for name, value in values.items()}
+
     @property
     def used_up(self) -> bool:
         """Whether `advance` was called on this Run, so that its memory has passed on."""
@@ -229,6 +242,12 @@ def _probed(
     state: PyTree, batch: Transition, key: Key, past: Past, probes: tuple[Probe, ...], agent: Agent
 ) -> list[dict[str, Array]]:
     return [probe(state, agent=agent, batch=batch, key=key, past=past) for probe in probes]
+
+
+@functools.partial(jax.jit, static_argnames="agent")
+def _losses(state: PyTree, replay: Memory, key: Key, agent: Agent) -> dict[str, Array]:
+    sampling, learning = jax.random.split(key)
+    return agent.losses(state, agent.batch(replay, sampling), learning)
 
 
 def rehearsed(agent: Agent, environment: World, interventions: Sequence[Intervention]) -> State:

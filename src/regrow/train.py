@@ -26,6 +26,7 @@ from regrow.environment_checks import check_before_training
 from regrow.environments.base import World
 from regrow.errors import RegrowError, require, require_rounds
 from regrow.families import describe
+from regrow.live import Live
 from regrow.pieces import Pieces
 from regrow.rows import write_table
 from regrow.rules import (
@@ -38,6 +39,7 @@ from regrow.rules import (
     until_now,
 )
 from regrow.run import Run, rehearsed
+from regrow.sinks import About, checked
 from regrow.types import Log, Report
 
 
@@ -94,16 +96,20 @@ def train(
     probe_every: int = 0,
     resume: bool = False,
     report: Report,
+    log: str | Sequence[str] = (),
 ) -> tuple[Run, Diary]:
     """Trains until `env_steps` in all; (the Run, what happened), both also in `folder`.
 
     `rules`: what to do on the way, and when. `probe_every`: measure every probe that is not costly
-    so often, in env steps (0: never). Raises `RegrowError` where the folder holds a run and
-    `resume` is False, or where it holds none and `resume` is True, or another run than the one
+    so often, in env steps (0: never). `log`: "csv", "tensorboard" or "wandb", or several of them,
+    into which the run is logged while it trains. Raises `RegrowError` where the folder holds a run
+    and `resume` is False, or where it holds none and `resume` is True, or another run than the one
     described; where a rule cannot be carried out on this agent; where the environment does what it
-    may not do (`check_environment`, in short). Where `report` raises, what was
-    done is saved; where anything else stops it, it was saved a minute ago at most.
+    may not do (`check_environment`, in short); where `log` is none of these or its package is not
+    there. Where `report` raises, what was done is saved; where anything else stops it, it was saved
+    a minute ago at most.
     """
+    log = checked(log)
     folder, checkpoint = Path(folder), Path(folder) / "run.ckpt"
     per_round = agent.env_steps_per_round
     for name, number in (("env_steps", env_steps), ("probe_every", probe_every or per_round)):
@@ -127,8 +133,10 @@ def train(
             diary = _read(folder, run)
         else:
             run, diary = Run.start(agent, environment, seed=seed), Diary.empty()
-        training = _Training(folder, tuple(rules), probe_every, env_steps, report)
-        return training.done(run, diary)
+        about = About("train", folder.resolve().name, None, config)
+        with Live(log, folder / "log", about) as live:
+            training = _Training(folder, tuple(rules), probe_every, env_steps, report, live)
+            return training.done(run, diary)
 
 
 def _loaded(checkpoint: Path, agent: Agent, environment: World, until: int) -> Run:
@@ -154,6 +162,7 @@ class _Training(NamedTuple):
     probe_every: int
     until: int
     report: Report
+    live: Live
 
     def done(self, run: Run, diary: Diary) -> tuple[Run, Diary]:
         """The run at its end, saved."""
@@ -167,12 +176,13 @@ class _Training(NamedTuple):
                 run, log = run.advance(self.piece(run, pieces.next()))
                 episodes = _with(diary.episodes, log, now, run.agent.num_envs, run.restarts)
                 diary = diary._replace(episodes=episodes)
+                self.live.advanced(run, log)
                 if time.monotonic() - saved > SAVE_EVERY:
                     self.keep(run, diary)
                     saved = time.monotonic()
                 self.report(self.words(diary), len(log.reward))
             if self.probe_every and run.env_steps not in _probed_at(diary):
-                diary.probes.extend(_probe_rows(run))
+                self.probe(run, diary)
         finally:
             if not run.used_up:  # it is, if what stopped the work did so in the middle of `advance`
                 self.keep(run, diary)
@@ -183,9 +193,19 @@ class _Training(NamedTuple):
         now = run.env_steps
         due = self.probe_every and now and now % self.probe_every == 0
         if due and now not in _probed_at(diary):
-            diary.probes.extend(_probe_rows(run))
+            self.probe(run, diary)
         run, checks = followed(run, self.rules, diary.checks, diary.recent_return())
         return run, diary._replace(checks=checks)
+
+    def probe(self, run: Run, diary: Diary) -> None:
+        """Every probe, of the run and of a fresh network, into the diary."""
+        for fresh in (False, True):
+            values = measured(run, fresh=fresh)
+            diary.probes.extend(
+                {"env_steps": run.env_steps, "probe": name, "value": value, "fresh": fresh}
+                for name, value in values.items()
+            )
+            self.live.probed(run, values, fresh=fresh)
 
     def piece(self, run: Run, longest: int) -> int:
         """Env steps to the next look, `longest` at most."""
@@ -202,6 +222,7 @@ class _Training(NamedTuple):
 
     def keep(self, run: Run, diary: Diary) -> None:
         """Saves the run; the diary first: after a crash between, it is ahead and never behind."""
+        self.live.flush(run)
         columns = {
             "env_steps": diary.episodes.env_steps,
             "return": diary.episodes.returns,
@@ -235,15 +256,6 @@ _PROBES = pa.schema(
         "fresh": pa.bool_(),
     }
 )
-
-
-def _probe_rows(run: Run) -> list[dict[str, Any]]:
-    now = run.env_steps
-    return [
-        {"env_steps": now, "probe": name, "value": value, "fresh": fresh}
-        for fresh in (False, True)
-        for name, value in measured(run, fresh=fresh).items()
-    ]
 
 
 def _probed_at(diary: Diary) -> set[int]:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from regrow.errors import require
-from regrow.types import ActionSpace, Experience, Key, Transition
+from regrow.types import ActionSpace, Experience, Key, Scalar, Transition
 
 State = PyTree[Any]
 
@@ -103,6 +103,13 @@ class Agent(abc.ABC):
     @abc.abstractmethod
     def gradients(self, state: State, batch: Transition, key: Key) -> dict[str, PyTree]:
         """The gradient of each Learner on a batch, by the Learner's name."""
+
+    @abc.abstractmethod
+    def losses(self, state: State, batch: Transition, key: Key) -> dict[str, Scalar]:
+        """Every loss that is descended, on a batch, by the name of a Learner that it trains.
+
+        The gradient of each is that of `gradients` with the same key.
+        """
 
     @abc.abstractmethod
     def update(self, state: State, batch: Transition, key: Key) -> State:

@@ -255,6 +255,11 @@ class DoubleDQN(OffPolicy):
         _, gradient = state.q.gradient(lambda network: self.loss(network, target, batch))
         return {"q": gradient}
 
+    def losses(self, state: DoubleDQNState, batch: Transition, key: Key) -> dict[str, Scalar]:
+        """The loss of `q`, all rows learnt."""
+        del key
+        return {"q": self.loss(state.q.network, _target(state.q), batch)}
+
     def _lesson(
         self, state: DoubleDQNState, batch: Transition
     ) -> tuple[PyTree, ChurnBalance | None]:

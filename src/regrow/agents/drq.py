@@ -235,6 +235,16 @@ class DrQ(SoftActorCritic):
         actor, _ = self._actor_gradient(state, batch, acting)
         return {**self._critic_gradients(state, batch, following), "actor": actor}
 
+    def losses(self, state: DrQState, batch: Transition, key: Key) -> dict[str, Scalar]:
+        """L, which encoder and critics share, and L(π), on images as shifted, both at `state`."""
+        shifting, following, acting = jax.random.split(key, 3)
+        batch, still = self.shifted(batch, shifting), jax.lax.stop_gradient(state)
+        goal = self.goal(still, batch, following)
+        return {
+            "critic": self.critic_loss(_networks(state), goal, batch),
+            "actor": self.actor_loss(state.actor.network, still, batch, acting)[0],
+        }
+
     def update(self, state: DrQState, batch: Transition, key: Key) -> DrQState:
         """One step of encoder and critics, of their targets, of the actor, of the temperature."""
         shifting, following, acting = jax.random.split(key, 3)

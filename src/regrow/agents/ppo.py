@@ -342,6 +342,18 @@ class PPO(Agent):
         _, critic = state.critic.gradient(lambda critic: self.critic_loss(critic, seen))
         return {"actor": actor, "critic": critic}
 
+    def losses(self, state: PPOState, batch: Transition, key: Key) -> dict[str, Scalar]:
+        """L(π) and L(V) on a batch as one minibatch, advantages as they are.
+
+        The policy is that which the ratios compare with, so L(π) = −E A − c H(π).
+        """
+        del key
+        seen = self.rollout(jax.lax.stop_gradient(state), batch)
+        return {
+            "actor": self.actor_loss(state.actor.network, _value_of(state.log_std), seen),
+            "critic": self.critic_loss(state.critic.network, seen),
+        }
+
     def update(self, state: PPOState, batch: Transition, key: Key) -> PPOState:
         """All epochs on a batch; one that is no round in order has advantages of one step."""
         seen = self.rollout(state, batch)

@@ -162,6 +162,17 @@ class SAC(SoftActorCritic):
         actor, _ = self._actor_gradient(state, batch, acting)
         return {"actor": actor, **self._critic_gradients(state, batch, following)}
 
+    def losses(self, state: SACState, batch: Transition, key: Key) -> dict[str, Scalar]:
+        """L(π) and that of each critic, all of them at `state`, all rows learnt."""
+        following, acting = jax.random.split(key)
+        still = jax.lax.stop_gradient(state)
+        goal = self.goal(still, batch, following)
+        return {
+            "actor": self.actor_loss(state.actor.network, still, batch, acting)[0],
+            "critic": self.critic_loss(state.critic.network, goal, batch),
+            "critic_2": self.critic_loss(state.critic_2.network, goal, batch),
+        }
+
     def update(self, state: SACState, batch: Transition, key: Key) -> SACState:
         """One step of the critics, of their targets, of the actor and of the temperature."""
         following, acting = jax.random.split(key)

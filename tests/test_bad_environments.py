@@ -156,7 +156,7 @@ def made_up(draw) -> dict[str, Any]:
         "taken": draw(st.sampled_from(["two", "box"] if usual else list(TAKEN))),
         "fault": draw(st.sampled_from(FAULTS)),
         "where": draw(st.sampled_from(["step", "step", "reset", "init"])),
-        "at": draw(st.integers(1, 40)),
+        "at": draw(st.integers(1, 64)),
     }
 
 
@@ -241,8 +241,10 @@ SAID = {
 }
 
 
+@pytest.mark.parametrize(("at", "where"), [(5, r" \(in a check\)"), (60, "")])
 @pytest.mark.parametrize("fault", SAID)
-def test_what_is_wrong_is_said_with_environment_and_env_step(impatient, tmp_path, fault):
-    arguments = {"seen": "vector", "taken": "two", "fault": fault, "where": "step", "at": 30}
+def test_what_is_wrong_is_said_with_environment_and_env_step(impatient, tmp_path, fault, at, where):
+    """Before training where it shows at once, else while it trains."""
+    arguments = {"seen": "vector", "taken": "two", "fault": fault, "where": "step", "at": at}
     said = check(arguments, "dqn", tmp_path / "run")
-    assert re.search(rf"^gymnasium/Made\d+-v0, env step 30: .*({SAID[fault]})", said), said
+    assert re.search(rf"^gymnasium/Made\d+-v0{where}, env step \d+: .*({SAID[fault]})", said), said

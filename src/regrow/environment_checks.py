@@ -22,7 +22,7 @@ from regrow.families import describe, make
 from regrow.loop import either
 from regrow.session import Session
 from regrow.streams import keys_from
-from regrow.types import ActionSpace, Continuous, Discrete
+from regrow.types import ActionSpace, Discrete, MultiDiscrete
 
 ENV_STEPS = 200
 AT_START = 24
@@ -170,8 +170,11 @@ def _choices(space: ActionSpace, count: int) -> Iterator[NDArray[Any]]:
         few = range(space.number) if space.number <= count // 2 else (0, space.number - 1)
         chosen = [np.asarray(n, np.int32) for n in few]
         at_random = functools.partial(draw.integers, space.number, dtype=np.int32)
+    elif isinstance(space, MultiDiscrete):
+        most = np.array(space.numbers)
+        chosen = [np.zeros(len(most), np.int32), (most - 1).astype(np.int32)]
+        at_random = functools.partial(draw.integers, most, dtype=np.int32)
     else:
-        assert isinstance(space, Continuous), "asked before"
         ends = (-1.0, 1.0) if space.size > 1 else (-1.0, 0.0, 1.0)
         chosen = [np.full(space.size, end, np.float32) for end in ends]
         chosen += [(2.0 * draw.integers(2, size=space.size) - 1).astype(np.float32)]
@@ -300,7 +303,7 @@ def _require_alike(name: str, what: str, before: Any, after: Any) -> None:
 
 
 def _an_action(space: ActionSpace) -> Any:
-    return jnp.zeros(space.size) if isinstance(space, Continuous) else jnp.array(0, jnp.int32)
+    return jnp.zeros(space.shape, space.dtype)
 
 
 def _on_device(environment: Environment, env_steps: int) -> EnvironmentReport:

@@ -12,7 +12,7 @@ ROOT = Path(regrow.__file__).parent
 FLOORS = [
     {
         *("errors", "types", "families", "streams", "statistics", "aggregates", "claims"),
-        "interrupts",
+        *("interrupts", "locks", "counts"),
     },
     {"adam", "product", "initialisers", "activations", "layers", "blocks", "style", "network"},
     {"optimizer", "learner", "units", "widen", "churn"},
@@ -45,6 +45,8 @@ SEQUENCES = [
     ("errors", "types", "streams"),
     ("errors", "types", "interrupts"),
     ("errors", "families"),
+    ("errors", "locks"),
+    ("errors", "counts"),
     ("errors", "statistics", "aggregates"),
     ("product", "initialisers", "activations", "layers", "blocks", "style", "network"),
     ("optimizer", "learner", "units", "widen"),

@@ -6,11 +6,10 @@ names by the code that made it; the arrays must then fit it. A file that was cut
 refused by name.
 """
 
-import fcntl
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from jaxtyping import Array, PyTree
 
 from regrow.errors import RegrowError, require
 from regrow.families import describe, make
+from regrow.locks import LOCK, alone
 from regrow.run import Event, Run, rehearsed
 
 FORMAT = 2
@@ -40,31 +40,38 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
-        )
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
         try:
-            with os.fdopen(handle, "wb") as file:
-                os.fchmod(handle, 0o666 & ~_umask())
+            with temporary.open("xb") as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise RegrowError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+@contextmanager
+def claimed(folder: Path, config: dict[str, Any]) -> Iterator[None]:
+    """Makes a folder this run's own, and for the length of the block this process's alone.
+
+    Raises `RegrowError` where it holds something else, or another process is at work in it: two of
+    them would write over what the other has done.
+    """
+    _refuse_others(folder, config)  # of what is not a run's, nothing is touched
+    with alone(folder):
+        _refuse_others(folder, config)  # another process may just have claimed it
+        path = folder / "config.json"
+        if not path.is_file():
+            write_json(path, config)
+        yield
 
 
-def claim_folder(folder: Path, config: dict[str, Any]) -> None:
-    """Makes a folder this run's own; `RegrowError` where it holds something else."""
+def _refuse_others(folder: Path, config: dict[str, Any]) -> None:
+    """Raises `RegrowError` where a folder holds anything but this run."""
     path = folder / "config.json"
     if path.is_file():
         held = read_json(path)
@@ -80,26 +87,13 @@ def claim_folder(folder: Path, config: dict[str, Any]) -> None:
         return
     if folder.exists() and not folder.is_dir():
         raise RegrowError(f"{folder} is a file; --out must be a folder")
-    if folder.is_dir() and any(held.suffix != ".tmp" for held in folder.iterdir()):
-        raise RegrowError(f"{folder} is not empty and holds no run; choose another --out")
-    write_json(path, config)
+    require(is_empty(folder), f"{folder} is not empty and holds no run; choose another --out")
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Holds a folder that was claimed; `RegrowError` where another process does.
-
-    Two that train in one folder would each write over what the other has done. The hold ends with
-    the process, however it ends.
-    """
-    with (folder / "config.json").open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RegrowError(
-                f"another process is at work in {folder}; wait for it, or choose another --out"
-            ) from error
-        yield
+def is_empty(folder: Path) -> bool:
+    """Whether a folder is not there, or holds nothing but what is left of a write or a lock."""
+    held = folder.iterdir() if folder.is_dir() else ()
+    return all(path.suffix == ".tmp" or path.name == LOCK for path in held)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -111,7 +105,7 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """What is in a JSON file; raises `RegrowError` where it is absent or damaged."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError as error:
         raise RegrowError(f"there is no {path}") from error
     except PermissionError:

@@ -7,19 +7,21 @@ exit code 2. Nothing is lost: what was done is in the output folder, and the sam
 
 import _thread
 import argparse
+import contextlib
 import gc
 import io
 import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from regrow import cli_studies
 from regrow.cli_studies import count, shown
-from regrow.errors import RegrowError, require, unknown
+from regrow.errors import RegrowError, RegrowWarning, require, unknown
 
 if TYPE_CHECKING:
     from regrow.agents.base import Agent
@@ -42,23 +44,54 @@ def main() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without θ shows ?
     sys.unraisablehook = _press_again
+    code = 2
     try:
-        _carry_out(sys.argv[1:])
+        _carry_out_and_show(sys.argv[1:])
     except (*PROBLEMS, KeyboardInterrupt) as error:
         # One Ctrl-C more must not garble the last line. And it is the error that still holds what
         # was at work: what processes shared is given back below, undisturbed.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         problem = AT_ONCE if isinstance(error, KeyboardInterrupt) else _in_one_line(error)
+        if isinstance(error, BrokenPipeError) and _unread():
+            problem, code = "", 1  # as of `regrow list agents | head -1`: there is nobody to tell
     else:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.exit(0)
     gc.collect()
-    print(f"regrow: {problem}", file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # what was said before may be unread, too
+        if problem:
+            print(f"regrow: {problem}", file=sys.stderr, flush=True)
+        _flush()
     # Not by way of Python's own end: it would wait for a pool of processes that was dropped, and
     # print a traceback where a pipe to it is closed.
-    os._exit(2)
+    os._exit(code)
+
+
+def _carry_out_and_show(arguments: Sequence[str]) -> None:
+    """Carries out a command line; where what it printed cannot be written, that is an error here.
+
+    Python's own end would print a traceback of it.
+    """
+    try:
+        _carry_out(arguments)
+    except SystemExit:  # --help ends so
+        _flush()
+        raise
+    _flush()
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # a shell may have closed it
+        sys.stdout.flush()
+
+
+def _unread() -> bool:
+    """Whether standard output goes into a pipe that nobody reads: it is not the only pipe."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        return True
+    return False
 
 
 def run(arguments: Sequence[str]) -> str | None:
@@ -74,7 +107,18 @@ def _carry_out(arguments: Sequence[str]) -> None:
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         raise unknown("command", arguments[0], COMMANDS)
     options = _parser().parse_args(arguments)
-    options.command(options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RegrowWarning)
+        warnings.showwarning = _show_warning
+        options.command(options)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """A warning of regrow's in one line, any other as Python shows it."""
+    if issubclass(category, RegrowWarning):
+        print(f"regrow: {message}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, *place[:2]), file=sys.stderr, end="")
 
 
 def _in_one_line(error: BaseException) -> str:
@@ -83,7 +127,10 @@ def _in_one_line(error: BaseException) -> str:
 
 def _press() -> None:
     time.sleep(0.05)
-    os.kill(os.getpid(), signal.SIGINT)
+    if sys.platform == "win32":
+        _thread.interrupt_main()  # `os.kill` would end the process
+    else:
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def _press_again(unraisable: "sys.UnraisableHookArgs") -> None:

@@ -8,7 +8,8 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regrow.errors import require, unknown
+from regrow.counts import whole
+from regrow.errors import RegrowError, require, unknown
 
 if TYPE_CHECKING:
     from regrow.studies.base import Scale, Study
@@ -18,14 +19,11 @@ SINKS = ("tensorboard", "wandb", "parquet")
 
 
 def count(text: str) -> int:
-    """A whole number, underscores allowed, of a size that the counters hold."""
+    """A whole number (`regrow.counts`), for argparse."""
     try:
-        number = int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from error
-    if not 0 <= number < 2**31:
-        raise argparse.ArgumentTypeError(f"{text} is out of range; it must be from 0 to 2^31 − 1")
-    return number
+        return whole(text)
+    except RegrowError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def shown(path: Path) -> str:

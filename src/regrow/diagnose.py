@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from regrow.cells import cells, final_mean, mean_return, outcomes_of, run_cell
-from regrow.checkpoint import claim_folder
+from regrow.checkpoint import claimed
 from regrow.environments.base import HostEnvironment
 from regrow.plan import Diagnosis
 from regrow.run import random_policy, rehearsed
@@ -72,7 +72,8 @@ def diagnose(
 
     `folder` keeps what was done: the same plan with the same folder goes on where it stopped.
     Without one nothing is kept. Raises `RegrowError` where the plan cannot be carried out (a split
-    outside the network, say) or the folder holds a diagnosis with another plan.
+    outside the network, say), the folder holds a diagnosis with another plan, or another process is
+    at work in it.
     """
     for arm in plan.arms:
         rehearsed(plan.agent, plan.environment, (*plan.before, arm.does))
@@ -80,9 +81,9 @@ def diagnose(
         with tempfile.TemporaryDirectory(prefix="regrow-") as temporary:
             return diagnose(plan, temporary, execute=execute, report=report)
     folder = Path(folder)
-    claim_folder(folder, {"kind": "diagnosis", **plan.config()})
-    execute(tasks(plan, folder), report)
-    return verdict_of(plan, folder)
+    with claimed(folder, {"kind": "diagnosis", **plan.config()}):
+        execute(tasks(plan, folder), report)
+        return verdict_of(plan, folder)
 
 
 def verdict_of(plan: Diagnosis, folder: Path) -> Verdict:

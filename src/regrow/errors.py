@@ -10,6 +10,10 @@ class RegrowError(ValueError):
     """A mistake in what the caller asked for; its text is one line fit for a terminal."""
 
 
+class RegrowWarning(UserWarning):
+    """What the caller should know of, while the work goes on; one line as well."""
+
+
 def unknown(kind: str, name: str, choices: Iterable[str]) -> RegrowError:
     """The error for a name that no member of a family has, with the nearest one that exists."""
     choices = sorted(choices)

@@ -28,6 +28,7 @@ from regrow.checkpoint import write_json
 from regrow.errors import RegrowError
 from regrow.evaluate import Episode
 from regrow.families import describe
+from regrow.locks import waited_for
 from regrow.plan import BINS, Diagnosis
 from regrow.rows import read_rows, table_of, write_table
 from regrow.run import Run
@@ -217,12 +218,13 @@ def write_evaluation(folder: Path, run: Run, seed: int, played: Sequence[Episode
     Columns: env_steps, seed, episode, return, length. Raises `RegrowError` where the file is
     damaged.
     """
-    path, rows = folder / "evaluations.parquet", read_evaluations(folder)
-    rows = [row for row in rows if (row["env_steps"], row["seed"]) != (run.env_steps, seed)]
-    for number, episode in enumerate(played):
-        measured = {"return": episode.env_return, "length": episode.length}
-        rows.append({"env_steps": run.env_steps, "seed": seed, "episode": number, **measured})
-    write_table(path, pa.Table.from_pylist(rows, _EVALUATIONS))
+    path, this = folder / "evaluations.parquet", {"env_steps": run.env_steps, "seed": seed}
+    with waited_for(folder / ".evaluations.lock"):  # or what two add at once, one of them would lose
+        rows = [row for row in read_evaluations(folder) if {**row, **this} != row]
+        for number, episode in enumerate(played):
+            measured = {"return": episode.env_return, "length": episode.length}
+            rows.append({**this, "episode": number, **measured})
+        write_table(path, pa.Table.from_pylist(rows, _EVALUATIONS))
     return path
 
 

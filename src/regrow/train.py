@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from regrow.agents.base import Agent
 from regrow.cells import measured
-from regrow.checkpoint import SAVE_EVERY, alone, claim_folder, damaged, load, read_json, save
+from regrow.checkpoint import SAVE_EVERY, claimed, damaged, load, read_json, save
 from regrow.environments.base import HostEnvironment, World
 from regrow.errors import RegrowError, require, require_rounds
 from regrow.families import describe
@@ -109,15 +109,11 @@ def train(
     rehearsed(agent, environment, [rule.intervention for rule in rules])
     if resume and not checkpoint.is_file():
         raise RegrowError(f"there is no run to resume in {folder}; leave --resume out to start one")
-    for held in (checkpoint, folder / "episodes.parquet"):
-        require(
-            resume or not held.exists(),
-            f"{folder} holds a run already; add --resume, or choose another --out",
-        )
+    _refuse_begun(folder, resume)
     config = {"agent": describe(agent), "environment": describe(environment), "seed": seed}
     config["rules"] = [str(rule) for rule in rules]
-    claim_folder(folder, {"kind": "training", **config})
-    with alone(folder):
+    with claimed(folder, {"kind": "training", **config}):
+        _refuse_begun(folder, resume)  # another process may have begun and ended since
         if resume:
             run = _loaded(checkpoint, agent, environment, env_steps)
             diary = _read(folder, run)
@@ -127,6 +123,14 @@ def train(
         begun = 0 if copied else run.env_steps
         training = _Training(folder, tuple(rules), probe_every, env_steps, begun, report)
         return training.done(run, diary)
+
+
+def _refuse_begun(folder: Path, resume: bool) -> None:
+    for held in (folder / "run.ckpt", folder / "episodes.parquet"):
+        require(
+            resume or not held.exists(),
+            f"{folder} holds a run already; add --resume, or choose another --out",
+        )
 
 
 def _loaded(checkpoint: Path, agent: Agent, environment: World, until: int) -> Run:

@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from regrow.cells import cells, final_mean, mean_return, outcomes_of, run_cell
 from regrow.checkpoint import claimed
 from regrow.environments.base import HostEnvironment
+from regrow.guard import leave_if_unguarded
 from regrow.plan import Diagnosis
 from regrow.run import random_policy, rehearsed
 from regrow.types import Log, Report, silent
@@ -75,6 +76,7 @@ def diagnose(
     outside the network, say), the folder holds a diagnosis with another plan, or another process is
     at work in it.
     """
+    leave_if_unguarded()
     for arm in plan.arms:
         rehearsed(plan.agent, plan.environment, (*plan.before, arm.does))
     if folder is None:

@@ -219,7 +219,9 @@ def write_evaluation(folder: Path, run: Run, seed: int, played: Sequence[Episode
     damaged.
     """
     path, this = folder / "evaluations.parquet", {"env_steps": run.env_steps, "seed": seed}
-    with waited_for(folder / ".evaluations.lock"):  # or what two add at once, one of them would lose
+    with waited_for(
+        folder / ".evaluations.lock"
+    ):  # or what two add at once, one of them would lose
         rows = [row for row in read_evaluations(folder) if {**row, **this} != row]
         for number, episode in enumerate(played):
             measured = {"return": episode.env_return, "length": episode.length}

@@ -27,6 +27,7 @@ from regrow.compute import flops
 from regrow.diagnose import Task, random_return
 from regrow.errors import require
 from regrow.families import describe
+from regrow.guard import leave_if_unguarded
 from regrow.locks import LOCK, Hold, is_taken, waited_for, warn_of
 from regrow.outcomes import Outcome
 from regrow.plan import Diagnosis
@@ -52,6 +53,7 @@ def begin(studies: Sequence[Study], scale: Scale, out: Path) -> Work:
     Raises `RegrowError` where the folder holds something else or cannot be written to, and where an
     environment's package is not there.
     """
+    leave_if_unguarded()
     parts = parts_of(studies, scale)
     for environment in {part.plan.environment: None for part in parts}:
         _ = environment.observation_shape, environment.action_space

@@ -12,7 +12,7 @@ ROOT = Path(regrow.__file__).parent
 FLOORS = [
     {
         *("errors", "types", "families", "streams", "statistics", "aggregates", "claims"),
-        *("interrupts", "locks", "counts", "guard"),
+        *("interrupts", "locks", "counts", "guard", "numerics"),
     },
     {"adam", "product", "initialisers", "activations", "layers", "blocks", "style", "network"},
     {"optimizer", "learner", "units", "widen", "churn"},

@@ -24,6 +24,7 @@ from jaxtyping import Array, PyTree
 from regrow.errors import RegrowError, require
 from regrow.families import describe, make
 from regrow.locks import LOCK, alone
+from regrow.numerics import in_float32
 from regrow.run import Event, Run, rehearsed
 
 FORMAT = 2
@@ -96,6 +97,13 @@ def is_empty(folder: Path) -> bool:
     return all(path.suffix == ".tmp" or path.name == LOCK for path in held)
 
 
+def kind_of(folder: Path) -> str:
+    """Whether a folder is that of a "training" or a "diagnosis"; of anything else ""."""
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else {}
+    return str(config.get("kind", "")) if isinstance(config, dict) else ""
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON atomically, indented, non-finite numbers as null."""
     text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
@@ -136,6 +144,7 @@ def save(run: Run, path: Path) -> None:
         "environment": describe(run.environment),
         "history": [list(event) for event in run.history],
         "key_impl": str(jax.random.key_impl(run.state.root)),
+        "threefry_partitionable": jax.config.jax_threefry_partitionable,
         "arrays": {name: _signature(array) for name, array in arrays.items()},
     }
 
@@ -150,6 +159,7 @@ def save(run: Run, path: Path) -> None:
     write_atomically(path, write)
 
 
+@in_float32
 def load(path: Path) -> Run:
     """The Run that was saved at `path`.
 
@@ -202,6 +212,7 @@ def _rebuilt(manifest: dict[str, Any], arrays: dict[str, np.ndarray], path: Path
         odd = sorted(expected.keys() ^ arrays.keys())[0]
         raise RegrowError(f"{path} does not fit its own agent and environment: {odd} is odd")
     impl = manifest["key_impl"]
+    _require_same_draws(manifest, path)
     leaves = [_to_jax(arrays[name], like, impl) for name, like in expected.items()]
     for (name, like), leaf in zip(expected.items(), leaves, strict=True):
         if (leaf.shape, leaf.dtype) != (like.shape, like.dtype):
@@ -211,6 +222,23 @@ def _rebuilt(manifest: dict[str, Any], arrays: dict[str, np.ndarray], path: Path
             )
     state = jax.tree.unflatten(jax.tree.structure(structure), leaves)
     return Run(state, agent, environment, history)
+
+
+def _require_same_draws(manifest: dict[str, Any], path: Path) -> None:
+    """Raises `RegrowError` where JAX would draw other numbers from the keys that were saved."""
+    now = {
+        "jax_default_prng_impl": (manifest["key_impl"], jax.config.jax_default_prng_impl),
+        "jax_threefry_partitionable": (
+            manifest.get("threefry_partitionable", True),  # older checkpoints, JAX's default
+            jax.config.jax_threefry_partitionable,
+        ),
+    }
+    for name, (then, here) in now.items():
+        require(
+            then == here,
+            f"{path} was saved with {name} {then}, and it is {here} now: other random numbers; "
+            f"set {name.upper()}={then}",
+        )
 
 
 def _named_leaves(state: PyTree) -> list[tuple[str, Any]]:

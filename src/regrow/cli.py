@@ -32,8 +32,9 @@ COMMANDS = (
     *("diagnose", "train", "probe", "evaluate", "curves"),
     *("study", "watch", "report", "export", "list"),
 )
-# An OSError names the file and what is wrong with it: one that may not be read, a full disk.
-PROBLEMS = (RegrowError, OSError)
+# An OSError names the file and what is wrong with it: one that may not be read, a full disk. A
+# FloatingPointError is what JAX_DEBUG_NANS asks for.
+PROBLEMS = (RegrowError, OSError, FloatingPointError)
 AT_ONCE = "stopped at once; what was saved before is kept, run the same command again"
 NEXT_ROUND = ", or to the next whole round of the agent"
 
@@ -163,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_studies.add_study(commands.add_parser("study", help="carry out a study, or all of them"))
     cli_studies.add_watch(commands.add_parser("watch", help="how far the studies in a folder are"))
     cli_studies.add_report(commands.add_parser("report", help="a page, and figures, of studies"))
-    cli_studies.add_export(commands.add_parser("export", help="rows of studies for other programs"))
+    cli_studies.add_export(commands.add_parser("export", help="runs for TensorBoard, W&B, Parquet"))
     _add_list(commands.add_parser("list", help="name what there is, a line each"))
     return parser
 

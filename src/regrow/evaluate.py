@@ -14,6 +14,7 @@ from regrow.agents.base import Agent
 from regrow.environments.base import Environment, HostEnvironment
 from regrow.errors import require
 from regrow.loop import STEPS_PER_CHUNK, either, within
+from regrow.numerics import in_float32
 from regrow.run import Run
 from regrow.streams import key_at, keys_from
 from regrow.types import Key, Report, silent
@@ -28,6 +29,7 @@ class Episode(NamedTuple):
     length: int
 
 
+@in_float32
 def evaluate(
     run: Run, episodes: int = 20, *, seed: int = 0, report: Report = silent
 ) -> list[Episode]:

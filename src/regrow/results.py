@@ -173,15 +173,21 @@ def probe_rows(plan: Diagnosis, folder: Path) -> list[dict[str, Any]]:
 
 
 def _probe_row(name: str, at: str, seed: int, value: float) -> dict[str, Any]:
-    *learner, probe, part = name.split(".")
+    learner, probe, part = probe_place(name)
     return {
         "probe": probe,
         "part": part,
-        "learner": ".".join(learner),
+        "learner": learner,
         "at": at,
         "seed": seed,
         "value": value,
     }
+
+
+def probe_place(name: str) -> tuple[str, str, str]:
+    """(Learner, probe, part) of what `cells.measured` names; a Learner that is alone is ""."""
+    *learner, probe, part = name.split(".")
+    return ".".join(learner), probe, part
 
 
 def probe_means(plan: Diagnosis, folder: Path) -> dict[str, dict[str, float]]:

@@ -23,6 +23,7 @@ from regrow.frames import FrameReplay
 from regrow.interventions.base import Intervention
 from regrow.learner import map_learners
 from regrow.loop import State
+from regrow.numerics import in_float32, nan_is_an_answer
 from regrow.probes.base import Past, Probe
 from regrow.replay import Replay
 from regrow.streams import key_at
@@ -45,6 +46,7 @@ class Run(eqx.Module):
     history: tuple[Event, ...] = eqx.field(static=True, default=())
 
     @staticmethod
+    @in_float32
     def start(agent: Agent, environment: World, *, seed: int) -> "Run":
         """A Run at env step 0; everything random in it follows from `seed`."""
         root = jax.random.key(seed)
@@ -65,6 +67,7 @@ class Run(eqx.Module):
         """Env steps taken so far."""
         return int(self._alive().state.env_steps)
 
+    @in_float32
     def advance(self, env_steps: int) -> tuple["Run", Log]:
         """(the Run `env_steps` later, what every env step reported); this Run is used up.
 
@@ -79,6 +82,7 @@ class Run(eqx.Module):
             state, log = loop.advanced(state, self.agent, self.environment, env_steps)
         return Run(state, self.agent, self.environment, self.history), log
 
+    @in_float32
     def fork(self, draws: int = 0) -> "Run":
         """A copy that shares nothing with this one.
 
@@ -92,6 +96,7 @@ class Run(eqx.Module):
             state = eqx.tree_at(lambda s: s.agent, state, agent)
         return Run(state, self.agent, self.environment, self.history)
 
+    @in_float32
     def intervene(self, intervention: Intervention) -> "Run":
         """A copy on whose agent the intervention was carried out; an Event in its history."""
         state = self._alive().state
@@ -110,6 +115,8 @@ class Run(eqx.Module):
         event = Event(self.env_steps, describe(intervention))
         return Run(state, self.agent, self.environment, (*self.history, event))
 
+    @in_float32
+    @nan_is_an_answer
     def probe(
         self,
         probes: Sequence[Probe],
@@ -195,6 +202,7 @@ def _probed(
     return [probe(state, agent=agent, batch=batch, key=key, past=past) for probe in probes]
 
 
+@in_float32
 def rehearsed(agent: Agent, environment: World, interventions: Sequence[Intervention]) -> State:
     """The shapes of a Run's state after some interventions, without computing any of it.
 
@@ -218,6 +226,8 @@ def rehearsed(agent: Agent, environment: World, interventions: Sequence[Interven
     return jax.eval_shape(start)
 
 
+@in_float32
+@nan_is_an_answer
 def random_policy(environment: World, env_steps: int, *, seed: int) -> Log:
     """What actions drawn uniformly collect in `env_steps`; their predicted value is NaN."""
     root = key_at(jax.random.key(seed), "random policy", 0)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from regrow.agents.base import Agent
 from regrow.cells import measured
-from regrow.checkpoint import SAVE_EVERY, claimed, damaged, load, read_json, save
+from regrow.checkpoint import SAVE_EVERY, claimed, damaged, kind_of, load, read_json, save
 from regrow.environments.base import HostEnvironment, World
 from regrow.errors import RegrowError, require, require_rounds
 from regrow.families import describe
@@ -286,9 +286,9 @@ class Trained(NamedTuple):
 def read_training(folder: Path) -> Trained:
     """What was trained in a folder; `RegrowError` where nothing was, or a file is damaged."""
     path = Path(folder) / "config.json"
-    config = read_json(path) if path.is_file() else {}
-    if not isinstance(config, dict) or config.get("kind") != "training":
+    if kind_of(Path(folder)) != "training":
         raise RegrowError(f"there is no run in {folder}; give the --out of a `regrow train`")
+    config = read_json(path)
     try:
         what = "; ".join([config["agent"], *config["rules"]])
         named = config["environment"], what, int(config["seed"])

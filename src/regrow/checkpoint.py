@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import secrets
+import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ from jaxtyping import Array, PyTree
 from regrow.errors import RegrowError, require
 from regrow.families import describe, make
 from regrow.locks import LOCK, alone
-from regrow.numerics import in_float32
+from regrow.numerics import in_float32, setting
 from regrow.run import Event, Run, rehearsed
 
 FORMAT = 2
@@ -47,12 +49,23 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            _replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise RegrowError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Renames; on Windows that fails for as long as another process reads what is replaced."""
+    for wait in (0.01, 0.1, 1.0) if sys.platform == "win32" else ():
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            time.sleep(wait)
+    os.replace(source, target)
 
 
 @contextmanager
@@ -144,7 +157,7 @@ def save(run: Run, path: Path) -> None:
         "environment": describe(run.environment),
         "history": [list(event) for event in run.history],
         "key_impl": str(jax.random.key_impl(run.state.root)),
-        "threefry_partitionable": jax.config.jax_threefry_partitionable,
+        "threefry_partitionable": setting("jax_threefry_partitionable"),
         "arrays": {name: _signature(array) for name, array in arrays.items()},
     }
 
@@ -227,10 +240,10 @@ def _rebuilt(manifest: dict[str, Any], arrays: dict[str, np.ndarray], path: Path
 def _require_same_draws(manifest: dict[str, Any], path: Path) -> None:
     """Raises `RegrowError` where JAX would draw other numbers from the keys that were saved."""
     now = {
-        "jax_default_prng_impl": (manifest["key_impl"], jax.config.jax_default_prng_impl),
+        "jax_default_prng_impl": (manifest["key_impl"], setting("jax_default_prng_impl")),
         "jax_threefry_partitionable": (
             manifest.get("threefry_partitionable", True),  # older checkpoints, JAX's default
-            jax.config.jax_threefry_partitionable,
+            setting("jax_threefry_partitionable"),
         ),
     }
     for name, (then, here) in now.items():

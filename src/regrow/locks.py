@@ -43,6 +43,8 @@ def take(path: Path) -> Hold | None:
     Raises `RegrowError` where it can be neither made nor opened for writing.
     """
     # A soft lock, a file that is there or not, would outlive a process that was killed.
+    if filelock.FileLock is filelock.SoftFileLock:  # Python itself has no others here
+        return Hold(None)
     lock = filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,13 +9,19 @@ import functools
 import multiprocessing
 import warnings
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 
 from regrow.errors import RegrowError, RegrowWarning
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def setting(name: str) -> Any:
+    """How JAX is set at this point of the program."""
+    return getattr(jax.config, name)
 
 
 def in_float32(function: Callable[P, T]) -> Callable[P, T]:
@@ -23,8 +29,8 @@ def in_float32(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def carried_out(*arguments: P.args, **named: P.kwargs) -> T:
-        _require_device(jax.config.jax_platforms, jax.config.jax_default_device)
-        _warn_of_slowness(jax.config.jax_disable_jit)
+        _require_device(setting("jax_platforms"), setting("jax_default_device"))
+        _warn_of_slowness(setting("jax_disable_jit"))
         with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
             return function(*arguments, **named)
 

@@ -83,8 +83,8 @@ _CHANGES = ("status", "--porcelain", "--untracked-files=no", "--", "src")
 
 def _git(root: Path, *words: str) -> str:
     command = ["git", "-C", str(root), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()
+    done = subprocess.run(command, capture_output=True, check=True, timeout=10)
+    return done.stdout.decode(errors="replace").strip()
 
 
 def write_diagnosis(plan: Diagnosis, verdict: Verdict, folder: Path) -> None:

@@ -12,7 +12,7 @@ ROOT = Path(regrow.__file__).parent
 FLOORS = [
     {
         *("errors", "types", "families", "streams", "statistics", "aggregates", "claims"),
-        *("interrupts", "earlier"),
+        *("interrupts", "locks", "counts", "guard", "numerics", "earlier"),
     },
     {
         *("adam", "rmsprop", "product", "initialisers", "activations", "layers", "blocks"),
@@ -53,6 +53,8 @@ SEQUENCES = [
     ("errors", "types", "interrupts"),
     ("errors", "families"),
     ("errors", "earlier"),
+    ("errors", "locks"),
+    ("errors", "counts"),
     ("errors", "statistics", "aggregates"),
     ("product", "initialisers", "activations", "layers", "blocks", "style", "network"),
     ("optimizer", "learner", "units", "widen"),

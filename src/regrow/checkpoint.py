@@ -6,11 +6,12 @@ names by the code that made it; the arrays must then fit it. A file that was cut
 refused by name.
 """
 
-import fcntl
 import hashlib
 import json
 import os
-import tempfile
+import secrets
+import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from regrow.earlier import FORMAT as FOLDER_FORMAT
 from regrow.earlier import as_meant, refused
 from regrow.errors import RegrowError, require
 from regrow.families import describe, make
+from regrow.locks import LOCK, alone
+from regrow.numerics import in_float32, setting
 from regrow.run import Event, Run, rehearsed
 
 FORMAT = 3  # 2 had neither `restarts` nor, of what is remembered, `truncated`
@@ -43,36 +46,54 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
-        )
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
         try:
-            with os.fdopen(handle, "wb") as file:
-                os.fchmod(handle, 0o666 & ~_umask())
+            with temporary.open("xb") as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            _replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise RegrowError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _replace(source: Path, target: Path) -> None:
+    """Renames; on Windows that fails for as long as another process reads what is replaced."""
+    for wait in (0.01, 0.1, 1.0) if sys.platform == "win32" else ():
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            time.sleep(wait)
+    os.replace(source, target)
 
 
-def claim_folder(folder: Path, config: dict[str, Any]) -> None:
-    """Makes a folder this run's own.
+@contextmanager
+def claimed(folder: Path, config: dict[str, Any]) -> Iterator[None]:
+    """Makes a folder this run's own, and for the length of the block this process's alone.
 
-    Raises `RegrowError` where it holds something else, or what another version began in which the
-    texts of a configuration mean something else.
+    Raises `RegrowError` where it holds something else, or another process is at work in it: two of
+    them would write over what the other has done.
     """
-    path, config = folder / "config.json", {"format": FOLDER_FORMAT, **config}
+    config = {"format": FOLDER_FORMAT, **config}
+    _refuse_others(folder, config)  # of what is not a run's, nothing is touched
+    with alone(folder):
+        _refuse_others(folder, config)  # another process may just have claimed it
+        path = folder / "config.json"
+        if not path.is_file():
+            write_json(path, config)
+        yield
+
+
+def _refuse_others(folder: Path, config: dict[str, Any]) -> None:
+    """Raises `RegrowError` where a folder holds anything but this run.
+
+    Or what another version began in which the texts of a configuration mean something else.
+    """
+    path = folder / "config.json"
     if path.is_file():
         held = read_json(path)
         if not isinstance(held, dict):
@@ -89,26 +110,20 @@ def claim_folder(folder: Path, config: dict[str, Any]) -> None:
         return
     if folder.exists() and not folder.is_dir():
         raise RegrowError(f"{folder} is a file; --out must be a folder")
-    if folder.is_dir() and any(held.suffix != ".tmp" for held in folder.iterdir()):
-        raise RegrowError(f"{folder} is not empty and holds no run; choose another --out")
-    write_json(path, config)
+    require(is_empty(folder), f"{folder} is not empty and holds no run; choose another --out")
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Holds a folder that was claimed; `RegrowError` where another process does.
+def is_empty(folder: Path) -> bool:
+    """Whether a folder is not there, or holds nothing but what is left of a write or a lock."""
+    held = folder.iterdir() if folder.is_dir() else ()
+    return all(path.suffix == ".tmp" or path.name == LOCK for path in held)
 
-    Two that train in one folder would each write over what the other has done. The hold ends with
-    the process, however it ends.
-    """
-    with (folder / "config.json").open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RegrowError(
-                f"another process is at work in {folder}; wait for it, or choose another --out"
-            ) from error
-        yield
+
+def kind_of(folder: Path) -> str:
+    """Whether a folder is that of a "training" or a "diagnosis"; of anything else ""."""
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else {}
+    return str(config.get("kind", "")) if isinstance(config, dict) else ""
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -120,7 +135,7 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """What is in a JSON file; raises `RegrowError` where it is absent or damaged."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError as error:
         raise RegrowError(f"there is no {path}") from error
     except PermissionError:
@@ -152,6 +167,7 @@ def save(run: Run, path: Path) -> None:
         "history": [list(event) for event in run.history],
         "restarts": list(run.restarts),
         "key_impl": str(jax.random.key_impl(run.state.root)),
+        "threefry_partitionable": setting("jax_threefry_partitionable"),
         "arrays": {name: _signature(array) for name, array in arrays.items()},
     }
 
@@ -166,6 +182,7 @@ def save(run: Run, path: Path) -> None:
     write_atomically(path, write)
 
 
+@in_float32
 def load(path: Path) -> Run:
     """The Run that was saved at `path`.
 
@@ -225,6 +242,7 @@ def _rebuilt(manifest: dict[str, Any], arrays: dict[str, np.ndarray], path: Path
         odd = sorted(expected.keys() ^ arrays.keys())[0]
         raise RegrowError(f"{path} does not fit its own agent and environment: {odd} is odd")
     impl = manifest["key_impl"]
+    _require_same_draws(manifest, path)
     leaves = [_to_jax(arrays[name], like, impl) for name, like in expected.items()]
     for (name, like), leaf in zip(expected.items(), leaves, strict=True):
         if (leaf.shape, leaf.dtype) != (like.shape, like.dtype):
@@ -234,6 +252,23 @@ def _rebuilt(manifest: dict[str, Any], arrays: dict[str, np.ndarray], path: Path
             )
     state = jax.tree.unflatten(jax.tree.structure(structure), leaves)
     return Run(state, agent, environment, history, manifest["restarts"])
+
+
+def _require_same_draws(manifest: dict[str, Any], path: Path) -> None:
+    """Raises `RegrowError` where JAX would draw other numbers from the keys that were saved."""
+    now = {
+        "jax_default_prng_impl": (manifest["key_impl"], setting("jax_default_prng_impl")),
+        "jax_threefry_partitionable": (
+            manifest.get("threefry_partitionable", True),  # older checkpoints, JAX's default
+            setting("jax_threefry_partitionable"),
+        ),
+    }
+    for name, (then, here) in now.items():
+        require(
+            then == here,
+            f"{path} was saved with {name} {then}, and it is {here} now: other random numbers; "
+            f"set {name.upper()}={then}",
+        )
 
 
 def _named_leaves(state: PyTree) -> list[tuple[str, Any]]:

@@ -33,8 +33,9 @@ COMMANDS = (
     *("diagnose", "train", "check", "probe", "evaluate", "curves"),
     *("study", "watch", "report", "export", "list"),
 )
-# An OSError names the file and what is wrong with it: one that may not be read, a full disk.
-PROBLEMS = (RegrowError, OSError)
+# An OSError names the file and what is wrong with it: one that may not be read, a full disk. A
+# FloatingPointError is what JAX_DEBUG_NANS asks for.
+PROBLEMS = (RegrowError, OSError, FloatingPointError)
 AT_ONCE = "stopped at once; what was saved before is kept, run the same command again"
 NEXT_ROUND = ", or to the next whole round of the agent"
 
@@ -48,23 +49,54 @@ def main() -> NoReturn:
     with contextlib.suppress(OSError):  # the folder may be gone
         if not {"", os.getcwd()} & set(sys.path):
             sys.path.append(os.getcwd())  # modules of one's own are there, as of `python -m`
+    code = 2
     try:
-        _carry_out(sys.argv[1:])
+        _carry_out_and_show(sys.argv[1:])
     except (*PROBLEMS, KeyboardInterrupt) as error:
         # One Ctrl-C more must not garble the last line. And it is the error that still holds what
         # was at work: what processes shared is given back below, undisturbed.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         problem = AT_ONCE if isinstance(error, KeyboardInterrupt) else _in_one_line(error)
+        if isinstance(error, BrokenPipeError) and _unread():
+            problem, code = "", 1  # as of `regrow list agents | head -1`: there is nobody to tell
     else:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.exit(0)
     gc.collect()
-    print(f"regrow: {problem}", file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # what was said before may be unread, too
+        if problem:
+            print(f"regrow: {problem}", file=sys.stderr, flush=True)
+        _flush()
     # Not by way of Python's own end: it would wait for a pool of processes that was dropped, and
     # print a traceback where a pipe to it is closed.
-    os._exit(2)
+    os._exit(code)
+
+
+def _carry_out_and_show(arguments: Sequence[str]) -> None:
+    """Carries out a command line; where what it printed cannot be written, that is an error here.
+
+    Python's own end would print a traceback of it.
+    """
+    try:
+        _carry_out(arguments)
+    except SystemExit:  # --help ends so
+        _flush()
+        raise
+    _flush()
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # a shell may have closed it
+        sys.stdout.flush()
+
+
+def _unread() -> bool:
+    """Whether standard output goes into a pipe that nobody reads: it is not the only pipe."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        return True
+    return False
 
 
 def run(arguments: Sequence[str]) -> str | None:
@@ -92,7 +124,10 @@ def _in_one_line(error: BaseException) -> str:
 
 def _press() -> None:
     time.sleep(0.05)
-    os.kill(os.getpid(), signal.SIGINT)
+    if sys.platform == "win32":
+        _thread.interrupt_main()  # `os.kill` would end the process
+    else:
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def _press_again(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -126,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_studies.add_study(commands.add_parser("study", help="carry out a study, or all of them"))
     cli_studies.add_watch(commands.add_parser("watch", help="how far the studies in a folder are"))
     cli_studies.add_report(commands.add_parser("report", help="a page, and figures, of studies"))
-    cli_studies.add_export(commands.add_parser("export", help="rows of studies for other programs"))
+    cli_studies.add_export(commands.add_parser("export", help="runs for TensorBoard, W&B, Parquet"))
     _add_list(commands.add_parser("list", help="name what there is, a line each"))
     return parser
 

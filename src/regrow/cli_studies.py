@@ -8,9 +8,11 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regrow.errors import require, unknown
+from regrow.counts import whole
+from regrow.errors import RegrowError, require, unknown
 
 if TYPE_CHECKING:
+    from regrow.rows import Row
     from regrow.studies.base import Scale, Study
 
 LOOK_EVERY = 2.0  # seconds
@@ -18,14 +20,11 @@ SINKS = ("tensorboard", "wandb", "parquet")
 
 
 def count(text: str) -> int:
-    """A whole number, underscores allowed, of a size that the counters hold."""
+    """A whole number (`regrow.counts`), for argparse."""
     try:
-        number = int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from error
-    if not 0 <= number < 2**31:
-        raise argparse.ArgumentTypeError(f"{text} is out of range; it must be from 0 to 2^31 − 1")
-    return number
+        return whole(text)
+    except RegrowError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def shown(path: Path) -> str:
@@ -97,10 +96,12 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     """`regrow export`."""
     _prepare(
         parser,
-        "Writes the rows of studies for other programs: TensorBoard event files, runs of\n"
-        "Weights & Biases, or one small Parquet file per study.",
+        "Writes runs for other programs: TensorBoard event files, runs of Weights & Biases, or\n"
+        "Parquet (of studies one small file each, else one of all numbers).",
     )
-    parser.add_argument("folder", type=Path, help="the --out of `regrow study`")
+    parser.add_argument(
+        "folder", type=Path, help="the --out of `regrow study`, `train` or `diagnose`"
+    )
     parser.add_argument("--to", required=True, metavar="SINK", help=" | ".join(SINKS))
     parser.add_argument("--into", type=Path, help="folder (default: SINK in the folder)")
     parser.set_defaults(command=_export)
@@ -252,18 +253,40 @@ def _opened(page: Path) -> bool:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from regrow.export import copy_plans, to_parquet, to_tensorboard, to_wandb
-    from regrow.rows import read_rows
+    from regrow import export
+    from regrow.checkpoint import kind_of
 
     if options.to not in SINKS:
         raise unknown("sink", options.to, SINKS)
-    rows, problems = read_rows(options.folder)
+    writers = {"tensorboard": export.to_tensorboard, "wandb": export.to_wandb}
+    write = writers.get(options.to, export.to_table)
+    folder: Path = options.folder
+    into: Path = options.into or folder / options.to
+    of_kind = {"training": export.of_training, "diagnosis": export.of_diagnosis}
+    kind = kind_of(folder)
+    if kind in of_kind:
+        runs = of_kind[kind](folder)
+        write(runs, into)
+        print(f"{_counted(len(runs), 'run')}; written to {shown(into)}")
+        return
+    rows = _rows_to_export(folder)
+    if options.to == "parquet":
+        export.to_parquet(rows, into)
+        export.copy_plans(rows, folder, into)
+    else:
+        write([export.of_row(row) for row in rows], into)
+    print(f"{_counted(len(rows), 'row')}; written to {shown(into)}")
+
+
+def _rows_to_export(folder: Path) -> "list[Row]":
+    from regrow.rows import read_rows
+
+    rows, problems = read_rows(folder)
     require(bool(rows), f"nothing to export: {'; '.join(problems[:3])}")
     for problem in problems:
         print(problem, file=sys.stderr)
-    into: Path = options.into or options.folder / options.to
-    writers = {"tensorboard": to_tensorboard, "wandb": to_wandb, "parquet": to_parquet}
-    writers[options.to](rows, into)
-    if options.to == "parquet":
-        copy_plans(rows, options.folder, into)
-    print(f"{len(rows)} rows; written to {shown(into)}")
+    return rows
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

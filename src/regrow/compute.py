@@ -18,6 +18,7 @@ from regrow.agents.base import Agent
 from regrow.environments.base import World
 from regrow.families import make
 from regrow.loop import State
+from regrow.numerics import in_float32
 from regrow.run import Event, rehearsed
 
 
@@ -28,6 +29,7 @@ class Cost(NamedTuple):
     update: float
 
 
+@in_float32
 def flops(
     agent: Agent, environment: World, history: Sequence[Event], start: int, end: int
 ) -> float:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from regrow.cells import cells, final_mean, mean_return, outcomes_of, run_cell
-from regrow.checkpoint import claim_folder
+from regrow.checkpoint import claimed
 from regrow.environment_checks import check_before_training
 from regrow.environments.base import HostEnvironment
 from regrow.errors import require
+from regrow.guard import leave_if_unguarded
 from regrow.plan import Diagnosis
 from regrow.run import LONGEST, random_policy, rehearsed
 from regrow.sinks import checked
@@ -82,9 +83,10 @@ def diagnose(
     Without one nothing is kept. `log`: "csv", "tensorboard" or "wandb", or several of them, into
     which every cell is logged while it trains. Raises `RegrowError` where the plan cannot be
     carried out (a split outside the network, say), the environment does what it may not do
-    (`check_environment`, in short), the folder holds a diagnosis with another plan, or `log` is
-    none of these or its package is not there.
+    (`check_environment`, in short), the folder holds a diagnosis with another plan or another
+    process is at work in it, or `log` is none of these or its package is not there.
     """
+    leave_if_unguarded()
     log = checked(log)
     require(folder is not None or not log, f"log is {', '.join(log)} and folder is None; give one")
     for arm in plan.arms:
@@ -94,9 +96,9 @@ def diagnose(
         with tempfile.TemporaryDirectory(prefix="regrow-") as temporary:
             return diagnose(plan, temporary, execute=execute, report=report)
     folder = Path(folder)
-    claim_folder(folder, {"kind": "diagnosis", **plan.config()})
-    execute(tasks(plan, folder, log), report)
-    return verdict_of(plan, folder)
+    with claimed(folder, {"kind": "diagnosis", **plan.config()}):
+        execute(tasks(plan, folder, log), report)
+        return verdict_of(plan, folder)
 
 
 def verdict_of(plan: Diagnosis, folder: Path) -> Verdict:

@@ -15,6 +15,7 @@ from regrow.agents.base import Agent
 from regrow.environments.base import Environment, HostEnvironment
 from regrow.errors import require
 from regrow.loop import STEPS_PER_CHUNK, either, within
+from regrow.numerics import in_float32
 from regrow.run import Run
 from regrow.session import Session
 from regrow.streams import key_at, keys_from
@@ -30,6 +31,7 @@ class Episode(NamedTuple):
     length: int
 
 
+@in_float32
 def evaluate(
     run: Run, episodes: int = 20, *, seed: int = 0, report: Report = silent
 ) -> list[Episode]:

@@ -1,22 +1,29 @@
-"""Rows for other programs: TensorBoard event files, Weights & Biases, one Parquet file.
+"""Runs for other programs: TensorBoard event files, Weights & Biases, Parquet.
 
-Each row becomes a run: its learning curve over env steps, what it predicted, its probes at the fork
-and at the end, its configuration. Packages are imported where they are needed and named where they
-are not there.
+A run is a row of a study, an arm of a diagnosis with one seed, or what `regrow train` made: its
+returns over env steps, what it predicted, its probes, its configuration. Packages are imported
+where they are needed and named where they are not there.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from regrow.checkpoint import write_atomically
+import pyarrow as pa
+
+from regrow.cells import Fork, cells, forks_of, outcomes_of
+from regrow.checkpoint import damaged, read_json, write_atomically
 from regrow.errors import RegrowError, require
+from regrow.outcomes import Outcome
+from regrow.plan import BINS, Diagnosis
+from regrow.results import bin_ends, probe_place
 from regrow.rows import Row, read_rows, table_of, write_table
 from regrow.sinks import package
 from regrow.study_plan import plain_name, plan_file
+from regrow.train import read_probes, read_training
 
 
 class Point(NamedTuple):
@@ -27,31 +34,36 @@ class Point(NamedTuple):
     value: float
 
 
+class Logged(NamedTuple):
+    """A run as other programs show it."""
+
+    name: str  # of folders, as in study/scale/condition/arm/seed0
+    group: str
+    points: list[Point]  # in the order of env steps, without NaN
+    settings: dict[str, Any]
+    fork_at: int
+    written: float  # seconds since 1970
+
+
+def of_row(row: Row) -> Logged:
+    """A row of a study."""
+    name = _run_name(row.study, row.scale, row.condition, row.arm, f"seed{row.seed}")
+    group = f"{row.study}/{row.condition}"
+    return Logged(name, group, points(row), settings(row), row.fork_at, row.written.timestamp())
+
+
 def points(row: Row) -> list[Point]:
-    """What there is to see of a row, in the order of env steps; NaN is left out."""
-    found = [
+    """What there is to see of a row."""
+    ends = {"fork": row.fork_at, "fresh": row.fork_at, "end": row.fork_at + row.horizon}
+    return _in_order(
         *_curve("return", row.env_steps_to_fork, row.returns_to_fork),
         *_curve("return", row.env_steps, row.returns),
         *_curve("predicted_value", row.env_steps, row.predicted),
-    ]
-    ends = {"fork": row.fork_at, "fresh": row.fork_at, "end": row.fork_at + row.horizon}
-    for one in row.probes:
-        fresh = "_fresh" if one.at == "fresh" else ""
-        name = "/".join(filter(None, ("probes" + fresh, one.learner, one.probe, one.part)))
-        found.append(Point(name, ends[one.at], one.value))
-    numbers = [point for point in found if point.value == point.value]
-    return sorted(numbers, key=lambda point: point.env_steps)
-
-
-def _curve(name: str, env_steps: Sequence[int], values: Sequence[float]) -> Iterator[Point]:
-    return (Point(name, step, value) for step, value in zip(env_steps, values, strict=True))
-
-
-def run_name(row: Row) -> str:
-    """The name of a row's run, in folders: study/scale/condition/arm/seed."""
-    parts = (row.study, row.scale, row.condition, row.arm, f"seed{row.seed}")
-    plain = ("".join(c if c.isalnum() or c in "_-=." else "-" for c in part) for part in parts)
-    return "/".join(part.lstrip(".") or "-" for part in plain)
+        *(
+            Point(_probe(one.learner, one.probe, one.part, one.at == "fresh"), ends[one.at], one[4])
+            for one in row.probes
+        ),
+    )
 
 
 def settings(row: Row) -> dict[str, Any]:
@@ -68,41 +80,139 @@ def _held(name: str, row: Row) -> dict[str, Any]:
         return {}
 
 
-def to_tensorboard(rows: Sequence[Row], folder: Path) -> None:
-    """Writes event files, a folder per row; `RegrowError` where there are some already."""
+def of_training(folder: Path) -> list[Logged]:
+    """What `regrow train` made: every episode, and every probe."""
+    told, path = read_training(folder), folder / "probes.parquet"
+    episodes = told.episodes
+    probes = read_probes(folder) if path.is_file() else []
+    found = _in_order(
+        *_curve("return", episodes.env_steps.tolist(), episodes.returns.tolist()),
+        *_curve("length", episodes.env_steps.tolist(), episodes.lengths.astype(float).tolist()),
+        *(
+            Point(_probe(*probe_place(row["probe"]), row["fresh"]), row["env_steps"], row["value"])
+            for row in probes
+        ),
+    )
+    name = _run_name(told.environment, told.what, f"seed{told.seed}")
+    written = (folder / "episodes.parquet").stat().st_mtime
+    config = read_json(folder / "config.json")
+    return [Logged(name, told.environment, found, config, 0, written)]
+
+
+def of_diagnosis(folder: Path) -> list[Logged]:
+    """The arms of a diagnosis, one run for each seed; `RegrowError` where it is not done."""
+    path = folder / "config.json"
+    config = read_json(path)
+    try:
+        plan = Diagnosis.from_config(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(path, f"it is no plan: {error}") from error
+    done = all(cell.result(folder).is_file() for cell, _ in cells(plan))
+    require(done, f"the diagnosis in {folder} is not done; run the same command again")
+    forks = {fork.seed: fork for fork in forks_of(plan, folder)}
+    written = (folder / "config.json").stat().st_mtime
+    return [
+        Logged(
+            _run_name(config["environment"], config["agent"], run.arm, f"seed{run.seed}"),
+            config["environment"],
+            _of_arm(plan, forks[run.seed], run),
+            {**config, "arm": run.arm, "seed": run.seed},
+            plan.fork_at,
+            written,
+        )
+        for run in outcomes_of(plan, folder)
+    ]
+
+
+def _of_arm(plan: Diagnosis, fork: Fork, run: Outcome) -> list[Point]:
+    way = bin_ends(0, plan.fork_at, len(fork.curve)).tolist()
+    ends = bin_ends(plan.fork_at, plan.horizon, BINS).tolist()
+    measured = (
+        (fork.probes, plan.fork_at, False),
+        (fork.probes_fresh, plan.fork_at, True),
+        (run.probes, ends[-1], False),
+    )
+    return _in_order(
+        *_curve("return", way, fork.curve),
+        *_curve("return", ends, run.curve),
+        *_curve("predicted_value", ends, run.predicted),
+        *(
+            Point(_probe(*probe_place(name), fresh), at, value)
+            for probes, at, fresh in measured
+            for name, value in probes.items()
+        ),
+    )
+
+
+def _in_order(*found: Point) -> list[Point]:
+    numbers = [point for point in found if point.value == point.value]
+    return sorted(numbers, key=lambda point: point.env_steps)
+
+
+def _curve(name: str, env_steps: Sequence[int], values: Sequence[float]) -> Iterator[Point]:
+    return (Point(name, step, value) for step, value in zip(env_steps, values, strict=True))
+
+
+def _probe(learner: str, probe: str, part: str, fresh: bool) -> str:
+    return "/".join(filter(None, ("probes_fresh" if fresh else "probes", learner, probe, part)))
+
+
+def _run_name(*parts: str) -> str:
+    """The name of a run, in folders."""
+    plain = ("".join(c if c.isalnum() or c in "_-=." else "-" for c in part) for part in parts)
+    return "/".join(part.lstrip(".") or "-" for part in plain)
+
+
+def to_tensorboard(runs: Sequence[Logged], folder: Path) -> None:
+    """Writes event files, a folder per run; `RegrowError` where there are some already."""
     tensorboard = package("tensorboardX", "tensorboard")
     require(
         not (folder.is_dir() and any(folder.rglob("events.out.tfevents.*"))),
         f"{folder} holds event files already; delete it or choose another --into",
     )
-    for row in rows:
-        written = row.written.timestamp()
-        with tensorboard.SummaryWriter(str(folder / run_name(row))) as writer:
-            for name, env_steps, value in points(row):
-                writer.add_scalar(name, value, env_steps, walltime=written)
-            text = json.dumps(settings(row), indent=2)
-            writer.add_text("settings", f"```\n{text}\n```", row.fork_at, walltime=written)
+    for run in runs:
+        with tensorboard.SummaryWriter(str(folder / run.name)) as writer:
+            for name, env_steps, value in run.points:
+                writer.add_scalar(name, value, env_steps, walltime=run.written)
+            text = json.dumps(run.settings, indent=2)
+            writer.add_text("settings", f"```\n{text}\n```", run.fork_at, walltime=run.written)
 
 
-def to_wandb(rows: Sequence[Row], folder: Path, *, project: str = "regrow") -> None:
-    """Logs a run per row to Weights & Biases, as that is set up (WANDB_MODE=offline: to disk)."""
+def to_wandb(runs: Sequence[Logged], folder: Path, *, project: str = "regrow") -> None:
+    """Logs runs to Weights & Biases, as that is set up (WANDB_MODE=offline: to disk)."""
     wandb = package("wandb", "wandb")
     folder.mkdir(parents=True, exist_ok=True)
-    for row in rows:
-        run = wandb.init(
+    for run in runs:
+        logged = wandb.init(
             project=project,
-            name=run_name(row),
-            group=f"{row.study}/{row.condition}",
-            config=settings(row),
+            name=run.name,
+            group=run.group,
+            config=run.settings,
             dir=str(folder),
             reinit="create_new",
         )
         by_step: dict[int, dict[str, float]] = {}
-        for name, env_steps, value in points(row):
+        for name, env_steps, value in run.points:
             by_step.setdefault(env_steps, {})[name] = value
         for env_steps, values in by_step.items():
-            run.log(values, step=env_steps)
-        run.finish()
+            logged.log(values, step=env_steps)
+        logged.finish()
+
+
+def to_table(runs: Sequence[Logged], folder: Path) -> None:
+    """Writes runs that are no rows of a study as one Parquet file, a row for every number.
+
+    Columns: run, name, env_steps, value; the settings of every run in the metadata `settings`.
+    """
+    columns: Mapping[str, list[Any]] = {
+        "run": [run.name for run in runs for _ in run.points],
+        "name": [point.name for run in runs for point in run.points],
+        "env_steps": [point.env_steps for run in runs for point in run.points],
+        "value": [float(point.value) for run in runs for point in run.points],
+    }
+    about = json.dumps({run.name: run.settings for run in runs})
+    table = pa.table(columns).replace_schema_metadata({"settings": about})
+    write_table(folder / "runs.parquet", table)
 
 
 def to_parquet(rows: Sequence[Row], folder: Path) -> None:

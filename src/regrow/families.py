@@ -212,7 +212,7 @@ def field_types(member: type) -> dict[str, Any]:
 
 
 def _fitted(value: Any, expected: Any, what: str) -> Any:
-    """`value` if it fits the type (a whole number fits a float); `RegrowError` if not."""
+    """`value` if it fits the type (2 fits a float, 1e6 an int); `RegrowError` if not."""
     origin, options = typing.get_origin(expected), typing.get_args(expected)
     kinds = options if origin in (typing.Union, types.UnionType) else (expected,)
     words = [w for k in kinds if typing.get_origin(k) is typing.Literal for w in typing.get_args(k)]
@@ -224,6 +224,8 @@ def _fitted(value: Any, expected: Any, what: str) -> Any:
     if float in kinds and type(value) in (int, float):
         require(abs(value) < 1e300, f"{what} is {str(value)[:20]}; it must be a finite number")
         return float(value)
+    if int in kinds and type(value) is float and value.is_integer():
+        value = int(value)
     if int in kinds and type(value) is int:
         require(abs(value) < 2**31, f"{what} is {str(value)[:20]}; it must be below 2^31")
     names = " or ".join(

@@ -126,7 +126,7 @@ def _free_memory() -> int | None:
         return statistics["bytes_limit"] - statistics["bytes_in_use"]
     try:
         # What Linux could free. `sysconf` knows what is unused now, and full caches are used.
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
         kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
         return int(kilobytes) * 1024
     except (OSError, StopIteration):

@@ -28,6 +28,7 @@ from regrow.checkpoint import write_json
 from regrow.errors import RegrowError
 from regrow.evaluate import Episode
 from regrow.families import describe
+from regrow.locks import waited_for
 from regrow.outcomes import Outcome
 from regrow.plan import BINS, Diagnosis
 from regrow.rows import read_rows, table_of, write_table
@@ -83,8 +84,8 @@ _CHANGES = ("status", "--porcelain", "--untracked-files=no", "--", "src")
 
 def _git(root: Path, *words: str) -> str:
     command = ["git", "-C", str(root), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()
+    done = subprocess.run(command, capture_output=True, check=True, timeout=10)
+    return done.stdout.decode(errors="replace").strip()
 
 
 def write_diagnosis(plan: Diagnosis, verdict: Verdict, folder: Path) -> None:
@@ -176,15 +177,21 @@ def probe_rows(plan: Diagnosis, folder: Path) -> list[dict[str, Any]]:
 
 
 def _probe_row(name: str, at: str, seed: int, value: float) -> dict[str, Any]:
-    *learner, probe, part = name.split(".")
+    learner, probe, part = probe_place(name)
     return {
         "probe": probe,
         "part": part,
-        "learner": ".".join(learner),
+        "learner": learner,
         "at": at,
         "seed": seed,
         "value": value,
     }
+
+
+def probe_place(name: str) -> tuple[str, str, str]:
+    """(Learner, probe, part) of what `cells.measured` names; a Learner that is alone is ""."""
+    *learner, probe, part = name.split(".")
+    return ".".join(learner), probe, part
 
 
 def probe_means(plan: Diagnosis, folder: Path) -> dict[str, dict[str, float]]:
@@ -222,12 +229,15 @@ def write_evaluation(folder: Path, run: Run, seed: int, played: Sequence[Episode
     Columns: env_steps, seed, episode, return, length. Raises `RegrowError` where the file is
     damaged.
     """
-    path, rows = folder / "evaluations.parquet", read_evaluations(folder)
-    rows = [row for row in rows if (row["env_steps"], row["seed"]) != (run.env_steps, seed)]
-    for number, episode in enumerate(played):
-        measured = {"return": episode.env_return, "length": episode.length}
-        rows.append({"env_steps": run.env_steps, "seed": seed, "episode": number, **measured})
-    write_table(path, pa.Table.from_pylist(rows, _EVALUATIONS))
+    path, this = folder / "evaluations.parquet", {"env_steps": run.env_steps, "seed": seed}
+    with waited_for(
+        folder / ".evaluations.lock"
+    ):  # or what two add at once, one of them would lose
+        rows = [row for row in read_evaluations(folder) if {**row, **this} != row]
+        for number, episode in enumerate(played):
+            measured = {"return": episode.env_return, "length": episode.length}
+            rows.append({**this, "episode": number, **measured})
+        write_table(path, pa.Table.from_pylist(rows, _EVALUATIONS))
     return path
 
 

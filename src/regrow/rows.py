@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regrow.checkpoint import write_atomically
+from regrow.checkpoint import kind_of, write_atomically
 from regrow.earlier import as_meant, plan_as_meant
 from regrow.errors import RegrowError, require
 from regrow.study_plan import Plan, plain_name, read_plans
@@ -242,7 +242,9 @@ def read_rows(folder: Path) -> Found:
             "out; run the study again for those that took their place"
         )
     if not latest:
-        problems.append(f"there are no rows in {folder} yet; `regrow study` writes them")
+        kind = kind_of(folder)
+        held = f", which is the folder of a {kind}" if kind else " yet"
+        problems.append(f"there are no rows in {folder}{held}; `regrow study` writes them")
     found.sort(key=lambda row: _place(row, planned[row.key]))
     return Found(found, [*problems, *more])
 

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from regrow.counts import PATTERN, whole
 from regrow.errors import RegrowError, require, require_rounds
 from regrow.families import describe, make
 from regrow.interventions.base import Intervention
 from regrow.run import Run
 from regrow.triggers import RETURNS, At, Every, Plateau, Seen, Trigger, When
 
-_NUMBER = r"([\d_]+)"
+_NUMBER = f"({PATTERN})"
 _RULE = re.compile(r"\s*(\S.*?)\s+(at|every|when)\s+(\S.*?)\s*", re.DOTALL)
 _MOST = rf"(?:\s+at\s+most\s+{_NUMBER}\s+times?)?"
 _LOOKS = (
@@ -72,9 +73,9 @@ def is_rule(text: str) -> bool:
 
 def _trigger(text: str, word: str, rest: str) -> Trigger:
     if word == "at" and (found := re.fullmatch(_NUMBER, rest)):
-        return At(int(found[1]))
+        return At(whole(found[1]))
     if word == "every" and (found := _EVERY.fullmatch(rest)):
-        return Every(int(found[1]), _whole(found[2]))
+        return Every(whole(found[1]), _whole(found[2]))
     if word == "when" and (found := _PLATEAU.fullmatch(rest)):
         return Plateau(**_looks(found.groups()))
     if word == "when" and (found := _BEYOND.fullmatch(rest)):
@@ -95,7 +96,7 @@ def _looks(groups: Sequence[str | None]) -> dict[str, Any]:
 
 
 def _whole(text: str | None) -> int | None:
-    return None if text is None else int(text)
+    return None if text is None else whole(text)
 
 
 RECENT = 100

@@ -25,6 +25,7 @@ from regrow.interventions.base import Intervention
 from regrow.learner import map_learners
 from regrow.loop import State
 from regrow.normalizing import NormalizingMemory
+from regrow.numerics import in_float32, nan_is_an_answer
 from regrow.probes.base import Past, Probe
 from regrow.replay import Replay
 from regrow.streams import key_at
@@ -52,6 +53,7 @@ class Run(eqx.Module):
     """Env steps at which new episodes were begun, since a simulation could not be copied."""
 
     @staticmethod
+    @in_float32
     def start(agent: Agent, environment: World, *, seed: int) -> "Run":
         """A Run at env step 0; everything random in it follows from `seed`."""
         root = jax.random.key(seed)
@@ -72,6 +74,7 @@ class Run(eqx.Module):
         """Env steps taken so far."""
         return int(self._alive().state.env_steps)
 
+    @in_float32
     def advance(self, env_steps: int) -> tuple["Run", Log]:
         """(the Run `env_steps` later, what every env step reported); this Run is used up.
 
@@ -104,6 +107,7 @@ class Run(eqx.Module):
             return hosted.played_out(state, self.agent, self.environment, at_most)
         return loop.played_out(state, self.agent, self.environment, at_most)
 
+    @in_float32
     def fork(self, draws: int = 0) -> "Run":
         """A copy that shares nothing with this one.
 
@@ -117,6 +121,7 @@ class Run(eqx.Module):
             state = eqx.tree_at(lambda s: s.agent, state, agent)
         return Run(state, self.agent, self.environment, self.history, self.restarts)
 
+    @in_float32
     def intervene(self, intervention: Intervention) -> "Run":
         """A copy on whose agent the intervention was carried out; an Event in its history."""
         state = self._alive().state
@@ -133,6 +138,8 @@ class Run(eqx.Module):
         history = (*self.history, event)
         return Run(state, self.agent, self.environment, history, self.restarts)
 
+    @in_float32
+    @nan_is_an_answer
     def probe(
         self,
         probes: Sequence[Probe],
@@ -250,6 +257,7 @@ def _losses(state: PyTree, replay: Memory, key: Key, agent: Agent) -> dict[str, 
     return agent.losses(state, agent.batch(replay, sampling), learning)
 
 
+@in_float32
 def rehearsed(agent: Agent, environment: World, interventions: Sequence[Intervention]) -> State:
     """The shapes of a Run's state after some interventions, without computing any of it.
 
@@ -273,6 +281,8 @@ def rehearsed(agent: Agent, environment: World, interventions: Sequence[Interven
     return jax.eval_shape(start)
 
 
+@in_float32
+@nan_is_an_answer
 def random_policy(environment: World, env_steps: int, *, seed: int) -> Log:
     """What actions drawn uniformly collect in `env_steps`; their predicted value is NaN."""
     root = key_at(jax.random.key(seed), "random policy", 0)

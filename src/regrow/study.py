@@ -9,27 +9,28 @@ A row that is there, and belongs to its study as it is now, is not made again. A
 processes may work in one folder: each cell is held by one of them.
 """
 
-import fcntl
 import json
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from regrow.cells import Cell, Fork, fork_of, outcome_of, run_cell
-from regrow.checkpoint import read_json, write_json
+from regrow.checkpoint import is_empty, read_json, write_json
 from regrow.compute import flops
 from regrow.diagnose import Task, random_return
 from regrow.earlier import FORMAT as FOLDER_FORMAT
 from regrow.earlier import refused
 from regrow.errors import require
 from regrow.families import describe
+from regrow.guard import leave_if_unguarded
+from regrow.locks import LOCK, Hold, is_taken, waited_for, warn_of
 from regrow.outcomes import Outcome
 from regrow.plan import Diagnosis
 from regrow.results import bin_ends, source_commit, versions
@@ -54,12 +55,20 @@ def begin(studies: Sequence[Study], scale: Scale, out: Path) -> Work:
     Raises `RegrowError` where the folder holds something else, or studies that an earlier version
     began, where it cannot be written to, and where an environment's package is not there.
     """
+    leave_if_unguarded()
     parts = parts_of(studies, scale)
     for environment in {part.plan.environment: None for part in parts}:
         _ = environment.observation_shape, environment.action_space
     _claim(out)
-    for study in studies:
-        write_plan(out, written(study, scale, parts))
+    with waited_for(out / LOCK) as hold:  # until the plans are written, not while they are done
+        if hold.lock is None:
+            warn_of(out)
+        for study in studies:
+            write_plan(out, written(study, scale, parts))
+        return _to_do(parts, out)
+
+
+def _to_do(parts: Sequence[Part], out: Path) -> Work:
     there = {row.key: row for row in read_rows(out).rows if row.format == FORMAT}
     commit, work = source_commit(), Work([], 0)
     for group in shared(parts, out):
@@ -74,8 +83,7 @@ def begin(studies: Sequence[Study], scale: Scale, out: Path) -> Work:
 def _claim(out: Path) -> None:
     require(not out.exists() or out.is_dir(), f"{out} is a file; --out must be a folder")
     if out.is_dir() and not any((out / name).is_dir() for name in ("plans", "rows")):
-        odd = any(held.suffix != ".tmp" for held in out.iterdir())
-        require(not odd, f"{out} is not empty and holds no studies; choose another --out")
+        require(is_empty(out), f"{out} is not empty and holds no studies; choose another --out")
     for plan in read_plans(out).held.values():
         if plan.format != FOLDER_FORMAT:
             raise refused(f"the study {plan.study} in {out}", plan.format)
@@ -154,39 +162,27 @@ def _do(
         write_row(out, _row(part, cell, group.folder, out, commit))
 
 
-@contextmanager
-def held(folder: Path, cell: Cell, report: Report) -> Iterator[None]:
+def held(folder: Path, cell: Cell, report: Report) -> AbstractContextManager[Hold]:
     """Holds a cell: two processes at the same one would spoil what each other keeps.
 
     Waits for as long as another process holds it. The hold ends with the process, however it ends.
     """
-    path = _hold(folder, cell)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        while not _locked(file):
-            report("waiting for another process", 0)
-            time.sleep(1.0)
-        yield
+    path = folder / "held" / cell.name
+    return waited_for(path, lambda: report("waiting for another process", 0))
 
 
 def is_held(folder: Path, cell: Cell) -> bool:
-    """Whether a process holds a cell just now."""
+    """Whether a process holds a cell just now.
+
+    Where nobody can say (the lock may not be opened, or the file system has none): whether it told
+    within the last minute how far it is.
+    """
+    taken = is_taken(folder / "held" / cell.name)
+    if taken is not None:
+        return taken
     try:
-        with _hold(folder, cell).open() as file:
-            return not _locked(file)
+        return time.time() - progress_file(folder, cell).stat().st_mtime < SILENT
     except OSError:
-        return False  # nobody ever held it, or nobody may
-
-
-def _hold(folder: Path, cell: Cell) -> Path:
-    return folder / "held" / cell.name
-
-
-def _locked(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
         return False
 
 
@@ -281,7 +277,7 @@ def _config(part: Part, cell: Cell) -> str:
 # How far a running cell has come, for those who look at it from outside.
 
 
-TELL_EVERY = 2.0  # seconds
+TELL_EVERY, SILENT = 2.0, 60.0  # seconds
 
 
 def progress_file(folder: Path, cell: Cell) -> Path:

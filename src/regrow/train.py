@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from regrow.agents.base import Agent
 from regrow.cells import measured
-from regrow.checkpoint import SAVE_EVERY, alone, claim_folder, damaged, load, read_json, save
+from regrow.checkpoint import SAVE_EVERY, claimed, damaged, kind_of, load, read_json, save
 from regrow.earlier import as_meant
 from regrow.environment_checks import check_before_training
 from regrow.environments.base import World
@@ -119,15 +119,11 @@ def train(
     check_before_training(environment)
     if resume and not checkpoint.is_file():
         raise RegrowError(f"there is no run to resume in {folder}; leave --resume out to start one")
-    for held in (checkpoint, folder / "episodes.parquet"):
-        require(
-            resume or not held.exists(),
-            f"{folder} holds a run already; add --resume, or choose another --out",
-        )
+    _refuse_begun(folder, resume)
     config = {"agent": describe(agent), "environment": describe(environment), "seed": seed}
     config["rules"] = [str(rule) for rule in rules]
-    claim_folder(folder, {"kind": "training", **config})
-    with alone(folder):
+    with claimed(folder, {"kind": "training", **config}):
+        _refuse_begun(folder, resume)  # another process may have begun and ended since
         if resume:
             run = _loaded(checkpoint, agent, environment, env_steps)
             diary = _read(folder, run)
@@ -137,6 +133,14 @@ def train(
         with Live(log, folder / "log", about) as live:
             training = _Training(folder, tuple(rules), probe_every, env_steps, report, live)
             return training.done(run, diary)
+
+
+def _refuse_begun(folder: Path, resume: bool) -> None:
+    for held in (folder / "run.ckpt", folder / "episodes.parquet"):
+        require(
+            resume or not held.exists(),
+            f"{folder} holds a run already; add --resume, or choose another --out",
+        )
 
 
 def _loaded(checkpoint: Path, agent: Agent, environment: World, until: int) -> Run:
@@ -299,9 +303,9 @@ class Trained(NamedTuple):
 def read_training(folder: Path) -> Trained:
     """What was trained in a folder; `RegrowError` where nothing was, or a file is damaged."""
     path = Path(folder) / "config.json"
-    config = read_json(path) if path.is_file() else {}
-    if not isinstance(config, dict) or config.get("kind") != "training":
+    if kind_of(Path(folder)) != "training":
         raise RegrowError(f"there is no run in {folder}; give the --out of a `regrow train`")
+    config = read_json(path)
     try:
         rules = config["rules"] if "format" in config else map(as_meant, config["rules"])
         what = "; ".join([config["agent"], *rules])

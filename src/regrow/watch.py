@@ -109,7 +109,7 @@ class Watch:
         if not is_held(group.folder, cell):
             return seen
         try:
-            told = json.loads(progress_file(group.folder, cell).read_text())
+            told = json.loads(progress_file(group.folder, cell).read_text("utf-8"))
             done, took = int(told["done"]), told["written"] - told["began"]
             rate = (done - told["earlier"]) / took if took > 0 else 0.0
             return seen._replace(

@@ -213,11 +213,13 @@ def needed(module: str, package: str, name: str) -> Any:
     """
     try:
         return importlib.import_module(module)
-    except Exception as error:  # a broken package may raise whatever it likes
+    except ImportError as error:
         extra = name.partition("/")[0]
         raise RegrowError(
             f"{name} needs {package}: pip install 'regrow[{extra}]' ({error})"
         ) from error
+    except Exception as error:  # as dm_control's, where MUJOCO_GL is no word that it knows
+        raise RegrowError(f"{name}: {package} cannot be imported ({error})") from error
 
 
 World = Environment | HostEnvironment

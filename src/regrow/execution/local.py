@@ -4,20 +4,28 @@ XLA gains nothing from more threads on networks of this size, so every worker pr
 core's worth of threads.
 """
 
+import io
 import multiprocessing
 import os
+import pickle
 import signal
+import sys
 import threading
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from regrow.diagnose import Task
 from regrow.errors import RegrowError, already_said, require, said, show_warning
+from regrow.guard import UNGUARDED, leave_if_unguarded, starting_workers
 from regrow.interrupts import STOPPED, StoppedError, interruptible, stopping, undisturbed
 from regrow.types import Report
 
@@ -26,6 +34,19 @@ ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 WORKER_ENDED = (
     "a worker process was ended from outside, perhaps for want of memory; "
     "run the same command again to go on, with fewer --processes"
+)
+NOT_STARTED = (
+    "a worker process could not start, or ended by itself: what it said stands above; run the same "
+    "again to go on"
+)
+NO_GUARD = (
+    "worker processes read the script that starts them once more: put what it does under "
+    "`if __name__ == '__main__':`, or leave `execute` out and work in this process"
+)
+NO_FILE = (
+    "worker processes read the script that starts them once more, and this one is no file (it came "
+    "from standard input, perhaps): save it, with what it does under `if __name__ == '__main__':`, "
+    "or leave `execute` out and work in this process"
 )
 
 
@@ -68,9 +89,11 @@ class Processes:
 
     def __call__(self, tasks: Sequence[Task], report: Report) -> None:
         """Returns when all tasks are done."""
+        leave_if_unguarded()
+        _require_portable(tasks)
         context = multiprocessing.get_context("spawn")
         news, stop = context.Queue(), context.Event()  # what workers say, and what they are told
-        with interruptible() as asked:
+        with starting_workers(), interruptible() as asked:
             pool = ProcessPoolExecutor(
                 self.count, context, initializer=_begin, initargs=(news, stop, said())
             )
@@ -119,9 +142,54 @@ def _run_all(
             for other in running:
                 other.cancel()
     if isinstance(failure, BrokenProcessPool):
-        raise (StoppedError(STOPPED) if asked() else RegrowError(WORKER_ENDED)) from failure
+        why = STOPPED if asked() else _why_ended(list((pool._processes or {}).values()))
+        raise (StoppedError if asked() else RegrowError)(why) from failure
     if failure is not None:
         raise failure
+
+
+def _why_ended(workers: Sequence[BaseProcess]) -> str:
+    """What became of the worker that ended; the others are then ended by the pool."""
+    end = time.monotonic() + 5.0
+    while any(worker.exitcode is None for worker in workers) and time.monotonic() < end:
+        time.sleep(0.01)  # another thread of the pool's may be waiting for it, too
+    codes = {worker.exitcode for worker in workers}
+    if UNGUARDED in codes:
+        return NO_GUARD
+    return NOT_STARTED if 1 in codes else WORKER_ENDED  # of a signal the code is negative
+
+
+def _require_portable(tasks: Sequence[Task]) -> None:
+    """Raises `RegrowError` where worker processes could not start, or not read the tasks."""
+    main = sys.modules["__main__"]
+    file = None if main.__spec__ else getattr(main, "__file__", None)
+    require(file is None or os.path.isfile(file), NO_FILE)
+    for task in tasks:
+        pickler = _Pickler(io.BytesIO())
+        try:
+            pickler.dump(task)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise RegrowError(
+                f"'{task.name}' cannot be handed to a worker process ({error}); define its parts "
+                "in a module, or leave `execute` out and work in this process"
+            ) from error
+        require(
+            main.__spec__ is not None or file is not None or not pickler.of_main,
+            f"worker processes cannot find '{pickler.of_main}', which is defined in a notebook or "
+            "at a prompt; put it into a module, or leave `execute` out and work in this process",
+        )
+
+
+class _Pickler(pickle.Pickler):
+    """Takes down what of a thing is defined in the program that was started."""
+
+    of_main = ""
+
+    def persistent_id(self, obj: Any) -> None:
+        """Nothing has one; but everything is shown here first."""
+        named = isinstance(obj, type | FunctionType)
+        if named and obj.__module__ == "__main__":
+            self.of_main = obj.__qualname__
 
 
 class _Queue:
@@ -156,13 +224,27 @@ class _Queue:
 
 def _submitted(pool: ProcessPoolExecutor, task: Task) -> "Future[None]":
     """The task's future. Workers start here, born deaf to Ctrl-C; `_begin` keeps them so."""
+    try:
+        with _deaf_to_ctrl_c():
+            return pool.submit(_work, task)
+    except (BrokenProcessPool, BrokenPipeError) as error:  # the second: one that ended as it began
+        broken: Future[None] = Future()
+        broken.set_exception(BrokenProcessPool(str(error)))
+        return broken
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """What is started within does not hear Ctrl-C, where the system can have it so.
+
+    On Windows it cannot: a worker that hears Ctrl-C before `_begin` ends, and the work stops.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return pool.submit(_work, task)
-    except BrokenProcessPool as error:
-        broken: Future[None] = Future()
-        broken.set_exception(error)
-        return broken
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, masked)
 
@@ -189,7 +271,8 @@ def _begin(news: Any, stop: Event, warned_of: frozenset[str]) -> None:
     already_said(warned_of)
     warnings.showwarning = show_warning
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     one_core()
     keep_compiled_programs()

@@ -1,0 +1,154 @@
+"""What `regrow train` and `regrow diagnose` made, in other programs: every number, and no other."""
+
+import json
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+from test_rows_elsewhere import events_in
+
+from regrow import cli
+from regrow.export import of_training
+
+SMALL = "double_dqn(hidden=16, learn_start=40, replay_capacity=400)"
+AGENT = ["toy/action_reward", "--agent", SMALL]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained") / "run"
+    command = ["train", *AGENT, "--env-steps", "400", "--probe-every", "200", "--out", str(out)]
+    assert cli.run(command) is None
+    return out
+
+
+@pytest.fixture(scope="module")
+def diagnosed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("diagnosed") / "run"
+    command = ["diagnose", *AGENT, "--fork-at", "200", "--horizon", "200", "--seeds", "2"]
+    command += ["--arms", "nothing", "inject", "--processes", "1", "--out", str(out)]
+    assert cli.run(command) is None
+    return out
+
+
+def expected_of(trained) -> set[tuple[str, int, float]]:
+    """(name, env steps, value) as the files of the run have them."""
+    numbers = set()
+    for row in pq.read_table(trained / "episodes.parquet").to_pylist():
+        numbers |= {(name, row["env_steps"], row[name]) for name in ("return", "length")}
+    for row in pq.read_table(trained / "probes.parquet").to_pylist():
+        if row["value"] == row["value"]:
+            name = ("probes_fresh/" if row["fresh"] else "probes/") + row["probe"].replace(".", "/")
+            numbers.add((name, row["env_steps"], row["value"]))
+    return numbers
+
+
+def scalars(path) -> list[tuple[str, int, float]]:
+    return [
+        (value.tag, event.step, value.simple_value)
+        for event in events_in(path)
+        for value in event.summary.value
+        if value.WhichOneof("value") == "simple_value"
+    ]
+
+
+def test_a_trained_run_in_tensorboard(trained, tmp_path, capsys):
+    into = tmp_path / "events"
+    command = ["export", str(trained), "--to", "tensorboard", "--into", str(into)]
+    assert cli.run(command) is None
+    assert capsys.readouterr().out == f"1 run; written to {into}\n"
+    (path,) = into.rglob("events.out.tfevents.*")
+    assert path.parent.relative_to(into).parts[0] == "toy-action_reward"
+    assert path.parent.name == "seed0"
+    found, expected = scalars(path), expected_of(trained)
+    assert len(found) == len(expected) > 800
+    by_place = {(name, step): value for name, step, value in found}
+    for name, step, value in expected:
+        assert by_place[name, step] == pytest.approx(value, rel=1e-6), name
+
+
+def test_a_trained_run_as_one_table(trained, capsys):
+    assert cli.run(["export", str(trained), "--to", "parquet"]) is None
+    table = pq.read_table(trained / "parquet" / "runs.parquet")
+    rows = table.to_pylist()
+    assert {(row["name"], row["env_steps"], row["value"]) for row in rows} == expected_of(trained)
+    (name,) = {row["run"] for row in rows}
+    told = json.loads(table.schema.metadata[b"settings"])[name]
+    assert told == json.loads((trained / "config.json").read_text())
+    # The folder is a run as before: an export within it does not make it something else.
+    resumed = ["train", *AGENT, "--env-steps", "400", "--probe-every", "200", "--resume"]
+    assert cli.run([*resumed, "--out", str(trained)]) is None
+
+
+def test_points_come_in_the_order_of_env_steps(trained):
+    (run,) = of_training(trained)
+    steps = [point.env_steps for point in run.points]
+    assert steps == sorted(steps)
+
+
+def test_a_diagnosis_as_one_table(diagnosed, tmp_path, capsys):
+    command = ["export", str(diagnosed), "--to", "parquet", "--into", str(tmp_path)]
+    assert cli.run(command) is None
+    assert capsys.readouterr().out.startswith("4 runs; written to ")
+    rows = pq.read_table(tmp_path / "runs.parquet").to_pylist()
+    curves = pq.read_table(diagnosed / "curves.parquet").to_pylist()
+    for arm in ("nothing", "inject"):
+        own = [row for row in rows if row["run"].endswith(f"/{arm}/seed1")]
+        expected = {
+            (row["env_steps"], row["return"])
+            for row in curves
+            if row["arm"] in ("fork", arm) and row["seed"] == 1 and row["return"] == row["return"]
+        }
+        found = {(row["env_steps"], row["value"]) for row in own if row["name"] == "return"}
+        assert found == expected
+        probed = {(row["name"], row["env_steps"]) for row in own if "srank/head" in row["name"]}
+        both = {("probes/srank/head", 200), ("probes/srank/head", 400)}
+        assert probed == both | {("probes_fresh/srank/head", 200)}
+
+
+def test_a_diagnosis_that_is_not_done_is_named(diagnosed, tmp_path):
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "config.json").write_text((diagnosed / "config.json").read_text())
+    said = cli.run(["export", str(tmp_path), "--to", "parquet"])
+    assert said == f"the diagnosis in {tmp_path} is not done; run the same command again"
+    (tmp_path / "config.json").write_text('{"kind": "diagnosis", "agent": "sac"}')
+    said = cli.run(["export", str(tmp_path), "--to", "parquet"])
+    assert said.startswith(f"{tmp_path}/config.json is cut short or altered (it is no plan")
+
+
+def test_what_a_folder_is_is_said_where_it_has_no_rows(trained):
+    said = cli.run(["report", str(trained)])
+    assert "there are no rows in" in said
+    assert "which is the folder of a training" in said
+
+
+def test_a_trained_run_in_weights_and_biases(trained, tmp_path, monkeypatch):
+    """Its calls, with a package made up: the real one is tested where it is installed."""
+    logged = {}
+
+    class Run:
+        def log(self, values, step):
+            logged.update({(name, step): value for name, value in values.items()})
+
+        def finish(self):
+            logged["finished"] = True
+
+    class Wandb:
+        @staticmethod
+        def init(**options):
+            logged["options"] = options
+            return Run()
+
+    monkeypatch.setitem(sys.modules, "wandb", Wandb)
+    assert cli.run(["export", str(trained), "--to", "wandb", "--into", str(tmp_path)]) is None
+    assert logged.pop("finished")
+    assert logged.pop("options")["config"]["environment"] == "toy/action_reward"
+    assert {(*place, value) for place, value in logged.items()} == expected_of(trained)
+
+
+def test_a_trained_run_in_the_real_weights_and_biases(trained, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    assert cli.run(["export", str(trained), "--to", "wandb", "--into", str(tmp_path)]) is None
+    assert len(list(tmp_path.rglob("run-*.wandb"))) == 1

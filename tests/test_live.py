@@ -52,6 +52,7 @@ class CrashError(Exception):
 def offline(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setattr(live, "EVERY", 0.0)  # every piece is told
+    monkeypatch.setattr(live, "SHARE", 1e9)
 
 
 def trained(folder: Path, *, env_steps: int = 400, **options) -> Run:
@@ -67,6 +68,7 @@ def logged(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
         patch.setattr(live, "EVERY", 0.0)
+        patch.setattr(live, "SHARE", 1e9)
         return folder, trained(folder, log=ALL)
 
 
@@ -205,6 +207,26 @@ def test_who_has_not_learnt_has_no_loss():
     run = run.advance(200)[0]
     assert set(run.losses()) == {"q"}
     assert run.losses() == run.losses()
+
+
+def test_losses_take_a_hundredth_of_the_time_at_most(monkeypatch):
+    now, took = [0.0], iter([50.0, 2.0, 4.0, 30.0, 1.0, 1.0])  # two of them compile
+
+    def losses(self):
+        now[0] += next(took)
+        return {"q": 1.0}
+
+    monkeypatch.setattr(live, "SHARE", 0.01)
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(Run, "losses", losses)
+    run, measured, at = Run.start(DQN, ActionReward(), seed=0), live._Losses(), []
+    for _ in range(71):
+        before = now[0]
+        if measured.measured(run):
+            at.append(before)
+        now[0] += 10
+    # 200 s of rest for the 2 s that it takes, and 100 once it takes 1.
+    assert at == [0, 252, 456, 686, 787]
 
 
 # Training hears nothing of it.

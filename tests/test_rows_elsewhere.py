@@ -167,7 +167,6 @@ def test_a_package_that_is_not_there_is_named(tmp_path, rows, monkeypatch):
 
 
 def test_weights_and_biases_offline(tmp_path, rows, monkeypatch):
-    pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     to_wandb([of_row(row) for row in rows[:2]], tmp_path)

@@ -5,7 +5,8 @@ The names are those of the field; the x axis is env steps.
     rollout/episode_return      mean of the episodes that ended since it was told last
     rollout/episode_length      env steps of one environment; of episodes seen from their beginning
     train/value                 mean of what the agent predicted for the actions that it took
-    train/loss/<learner>        on one batch, with the agent as it is (`Run.losses`)
+    train/loss/<learner>        on one batch, with the agent as it is (`Run.losses`); less often
+                                where it would take more than a hundredth of the time
     time/env_steps_per_second   since it was told last
     probes/<probe>/<part>       wherever probes are measured; probes_fresh/… of a fresh network
     event                       an intervention that was carried out
@@ -30,6 +31,7 @@ from regrow.sinks import SINKS, About, Sink, event_name
 from regrow.types import Log
 
 EVERY = 1.0  # seconds
+SHARE = 0.01  # of the time, at most, for losses
 
 
 class Live:
@@ -44,7 +46,7 @@ class Live:
         self._sinks = dict[str, Sink]()
         self._opened = False
         self._told = 0  # events of the run's history
-        self._episodes = _Episodes()
+        self._episodes, self._losses = _Episodes(), _Losses()
         self._said = time.monotonic()
         # What is not told yet.
         self._logs: list[Log] = []
@@ -110,7 +112,8 @@ class Live:
             log = Log(*(np.concatenate(entries) for entries in zip(*self._logs, strict=True)))
             now = time.monotonic()
             try:
-                self._tell(scalars(run, log, self._lengths, now - self._said))
+                losses = self._losses.measured(run)
+                self._tell(scalars(log, self._lengths, now - self._said, losses))
             except Exception as error:  # the losses may want more memory than there is
                 for name in list(self._sinks):
                     self._give_up(name, error)
@@ -149,10 +152,12 @@ class Live:
         _say(name, error)
 
 
-def scalars(run: Run, log: Log, lengths: Sequence[int], seconds: float) -> dict[str, float]:
-    """The numbers of a stretch of training that ends where `run` is, and reported `log`.
+def scalars(
+    log: Log, lengths: Sequence[int], seconds: float, losses: Mapping[str, float]
+) -> dict[str, float]:
+    """The numbers of a stretch of training that reported `log`; what is not there has no entry.
 
-    `lengths` of episodes that ended in it; `seconds` that it took. What is not there has no entry.
+    `lengths`: of episodes that ended in it. `seconds`: that it took. `losses`: by Learner.
     """
     ended = log.terminated | log.truncated
     returns = np.asarray(log.episode_return)[ended]
@@ -163,9 +168,29 @@ def scalars(run: Run, log: Log, lengths: Sequence[int], seconds: float) -> dict[
         found["rollout/episode_length"] = float(np.mean(lengths))
     if seconds > 0:
         found["time/env_steps_per_second"] = len(log.reward) / seconds
-    if not run.used_up:  # it is, where an error ended the training
-        found |= {f"train/loss/{name}": loss for name, loss in run.losses().items()}
-    return found
+    return found | {f"train/loss/{name}": loss for name, loss in losses.items()}
+
+
+class _Losses:
+    """The losses of a run, as often as there is time for them."""
+
+    def __init__(self) -> None:
+        self.seconds = math.inf  # that they take, the least so far
+        self.due = -math.inf
+
+    def measured(self, run: Run) -> dict[str, float]:
+        """Those of now; none where it is too early, or where an error has ended the training."""
+        if run.used_up or time.monotonic() < self.due:
+            return {}
+        if self.seconds == math.inf:
+            run.losses()  # compiles
+        began = time.monotonic()
+        losses = run.losses()
+        if losses:
+            now = time.monotonic()
+            self.seconds = min(self.seconds, now - began)
+            self.due = now + self.seconds / SHARE
+        return losses
 
 
 class _Episodes:

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from refusals import refused_in_a_line
+from small import PIXELS
 from trees import bit_equal
 
 from regrow.agents import PPO, SAC, DoubleDQN
+from regrow.agents.ppo import _goes_on
 from regrow.cells import outcomes_of
 from regrow.checkpoint import load, save
 from regrow.compute import cost
@@ -270,18 +272,14 @@ def test_a_run_knows_what_was_acted_on(case):
 
 def test_in_pieces_or_in_one_or_forked_it_is_the_same_run(case):
     agent, environment, env_steps = case
-    if environment == POLE:  # a fork begins a new episode
-        pieces = [env_steps // 2 // 64 * 64, env_steps - env_steps // 2 // 64 * 64]
-    else:
-        pieces = [64, env_steps - 64] if agent.env_steps_per_round == 64 else [48, env_steps - 48]
     one, log = Run.start(agent, environment, seed=0).advance(env_steps)
-    run = Run.start(agent, environment, seed=0)
-    for steps in pieces:
-        if environment != POLE:
+    run, start = Run.start(agent, environment, seed=0), 64 if agent.batch_size == 64 else 48
+    for steps in (start, env_steps - start):
+        if environment != POLE:  # a fork of which begins a new episode
             run = run.fork().intervene(Nothing())
         run, last = run.advance(steps)
     assert bit_equal(one.state, run.state)
-    assert bit_equal(last, jax.tree.map(lambda x: x[-pieces[-1] :], log))
+    assert bit_equal(last, jax.tree.map(lambda x: x[start:], log))
 
 
 @pytest.mark.parametrize(
@@ -297,6 +295,17 @@ def test_saved_and_loaded_it_goes_on_as_if_it_had_never_stopped(agent, environme
     (on, log), (again, log_again) = run.advance(64), loaded.advance(64)
     assert bit_equal(on.state, again.state)
     assert bit_equal(log, log_again)
+
+
+@pytest.mark.parametrize("num_envs", [1, 4])
+def test_a_round_goes_on_where_it_did_before_it_was_normalised(num_envs):
+    """What ends one transition and begins the next is one observation, to the last bit."""
+    agent = dataclasses.replace(POLICY, num_envs=num_envs)
+    run, _ = Run.start(agent, Loud(), seed=0).advance(640)
+    goes_on = jax.jit(lambda memory: _goes_on(agent.batch(memory, KEY), num_envs))
+    raw = np.asarray(goes_on(run.state.replay.inner))
+    np.testing.assert_array_equal(goes_on(run.state.replay), raw)
+    assert 30 < raw.sum() < 64 - num_envs
 
 
 def test_evaluation_acts_on_normalised_observations_and_leaves_the_statistics(case):
@@ -491,27 +500,17 @@ def test_values_are_held_against_rewards_in_their_own_unit(unit, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("agent", "environment", "message"),
+    ("agent", "environment", "shown"),
     [
-        (DQN, Breakout(), "and observations are bool[10, 10, 4]; leave it off"),
-        (SOFT, Shades(), "and observations are uint8[8, 8, 2]; leave it off"),
-        (DQN, Atari("pong"), "and observations are uint8[84, 84, 4]; leave it off"),
+        (DQN, Breakout(), "bool[10, 10, 4]"),
+        (dataclasses.replace(PIXELS, normalize_observations=True), Shades(), "uint8[8, 8, 2]"),
+        (DoubleDQN(**BRIEF), Atari("pong"), "uint8[84, 84, 4]"),
     ],
 )
-def test_images_of_bytes_or_booleans_are_refused(agent, environment, message):
-    with refused_in_a_line(f"normalize_observations takes floats, {message}"):
-        NormalizingMemory.around(
-            Replay.empty(10, (1,), np.dtype(bool), Discrete(2)),
-            environment.observation_shape,
-            environment.observation_dtype,
-            num_envs=1,
-            discount=0.99,
-            observations=agent.normalize_observations,
-            rewards=False,
-        )
-    if agent is DQN:
-        with refused_in_a_line("normalize_observations takes floats"):
-            rehearsed(agent, environment, ())
+def test_images_of_bytes_or_booleans_are_refused(agent, environment, shown):
+    message = f"normalize_observations takes floats, and observations are {shown}; leave it off"
+    with refused_in_a_line(message):
+        rehearsed(agent, environment, ())
 
 
 def test_named_in_the_grammar_and_off_where_nothing_is_said():

@@ -199,7 +199,10 @@ class NormalizingMemory(eqx.Module):
 def _seen(
     moments: RunningMoments, observation: Shaped[Array, "*batch_and_obs"]
 ) -> Float[Array, "*batch_and_obs"]:
-    mean, deviation = (jnp.broadcast_to(x, observation.shape) for x in moments.normal())
+    # Computed once: fused into where they are used, they could differ in their last bits, and an
+    # observation that ends one transition and begins another be two (which PPO compares).
+    normal = jax.lax.optimization_barrier(moments.normal())
+    mean, deviation = (jnp.broadcast_to(x, observation.shape) for x in normal)
     return jnp.clip((observation - mean) / deviation, -LIMIT, LIMIT)
 
 

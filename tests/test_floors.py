@@ -54,6 +54,7 @@ SEQUENCES = [
     ("errors", "families"),
     ("errors", "earlier"),
     ("errors", "locks"),
+    ("errors", "numerics"),
     ("errors", "counts"),
     ("errors", "statistics", "aggregates"),
     ("product", "initialisers", "activations", "layers", "blocks", "style", "network"),

@@ -27,7 +27,7 @@ from regrow.findings import DIVERGED
 from regrow.frames import FrameReplay
 from regrow.interventions import Nothing
 from regrow.interventions.base import Intervention
-from regrow.normalizing import NormalizingMemory, RunningMoments
+from regrow.normalizing import NormalizingMemory, RunningMoments, as_learned, as_seen
 from regrow.plan import Arm, Diagnosis
 from regrow.probes.base import Probe
 from regrow.replay import Replay
@@ -205,16 +205,16 @@ def test_a_memory_normalises_what_it_gives_and_keeps_what_came(num_envs):
     for name in ("action", "discount", "truncated"):
         np.testing.assert_array_equal(getattr(given, name), getattr(raw, name))
     drawn, same = memory.sample(KEY, 50), memory.inner.sample(KEY, 50)
-    np.testing.assert_array_equal(drawn.obs_t, memory.seen(same.obs_t))
-    np.testing.assert_array_equal(drawn.reward, memory.learned(same.reward))
+    np.testing.assert_array_equal(drawn.obs_t, as_seen(memory, same.obs_t))
+    np.testing.assert_array_equal(drawn.reward, as_learned(memory, same.reward))
     assert (memory.capacity, int(memory.size)) == (300, 80 * num_envs)
 
 
 def test_what_is_far_out_is_clipped():
     memory = filled(1, transitions(50, 1))
     far = jnp.array([1e9, -1e9, 50.0])
-    np.testing.assert_array_equal(memory.seen(far)[:2], [10.0, -10.0])
-    np.testing.assert_array_equal(memory.learned(jnp.array([1e9, 0.0, -1e9])), [10, 0, -10])
+    np.testing.assert_array_equal(as_seen(memory, far)[:2], [10.0, -10.0])
+    np.testing.assert_array_equal(as_learned(memory, jnp.array([1e9, 0.0, -1e9])), [10, 0, -10])
 
 
 def test_where_episodes_are_cut_off_returns_begin_anew():

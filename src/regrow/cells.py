@@ -27,6 +27,7 @@ from regrow.checkpoint import (
 from regrow.errors import NotFiniteError, RegrowError
 from regrow.families import describe, members
 from regrow.live import Live
+from regrow.normalizing import as_learned
 from regrow.outcomes import Outcome
 from regrow.pieces import Pieces
 from regrow.plan import BINS, Arm, Diagnosis
@@ -149,7 +150,7 @@ def _branch(
         return asdict(Outcome(arm.name, seed, (), (), 0.0, 0.0, stopped=str(error)))
     curve = _curve_of(run, log, BINS, fork_of(seed, folder)["curve"][-1])
     # In the unit of what was predicted: normalised by the statistics at the end of the horizon.
-    rewards = run.state.replay.learned(plan.environment.learned(np.asarray(log.reward)))
+    rewards = as_learned(run.state.replay, plan.environment.learned(np.asarray(log.reward)))
     learned = log._replace(reward=np.asarray(rewards))
     values = [
         realised_values(one.reward, one.terminated, one.truncated, plan.agent.discount)

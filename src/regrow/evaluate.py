@@ -15,6 +15,7 @@ from regrow.agents.base import Agent
 from regrow.environments.base import Environment, HostEnvironment
 from regrow.errors import require
 from regrow.loop import STEPS_PER_CHUNK, either, within
+from regrow.normalizing import as_seen
 from regrow.numerics import in_float32
 from regrow.run import Run
 from regrow.session import Session
@@ -88,7 +89,7 @@ def _chunk(
 ) -> tuple[tuple[PyTree, Array], Array, Array]:
     def step(carry: Any, keys: dict[str, Key]) -> tuple[Any, tuple[Array, Array]]:
         world, seen = carry
-        action = within(environment, agent.exploit(learnt, memory.seen(seen), keys["act"]))
+        action = within(environment, agent.exploit(learnt, as_seen(memory, seen), keys["act"]))
         after, step = environment.step(world, action, keys["step"])
         ended = step.terminated | step.truncated
         fresh = environment.restart(home, keys["reset"])
@@ -112,7 +113,7 @@ def _on_host(run: Run, root: Key) -> Generator[tuple[float, bool]]:
         for now in itertools.count():
             if ended:
                 seen = session.reset(0, int(jax.random.bits(key_at(root, "reset", now))), now)
-            shown = run.state.replay.seen(seen)
+            shown = as_seen(run.state.replay, seen)
             action = _exploited(leaves, form, shown, root, np.int32(now), run.agent)
             step = session.step(0, np.asarray(within(environment, action)), now + 1)
             seen, ended = step.observation, step.terminated or step.truncated

@@ -16,11 +16,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Array, Bool, Int, Shaped, UInt8
 
 from regrow.errors import require
 from regrow.replay import require_memory
-from regrow.types import ActionSpace, Key, Numbers, Transition
+from regrow.types import ActionSpace, Key, Transition
 
 
 class FrameReplay(eqx.Module):
@@ -137,14 +137,6 @@ class FrameReplay(eqx.Module):
         slots = (self.added - 1 - jnp.arange(count)) % self.capacity
         ends = self.truncated.at[slots].set(self.discount[slots] > 0)
         return eqx.tree_at(lambda replay: replay.truncated, self, ends)
-
-    def seen(self, observation: Shaped[Numbers, "*obs"]) -> Shaped[Numbers, "*obs"]:
-        """An observation as agents see it: as it is."""
-        return observation
-
-    def learned(self, reward: Float[Numbers, "*batch"]) -> Float[Numbers, "*batch"]:
-        """A reward as agents learn from it: as it is."""
-        return reward
 
     # Writing.
 

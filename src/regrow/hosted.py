@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from regrow.agents.base import Agent
 from regrow.environments.base import HostEnvironment, HostStep
 from regrow.loop import State, each, keys_of, require_finite, require_finite_log, taught
+from regrow.normalizing import as_seen
 from regrow.session import Session, keep, take
 from regrow.streams import keys_from
 from regrow.types import ActionSpace, Continuous, Discrete, Key, Log, Memory, Transition
@@ -72,7 +73,7 @@ def advanced(state: State, agent: Agent, environment: HostEnvironment, env_steps
     log, continuous = _Pages(env_steps), isinstance(environment.action_space, Continuous)
     for i in range(0, env_steps, side_by_side):
         now, then = start + i, start + i + side_by_side
-        shown = replay.seen(observation)
+        shown = as_seen(replay, observation)
         action, value = _act(learner, form, shown, np.int32(now), state.root, agent)
         if not agent.waits_for_updates and now >= warm and now % per_round == 0:
             learner = _learn(learner, form, replay, np.int32(updates), state.root, agent)
@@ -129,7 +130,7 @@ def played_out(
     continuous = isinstance(environment.action_space, Continuous)
     with session:
         for i in range(0, at_most * count, count):
-            shown = state.replay.seen(observation)
+            shown = as_seen(state.replay, observation)
             action, _ = _act(learner, form, shown, np.int32(now + i), state.root, agent)
             action = np.clip(action, -1.0, 1.0) if continuous else np.asarray(action)
             seen = list(_apart(observation, count))

@@ -23,6 +23,7 @@ from regrow.environments.base import Environment, Spaces
 from regrow.errors import FaultyEnvironmentError, NotFiniteError
 from regrow.families import describe
 from regrow.learner import Knob, learners, tended
+from regrow.normalizing import as_seen
 from regrow.streams import key_at, keys_from, stream
 from regrow.types import ActionSpace, Continuous, Discrete, Key, Keys, Log, Memory, Transition
 
@@ -164,8 +165,8 @@ def _env_step(
         world: PyTree, observation: Array, total: Array, keys: dict[str, Key]
     ) -> tuple[tuple[PyTree, Array, Array], Transition, tuple[Log, Array]]:
         """Act and step; where the episode ended, start the next one."""
-        seen = state.replay.seen(observation)
-        action, value = agent.act(state.agent, seen, state.env_steps, keys["act"])
+        shown = as_seen(state.replay, observation)
+        action, value = agent.act(state.agent, shown, state.env_steps, keys["act"])
         after, step = environment.step(world, within(environment, action), keys["step"])
         discount = 1.0 - step.terminated.astype(jnp.float32)
         transition = Transition(
@@ -280,7 +281,7 @@ def _played_out(
 ) -> tuple[Array, Array]:
     def one(world: Any, over: Array, now: Array, keys: dict[str, Key]) -> tuple[Any, Array]:
         state, seen, total = world
-        action, _ = agent.act(learnt, memory.seen(seen), now, keys["act"])
+        action, _ = agent.act(learnt, as_seen(memory, seen), now, keys["act"])
         after, step = environment.step(state, within(environment, action), keys["step"])
         later = (after, step.observation, total + step.reward)
         return either(over, world, later), over | step.terminated | step.truncated

@@ -12,6 +12,7 @@ evaluation, probes and interventions leave it as it is.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -20,7 +21,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from regrow.errors import require
-from regrow.types import Key, Memory, Numbers, Transition
+from regrow.types import Key, Memory, Transition
+
+Numbers = TypeVar("Numbers", bound=Array | np.ndarray)
 
 LIMIT = 10.0
 """Normalised observations and rewards are clipped to ± this."""
@@ -176,23 +179,29 @@ class NormalizingMemory(eqx.Module):
         rewards = None if self.rewards is None else self.rewards.begun(count)
         return NormalizingMemory(self.inner.cut_off(count), self.observations, rewards)
 
-    def seen(self, observation: Shaped[Numbers, "*obs"]) -> Shaped[Numbers, "*obs"]:
-        """An observation as agents see it, by the statistics of now."""
-        return observation if self.observations is None else _seen(self.observations, observation)
-
-    def learned(self, reward: Float[Numbers, "*batch"]) -> Float[Numbers, "*batch"]:
-        """A reward as agents learn from it, by the statistics of now."""
-        return reward if self.rewards is None else _scaled(self.rewards.moments, reward)
-
     def _normalized(self, batch: Transition) -> Transition:
         return batch._replace(
-            obs_tm1=self.seen(batch.obs_tm1),
-            reward=self.learned(batch.reward),
-            obs_t=self.seen(batch.obs_t),
+            obs_tm1=as_seen(self, batch.obs_tm1),
+            reward=as_learned(self, batch.reward),
+            obs_t=as_seen(self, batch.obs_t),
         )
 
 
-# Compiled, since a loop on the host asks at every env step.
+# Compiled functions: a loop on the host asks at every env step, and methods of modules are slow.
+
+
+def as_seen(memory: Memory, observation: Shaped[Numbers, "*obs"]) -> Shaped[Numbers, "*obs"]:
+    """An observation as agents see it, by the statistics of now; of a plain memory as it is."""
+    if not isinstance(memory, NormalizingMemory) or memory.observations is None:
+        return observation
+    return _seen(memory.observations, observation)
+
+
+def as_learned(memory: Memory, reward: Float[Numbers, "*batch"]) -> Float[Numbers, "*batch"]:
+    """A reward as agents learn from it, by the statistics of now; of a plain memory as it is."""
+    if not isinstance(memory, NormalizingMemory) or memory.rewards is None:
+        return reward
+    return _scaled(memory.rewards.moments, reward)
 
 
 @jax.jit

@@ -13,10 +13,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Int
 
 from regrow.errors import require
-from regrow.types import ActionSpace, Key, Numbers, Transition
+from regrow.types import ActionSpace, Key, Transition
 
 
 class Replay(eqx.Module):
@@ -87,14 +87,6 @@ class Replay(eqx.Module):
         rows = (self.position - 1 - jnp.arange(count)) % self.capacity
         ends = self.storage.truncated.at[rows].set(self.storage.discount[rows] > 0)
         return eqx.tree_at(lambda replay: replay.storage.truncated, self, ends)
-
-    def seen(self, observation: Shaped[Numbers, "*obs"]) -> Shaped[Numbers, "*obs"]:
-        """An observation as agents see it: as it is."""
-        return observation
-
-    def learned(self, reward: Float[Numbers, "*batch"]) -> Float[Numbers, "*batch"]:
-        """A reward as agents learn from it: as it is."""
-        return reward
 
     def _rows(self, rows: Int[Array, " count"]) -> Transition:
         def drawn(buffer: Array) -> Array:

@@ -6,7 +6,7 @@ time limit (truncation) still bootstraps; the agent multiplies by its own discou
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
@@ -15,7 +15,6 @@ from jaxtyping import Key as KeyArray
 Key = PRNGKeyArray
 Keys = KeyArray[Array, " count"]
 Scalar = Float[Array, ""]
-Numbers = TypeVar("Numbers", bound=Array | np.ndarray)
 
 
 class Discrete(NamedTuple):
@@ -122,7 +121,7 @@ class Experience(Protocol):
 class Memory(Experience, Protocol):
     """Experience that grows: `regrow.replay` and `regrow.frames` have one each.
 
-    `regrow.normalizing` has one around another; elsewhere `seen` and `learned` change nothing.
+    `regrow.normalizing` has one that stands around another.
     """
 
     @property
@@ -136,14 +135,6 @@ class Memory(Experience, Protocol):
 
     def cut_off(self, count: int) -> "Memory":
         """With the last `count` transitions marked as truncated: others do not follow on them."""
-        ...
-
-    def seen(self, observation: Shaped[Numbers, "*obs"]) -> Shaped[Numbers, "*obs"]:
-        """An observation as agents see it, in what `sample` gives and when they act."""
-        ...
-
-    def learned(self, reward: Float[Numbers, "*batch"]) -> Float[Numbers, "*batch"]:
-        """A reward as agents learn from it, as in what `sample` gives."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import multiprocessing
 import os
 import re
@@ -30,6 +31,7 @@ from regrow.families import make
 from regrow.locks import LOCK, take
 from regrow.plan import Arm, Diagnosis
 from regrow.results import query
+from regrow.sinks import TensorBoard
 from regrow.study import begin
 from regrow.train import train
 from regrow.types import silent
@@ -343,6 +345,68 @@ def interrupted_twice(stage: Stage) -> str:
     return err
 
 
+FAULTY = "faulty:Host(fault='reward', at=30, copied=True)"
+
+
+def words_to_see(stage: Stage) -> str:
+    gymnasium = pytest.importorskip("gymnasium")
+
+    class Words(gymnasium.Env):
+        observation_space = gymnasium.spaces.Text(5)
+        action_space = gymnasium.spaces.Discrete(2)
+
+    gymnasium.register("Words-v0", entry_point=Words)
+    try:
+        return stage.run("train", "gymnasium/Words-v0")
+    finally:
+        del gymnasium.registry["Words-v0"]
+
+
+def no_longer_finite(stage: Stage) -> str:
+    wild = TINY.replace(")", ", learning_rate=1e30)")
+    options = ["--env-steps", "400", "--probe-every", "0", "--out", "runs/x"]
+    return stage.run("train", "toy/action_reward", "--agent", wild, *options)
+
+
+def impatient(stage: Stage) -> str:
+    stage.patch.setenv("REGROW_PATIENCE", "soon")
+    return stage.run("train", FAULTY, *TOY[1:])
+
+
+def of_an_earlier_version(stage: Stage) -> str:
+    path = stage.put("trained") / "config.json"
+    config = json.loads(path.read_text())
+    del config["format"]
+    path.write_text(json.dumps(config))
+    return stage.run("train", *TOY, "--resume")
+
+
+def nobody_logged_in(stage: Stage) -> str:
+    here = os.getcwd()
+    own = {"WANDB_MODE": "online", "HOME": here, "NETRC": f"{here}/netrc"}
+    environment = {name: x for name, x in os.environ.items() if not name.startswith("WANDB")}
+    command = [sys.executable, "-m", "regrow", "train", *TOY, "--log", "wandb"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment | own, stdin=subprocess.DEVNULL
+    )
+    return done.stderr
+
+
+def a_full_log(stage: Stage) -> str:
+    def full(self, name, value, env_steps):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    stage.patch.setattr(TensorBoard, "scalar", full)
+    short = ["--env-steps", "200", "--probe-every", "0"]
+    return stage.run("train", *TOY, *short, "--log", "tensorboard")
+
+
+def a_log_of_nothing(stage: Stage) -> str:
+    arms = tuple(map(Arm.parse, ("nothing", "inject")))
+    plan = Diagnosis(make("agents", TINY), ActionReward(), arms, seeds=2, fork_at=200, horizon=200)
+    return python(lambda: diagnose(plan, log="csv"))
+
+
 CASES: dict[str, Callable[[Stage], str]] = {
     "an unknown command, environment, agent": saying("train", "minatar/brekout"),
     "an unknown task, game or id": saying("train", "control/walkr-walk"),
@@ -353,7 +417,15 @@ CASES: dict[str, Callable[[Stage], str]] = {
     "observations that the agent does not take": saying(
         "train", "control/walker-walk", "--agent", "drq"
     ),
-    "observations or actions of a kind that no agent": saying("train", "gymnasium/FrozenLake-v1"),
+    "observations or actions of a kind that no agent": words_to_see,
+    "an environment that shows or pays": saying("train", FAULTY, *TOY[1:], "--env-steps", "200"),
+    "an agent whose parameters": no_longer_finite,
+    "a patience that is no number": impatient,
+    "an output folder, or a folder of studies, of an earlier": of_an_earlier_version,
+    "an unknown log": saying("train", *TOY, "--log", "tensorbord"),
+    "nobody is logged into Weights & Biases": nobody_logged_in,
+    "a log that fails later": a_full_log,
+    "a log of a diagnosis without a folder": a_log_of_nothing,
     "a replay that does not fit": little_memory,
     "a field that is given twice": saying("train", "atari/pong(game='breakout')"),
     "a field of the wrong type": saying(
@@ -391,7 +463,7 @@ CASES: dict[str, Callable[[Stage], str]] = {
     "a report of what is no study": no_study,
     "an export of a diagnosis that was stopped": not_done,
     "published curves that are none": no_curves,
-    "a package of an export that is not installed": no_export,
+    "a package of an export or of `--log` that is not": no_export,
     "a query that cannot be carried out": no_query,
     "a package of an environment that is there, and fails": a_package_that_fails,
     "a platform or device that JAX does not find": no_such_device,
@@ -422,8 +494,8 @@ FURTHER: list[tuple[str, Callable[[Stage], str], str]] = [
     ("an unknown task", saying("train", "gymnasium/CartPol-v1"), "'CartPol-v1'; did you mean"),
     (
         "a package of an environment",
-        without("ale_py", "train", "atari/pong", "--agent", "sac"),
-        "atari/pong needs ale-py: pip install 'regrow[atari]' (",
+        without("ale_py", "train", "atari/tennis", "--agent", "sac"),
+        "atari/tennis needs ale-py: pip install 'regrow[atari]' (",
     ),
     (
         "a package of an environment",
@@ -432,8 +504,8 @@ FURTHER: list[tuple[str, Callable[[Stage], str], str]] = [
     ),
     (
         "a package of an environment",
-        without("dm_control.suite", "train", "pixels/walker-walk", "--agent", "double_dqn"),
-        "pixels/walker-walk needs dm_control: pip install 'regrow[pixels]' (",
+        without("dm_control.suite", "train", "pixels/hopper-hop", "--agent", "double_dqn"),
+        "pixels/hopper-hop needs dm_control: pip install 'regrow[pixels]' (",
     ),
     ("one seed", saying(*ARMS, "inject", "reset"), "the arms must include 'nothing'"),
     ("one seed", saying(*ARMS, "nothing", "reset"), "the arms must include an injection"),
@@ -454,7 +526,7 @@ FURTHER: list[tuple[str, Callable[[Stage], str], str]] = [
     ("a folder for studies", in_a_file(*STUDY), "runs/x is a file; --out must be a"),
     ("resuming where", past_the_end, "the run in runs/x is at 200 env steps, past the 40 asked"),
     ("an unknown study", saying("study", "pace", "--scale", "lapto"), "no scale 'lapto'; did you"),
-    ("a package of an export", no_wandb, "this needs wandb: pip in"),
+    ("a package of an export or of", no_wandb, "this needs wandb: pip in"),
     ("a negative number", saying("train", *BREAKOUT, "--env-steps", "3G"), "'3G' is not a whole"),
     (
         "a negative number",
@@ -467,7 +539,7 @@ FURTHER: list[tuple[str, Callable[[Stage], str], str]] = [
 # What starts processes of its own, or simulators: the files that it is in have it in short.
 SLOW = {
     *("worker processes of a script", "a worker process that cannot", "Ctrl-C twice"),
-    *("worker processes, and a class of a notebook", "JAX_DEBUG_NANS"),
+    *("worker processes, and a class of a notebook", "JAX_DEBUG_NANS", "nobody is logged into"),
 }
 
 

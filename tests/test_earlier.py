@@ -80,6 +80,7 @@ def test_a_checkpoint_of_then_is_read_with_the_history_that_it_had(tmp_path):
     assert bit_equal(loaded.state, saved.state)
 
 
+AGENT = "double_dqn(hidden=16, learn_start=40, replay_capacity=400)"
 TRAIN = ["train", "toy/action_reward", "--env-steps", "40", "--probe-every", "0"]
 DIAGNOSE = ["diagnose", "toy/action_reward", "--fork-at", "40", "--horizon", "80", "--seeds", "2"]
 
@@ -87,7 +88,7 @@ DIAGNOSE = ["diagnose", "toy/action_reward", "--fork-at", "40", "--horizon", "80
 @pytest.mark.parametrize("command", [[*TRAIN, "--do", "inject at 20"], DIAGNOSE])
 def test_a_folder_of_then_is_refused_in_a_line(tmp_path, command):
     out = tmp_path / "out"
-    agent = "double_dqn(hidden=16, learn_start=40, replay_capacity=400)"
+    agent = AGENT
     command = [*command, "--agent", agent, "--out", str(out)]
     if command[0] == "diagnose":
         plan = Diagnosis(make("agents", agent), make("environments", "toy/action_reward"))
@@ -191,7 +192,7 @@ def test_what_a_later_version_left_is_refused(folder, tmp_path):
     assert any("has format 3; this version reads 1 to 2" in problem for problem in problems)
     out = tmp_path / "later"
     write_json(out / "config.json", {"format": 3, "kind": "training"})
-    told = regrow([*TRAIN, "--out", str(out)])
+    told = regrow([*TRAIN, "--agent", AGENT, "--out", str(out)])
     assert told == (
         f"the run in {out} was begun by another version of regrow (format 3, this is 2); choose "
         "another --out, or go on with the version that made it"

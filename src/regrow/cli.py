@@ -179,9 +179,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("environment", help="e.g. minatar/breakout (`regrow list environments`)")
     parser.add_argument(
         "--agent",
-        help="with fields if you like: 'double_dqn(learning_rate=3e-4)' (default: one that learns "
-        "there within a default diagnosis: double_dqn, on some games at 2.5e-4, for numbered "
-        "actions on images, ppo on vectors, sac for vectors as actions, drq:laptop from pixels)",
+        help="with fields if you like: 'double_dqn(learning_rate=3e-4)' (default: by "
+        "environment: double_dqn for numbered actions on images, at 2.5e-4 on minatar/asterix and "
+        "seaquest, ppo on vectors, sac for vectors as actions, drq:laptop for those from pixels, "
+        "double_dqn:atari_laptop on images of bytes)",
     )
 
 

@@ -1,6 +1,7 @@
-"""Which agent is taken where none is named: one that learns within a default diagnosis.
+"""Which agent is taken where none is named, by what learns within a default diagnosis.
 
-How these were chosen, and what was measured: docs/level.md.
+How these were chosen, what was measured and what was not: docs/level.md. On Asterix nothing that
+was tried learns well so soon.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from regrow.families import make, name_of
 from regrow.types import Continuous, Discrete
 
 LEARNING_RATES: Mapping[str, float] = {"minatar/asterix": 2.5e-4, "minatar/seaquest": 2.5e-4}
-"""Of Double DQN, where its own of 1e-3 does not learn."""
+"""Of Double DQN, where its own of 1e-3 stays near the random policy."""
 
 
 def default_agent(environment: World) -> Agent:

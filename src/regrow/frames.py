@@ -65,11 +65,11 @@ class FrameReplay(eqx.Module):
         return FrameReplay(
             frames=jnp.zeros((capacity + capacity // _STARTS + spare, size), jnp.uint8),
             numbers=jnp.zeros((capacity, 2 * stacked), jnp.int32),
-            action=jnp.zeros((capacity, actions.size))
+            action=jnp.zeros((capacity, actions.size), jnp.float32)
             if isinstance(actions, Continuous)
             else jnp.zeros(capacity, jnp.int32),
-            reward=jnp.zeros(capacity),
-            discount=jnp.zeros(capacity),
+            reward=jnp.zeros(capacity, jnp.float32),
+            discount=jnp.zeros(capacity, jnp.float32),
             written_then=jnp.zeros(capacity, jnp.int32),
             stack=jnp.zeros((num_envs, stacked, size), jnp.uint8),
             stack_numbers=jnp.full((num_envs, stacked), -spare),  # too old to be shared
@@ -124,7 +124,8 @@ class FrameReplay(eqx.Module):
 
     def sample(self, key: Key, count: int) -> Transition:
         """`count` transitions, uniformly and with replacement; the buffer must not be empty."""
-        return self._transitions(self.oldest + jax.random.randint(key, (count,), 0, self.size))
+        rows = jax.random.randint(key, (count,), 0, self.size, jnp.int32)
+        return self._transitions(self.oldest + rows)
 
     def first(self, count: int) -> Transition:
         """The `count` oldest transitions, in order; where fewer are held, they repeat."""

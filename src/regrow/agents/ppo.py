@@ -242,7 +242,8 @@ class PPO(Agent):
         if state.log_std is None:
             action = jax.random.categorical(key, out).astype(jnp.int32)
         else:
-            action = out + jnp.exp(state.log_std.value) * jax.random.normal(key, out.shape)
+            noise = jax.random.normal(key, out.shape, out.dtype)
+            action = out + jnp.exp(state.log_std.value) * noise
         return action, state.critic.network(obs)[0]
 
     def exploit(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,8 +14,10 @@ import pytest
 
 from regrow import cli
 from regrow.agents import DoubleDQN
-from regrow.checkpoint import alone, load, save
+from regrow.checkpoint import load, save
 from regrow.environments import ActionReward
+from regrow.errors import RegrowWarning
+from regrow.locks import alone
 from regrow.run import Run
 
 SMALL = "double_dqn(hidden=16, learn_start=40, replay_capacity=400)"
@@ -275,6 +278,86 @@ def test_ctrl_c_where_python_can_raise_nothing(at, line):
     assert done.returncode == 2
     assert done.stderr == f"regrow: {line}\n"
     assert done.stdout == ("given back\n" if at == "end" else "")
+
+
+UNREAD = """
+import os, signal, sys
+from regrow import cli
+from regrow.errors import RegrowError
+
+def print_much(options):
+    for _ in range(100_000):
+        print("a line")
+
+def print_little(options):
+    print("a line")
+
+def fail(options):
+    raise RegrowError("that cannot be done")
+
+def another_pipe(options):
+    raise BrokenPipeError(32, "Broken pipe")
+
+cli._carry_out = globals()[sys.argv[1]]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "said"),
+    [
+        ("print_much", 1, ""),
+        ("print_little", 1, ""),
+        ("fail", 2, "regrow: that cannot be done\n"),
+        # Of a pipe that is not standard output it is told.
+        ("another_pipe", 2, "regrow: [Errno 32] Broken pipe\n"),
+    ],
+)
+def test_where_nobody_reads_on_it_ends_quietly(work, code, said):
+    """As `regrow list environments | head -1` does."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", UNREAD, work],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    if work != "another_pipe":
+        process.stdout.close()
+    assert process.stderr.read() == said
+    assert process.wait() == code
+    process.stderr.close()
+    process.stdout.close()
+
+
+def test_what_cannot_be_written_at_the_end_is_one_line():
+    """Python would print a traceback as it ends."""
+    if not Path("/dev/full").exists():
+        pytest.skip("needs a device that is full")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", UNREAD, "print_little"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.stderr == "regrow: [Errno 28] No space left on device\n"
+    assert done.returncode == 2
+
+
+def test_warnings_of_regrow_are_one_line_and_others_as_python_has_them(capsys, monkeypatch):
+    def warned(options):
+        warnings.warn("look out", RegrowWarning, stacklevel=1)
+        warnings.warn("something else", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(cli, "_list", warned)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert cli.run(["list", "agents"]) is None
+    ours, others = capsys.readouterr().err.split("\n", 1)
+    assert ours == "regrow: look out"
+    assert "UserWarning: something else" in others
 
 
 def alive(group: int) -> bool:

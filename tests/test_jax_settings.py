@@ -1,5 +1,7 @@
 """Whatever JAX was told before: a Run comes out the same, or a line says why it cannot."""
 
+import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -10,18 +12,23 @@ import numpy as np
 import pytest
 from refusals import refused_in_a_line
 from small import DQN
-from test_interventions import AGENTS
+from test_interventions import AGENTS, EVERY
 from trees import bit_equal
 
 from regrow import cli, numerics
-from regrow.cells import measured
+from regrow.cells import every_probe, measured
 from regrow.checkpoint import load, save
 from regrow.compute import flops
 from regrow.environments import ActionReward, Breakout
+from regrow.errors import RegrowError
 from regrow.evaluate import evaluate
-from regrow.families import make
+from regrow.families import describe, make
 from regrow.interventions import FitNoise, Inject
+from regrow.probes.base import Past
+from regrow.replay import Replay
 from regrow.run import Run, random_policy
+
+KEY = jax.random.key(0)
 
 TINY = "double_dqn(hidden=16, learn_start=40, replay_capacity=400)"
 SETTINGS = {
@@ -89,6 +96,76 @@ def test_what_the_user_switched_on_stays_on_outside(tmp_path):
         run = Run.start(DQN, Breakout(), seed=0)
         assert run.state.episode_return.dtype == jnp.float32
         assert jnp.zeros(()).dtype == jnp.float64
+
+
+def zeros(tree):
+    """Arrays of the shapes and types in a tree; keys in place of keys."""
+
+    def of(leaf):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.split(KEY, leaf.shape) if leaf.shape else KEY
+        return jnp.zeros(leaf.shape, leaf.dtype)
+
+    return jax.tree.map(of, tree)
+
+
+def pieces_of(agent, environment):
+    """What may be called by itself, by name."""
+    seen = environment.observation_shape, environment.observation_dtype
+    init = functools.partial(agent.init, *seen, environment.action_space, KEY)
+    empty = functools.partial(Replay.empty, 300, *seen, environment.action_space)
+    shapes, memory = jax.eval_shape(init), jax.eval_shape(empty)
+
+    def batch():
+        return agent.batch(zeros(memory), KEY)
+
+    pieces = {
+        "init": init,
+        "empty": empty,
+        "batch": batch,
+        "act": lambda: agent.act(zeros(shapes), jnp.zeros(*seen), jnp.int32(3), KEY),
+        "exploit": lambda: agent.exploit(zeros(shapes), jnp.zeros(*seen), KEY),
+        "update": lambda: agent.update(zeros(shapes), batch(), KEY),
+    }
+    for name, probe in every_probe(costly=True).items():
+        pieces[name] = lambda probe=probe: probe(
+            *(zeros(shapes),), agent=agent, batch=batch(), key=KEY, past=Past(*[zeros(shapes)] * 2)
+        )
+    for one in EVERY:
+        pieces[describe(one)] = lambda one=one: one(
+            zeros(shapes), agent=agent, experience=zeros(memory), key=KEY
+        )
+    return pieces
+
+
+@pytest.mark.parametrize(
+    "name", [n if n == "double_dqn" else pytest.param(n, marks=pytest.mark.slow) for n in AGENTS]
+)
+def test_what_is_called_by_itself_is_float32_too(name):
+    """Traced, not computed; what an agent's networks do not allow is left to its own tests."""
+    traced = 0
+    with jax.enable_x64(True):
+        for piece, call in pieces_of(*AGENTS[name]).items():
+            with contextlib.suppress(RegrowError):
+                found = jax.tree.leaves(jax.eval_shape(call))
+                assert "float64" not in {str(leaf.dtype) for leaf in found}, piece
+                traced += 1
+    assert traced > 40
+
+
+def test_what_is_called_by_itself_draws_the_same_numbers():
+    agent, environment = AGENTS["double_dqn"]
+    seen = environment.observation_shape, environment.observation_dtype
+
+    def drawn():
+        state = agent.init(*seen, environment.action_space, KEY)
+        keys = jax.random.split(KEY, 20)
+        act = jax.vmap(lambda key: agent.act(state, jnp.ones(*seen), jnp.int32(0), key))
+        return state.q.network, act(keys)[0]
+
+    expected = drawn()
+    with jax.enable_x64(True):
+        assert bit_equal(drawn(), expected)
 
 
 def test_the_random_policy_and_flops(tmp_path):

@@ -66,10 +66,10 @@ class Residual(eqx.Module):
                 key=next(keys),
             )
 
-        self.norm = eqx.nn.LayerNorm(units) if simba else None
+        self.norm = eqx.nn.LayerNorm(units, dtype=jnp.float32) if simba else None
         self.inner = dense(units, units_for(wide, activation, "the width of a block"), activation)
         self.outer = dense(wide, units, "linear")
-        self.final = eqx.nn.LayerNorm(units) if final else None
+        self.final = eqx.nn.LayerNorm(units, dtype=jnp.float32) if final else None
         self.kind = kind
 
     @property

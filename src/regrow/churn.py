@@ -31,7 +31,7 @@ class ChurnBalance(eqx.Module):
     @staticmethod
     def create(window: int, patience: int) -> "ChurnBalance":
         """Before the first update."""
-        return ChurnBalance(jnp.zeros((2, window)), jnp.array(0), patience)
+        return ChurnBalance(jnp.zeros((2, window), jnp.float32), jnp.array(0, jnp.int32), patience)
 
     def strength(self, first: float, share: float, least: float = 0.0) -> Scalar:
         """λ of the next update: `first` until there has been patience, then `least` or more."""

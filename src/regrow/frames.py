@@ -67,8 +67,8 @@ class FrameReplay(eqx.Module):
             frames=jnp.zeros((capacity + capacity // _STARTS + spare, size), jnp.uint8),
             numbers=jnp.zeros((capacity, 2 * stacked), jnp.int32),
             action=jnp.zeros((capacity, *actions.shape), actions.dtype),
-            reward=jnp.zeros(capacity),
-            discount=jnp.zeros(capacity),
+            reward=jnp.zeros(capacity, jnp.float32),
+            discount=jnp.zeros(capacity, jnp.float32),
             truncated=jnp.zeros(capacity, bool),
             written_then=jnp.zeros(capacity, jnp.int32),
             stack=jnp.zeros((num_envs, stacked, size), jnp.uint8),
@@ -125,7 +125,8 @@ class FrameReplay(eqx.Module):
 
     def sample(self, key: Key, count: int) -> Transition:
         """`count` transitions, uniformly and with replacement; the buffer must not be empty."""
-        return self._transitions(self.oldest + jax.random.randint(key, (count,), 0, self.size))
+        rows = jax.random.randint(key, (count,), 0, self.size, jnp.int32)
+        return self._transitions(self.oldest + rows)
 
     def first(self, count: int) -> Transition:
         """The `count` oldest transitions, in order; where fewer are held, they repeat."""

@@ -47,15 +47,15 @@ def drawn(
         require(units % 2 == 0, f"{units} units have no two halves to draw")
         gains = zip(("orthogonal", "orthonormal"), jax.random.split(key), strict=True)
         halves = [drawn(half, own, (*shape[:-1], units // 2))[0] for half, own in gains]
-        return jnp.concatenate(halves, axis=-1), jnp.zeros(units)
+        return jnp.concatenate(halves, axis=-1), jnp.zeros(units, jnp.float32)
     if name == "lecun_uniform":
-        return _uniform(key, shape, (3.0 / reads) ** 0.5), jnp.zeros(units)
+        return _uniform(key, shape, (3.0 / reads) ** 0.5), jnp.zeros(units, jnp.float32)
     if name in _VARIANCES:
         draw = jax.nn.initializers.variance_scaling(_VARIANCES[name], "fan_in", "truncated_normal")
     else:
         draw = jax.nn.initializers.orthogonal(_GAINS[name])
-    return draw(key, (reads, units)).reshape(shape), jnp.zeros(units)
+    return draw(key, (reads, units), jnp.float32).reshape(shape), jnp.zeros(units, jnp.float32)
 
 
 def _uniform(key: Key, shape: tuple[int, ...], bound: float) -> Float[Array, "..."]:
-    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+    return jax.random.uniform(key, shape, jnp.float32, minval=-bound, maxval=bound)

@@ -141,7 +141,7 @@ class Dense(Affine):
         self.shape = (shape,) if isinstance(shape, int) else shape
         self.weight, bias = drawn(init, key, (math.prod(self.shape), units))
         self.bias = bias[:1] if shared_bias else bias
-        self.norm = eqx.nn.LayerNorm(units) if layer_norm else None
+        self.norm = eqx.nn.LayerNorm(units, dtype=jnp.float32) if layer_norm else None
         self.activation = activation
         self.spectral_norm = spectral_norm
         self.init = init
@@ -208,7 +208,8 @@ class Conv(Affine):
         self.padding = padding
         left_out = size - 1 if padding == "VALID" else 0  # where no kernel can begin
         self.image = (-(-(height - left_out) // stride), -(-(width - left_out) // stride))
-        self.norm = eqx.nn.LayerNorm((*self.image, units)) if layer_norm else None
+        shape = (*self.image, units)
+        self.norm = eqx.nn.LayerNorm(shape, dtype=jnp.float32) if layer_norm else None
         self.activation = activation
         self.spectral_norm = spectral_norm
         self.init = init

@@ -41,12 +41,12 @@ class Replay(eqx.Module):
         storage = Transition(
             obs_tm1=observations,
             action=jnp.zeros((capacity, *actions.shape), actions.dtype),
-            reward=jnp.zeros(capacity),
-            discount=jnp.zeros(capacity),
+            reward=jnp.zeros(capacity, jnp.float32),
+            discount=jnp.zeros(capacity, jnp.float32),
             obs_t=jnp.copy(observations),
             truncated=jnp.zeros(capacity, bool),
         )
-        return Replay(storage, jnp.array(0), jnp.array(0))
+        return Replay(storage, jnp.array(0, jnp.int32), jnp.array(0, jnp.int32))
 
     @property
     def capacity(self) -> int:
@@ -71,7 +71,7 @@ class Replay(eqx.Module):
 
     def sample(self, key: Key, count: int) -> Transition:
         """`count` transitions, uniformly and with replacement; the buffer must not be empty."""
-        return self._rows(jax.random.randint(key, (count,), 0, self.size))
+        return self._rows(jax.random.randint(key, (count,), 0, self.size, jnp.int32))
 
     def first(self, count: int) -> Transition:
         """The `count` oldest transitions, in order; where fewer are held, they repeat."""

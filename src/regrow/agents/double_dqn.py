@@ -299,8 +299,8 @@ def _epsilon_greedy(
     values: Float[Array, " actions"], epsilon: float | Float[Array, ""], key: Key
 ) -> Int[Array, ""]:
     coin, choice = jax.random.split(key)
-    explores = jax.random.uniform(coin) < epsilon
-    at_random = jax.random.randint(choice, (), 0, values.shape[0])
+    explores = jax.random.uniform(coin, (), jnp.float32) < epsilon
+    at_random = jax.random.randint(choice, (), 0, values.shape[0], jnp.int32)
     return jnp.where(explores, at_random, jnp.argmax(values).astype(jnp.int32))
 
 

@@ -286,12 +286,12 @@ def shifted(
     images: Shaped[Array, "batch height width channels"], most: int, key: Key
 ) -> Shaped[Array, "batch height width channels"]:
     """Each image moved by a draw of its own, up to `most` pixels each way, its edge repeated."""
-    corners = jax.random.randint(key, (len(images), 2), 0, 2 * most + 1)
+    corners = jax.random.randint(key, (len(images), 2), 0, 2 * most + 1, jnp.int32)
     sides = ((0, 0), (most, most), (most, most), (0, 0))
     padded = jnp.pad(images, sides, mode="edge")
 
     def cropped(image: Array, corner: Int[Array, " 2"]) -> Array:
-        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), images.shape[1:])
+        return jax.lax.dynamic_slice(image, (*corner, jnp.zeros_like(corner[0])), images.shape[1:])
 
     return jax.vmap(cropped)(padded, corners)
 

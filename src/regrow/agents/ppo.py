@@ -268,7 +268,8 @@ class PPO(Agent):
             logits = choices(out, state.numbers)
             action = jax.random.categorical(key, logits).astype(jnp.int32)
         else:
-            action = out + jnp.exp(state.log_std.value) * jax.random.normal(key, out.shape)
+            noise = jax.random.normal(key, out.shape, out.dtype)
+            action = out + jnp.exp(state.log_std.value) * noise
         return action, state.critic.network(obs)[0]
 
     def exploit(

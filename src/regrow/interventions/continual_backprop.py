@@ -65,7 +65,8 @@ class ContinualBackprop(HabitualRecycling):
 
     def blank(self, units: int) -> _Record:
         """No utility, and every unit of age 0."""
-        return _Record(jnp.zeros(units), jnp.zeros(units, jnp.int32), jnp.array(0.0))
+        utility, age = jnp.zeros(units, jnp.float32), jnp.zeros(units, jnp.int32)
+        return _Record(utility, age, jnp.array(0.0, jnp.float32))
 
     def seen(self, network: Network, inputs: Shaped[Array, "batch *obs"]) -> list[Array]:
         """What every hidden unit contributes."""

@@ -59,7 +59,7 @@ class Dash(SelectiveIntervention):
         start = jax.eval_shape(
             lambda: agent.gradients(state, experience.sample(key, agent.rows_per_update), key)
         )
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), start)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), start)
         direction, _ = jax.lax.scan(one_batch, zeros, keys)
 
         def change(name: str, learner: Learner, key: Key) -> Learner:

@@ -46,12 +46,13 @@ class FitNoise(Intervention):
 
         def one_round(state: State, i: PyTree) -> tuple[State, None]:
             drawn = jax.random.fold_in(rewards, i if self.redraw else 0)
-            noise = jax.random.normal(drawn, (self.transitions,))
-            noisy = data._replace(reward=noise, discount=jnp.zeros(self.transitions))
+            noise = jax.random.normal(drawn, (self.transitions,), jnp.float32)
+            noisy = data._replace(reward=noise, discount=jnp.zeros_like(noise))
 
             def one_update(state: State, key: Key) -> tuple[State, None]:
                 choosing, updating = jax.random.split(key)
-                rows = jax.random.randint(choosing, (agent.rows_per_update,), 0, self.transitions)
+                shape = (agent.rows_per_update,)
+                rows = jax.random.randint(choosing, shape, 0, self.transitions, jnp.int32)
                 batch = jax.tree.map(lambda x: x[rows], noisy)
                 return agent.update(state, batch, updating), None
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 
 from regrow.errors import require
 from regrow.interventions.base import Intervention, State, Updates
@@ -38,7 +39,8 @@ class Prime(Intervention):
 
         def one_update(state: State, key: Key) -> tuple[State, None]:
             choosing, updating = jax.random.split(key)
-            rows = jax.random.randint(choosing, (agent.rows_per_update,), 0, self.transitions)
+            shape = (agent.rows_per_update,)
+            rows = jax.random.randint(choosing, shape, 0, self.transitions, jnp.int32)
             batch = jax.tree.map(lambda x: x[rows], data)
             return agent.update(state, batch, updating), None
 

@@ -73,7 +73,8 @@ class ShrinkPerturb(LearnerIntervention):
                 leaves, structure = jax.tree.flatten(layers[i])
                 keys = jax.random.split(jax.random.fold_in(key, i), len(leaves))
                 drawn = [
-                    jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)
+                    jax.random.normal(k, leaf.shape, leaf.dtype)
+                    for k, leaf in zip(keys, leaves, strict=True)
                 ]
                 noise = jax.tree.unflatten(structure, drawn)
             layers[i] = jax.tree.map(self._mixed, layers[i], noise)

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkab
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from regrow.blocks import Layer
@@ -27,7 +28,7 @@ from regrow.types import Key, Scalar, Transition
 
 Layers = tuple[Layer, ...]
 Part = Literal["encoder", "head"]
-NOTHING_THERE = float("nan")
+NOTHING_THERE = np.float32("nan")
 
 
 @runtime_checkable
@@ -249,7 +250,7 @@ def rows(batch: Transition, start: int, stop: int | None) -> Transition:
 
 def vector(tree: PyTree) -> Float[Array, " numbers"]:
     """All numbers of a tree in one vector; it may be empty."""
-    return jnp.concatenate([jnp.zeros(0), *(leaf.ravel() for leaf in jax.tree.leaves(tree))])
+    return jnp.concatenate([np.zeros(0, np.float32), *map(jnp.ravel, jax.tree.leaves(tree))])
 
 
 def share(flags: Sequence[Shaped[Array, " _"]]) -> Scalar:

@@ -49,7 +49,7 @@ class Curvature(Probe):
             )
             return v, v @ bend(v)
 
-        start = _unit(jax.random.normal(drawing, at.shape))
+        start = _unit(jax.random.normal(drawing, at.shape, at.dtype))
         v, value = iterated(start, jnp.array(0.0))
         # From where the first ones ended, a negative direction could not be left.
         return iterated(jnp.where(value < 0, start, v), jnp.maximum(-value, 0.0))[1]

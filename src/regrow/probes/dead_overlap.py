@@ -37,4 +37,5 @@ class DeadOverlap(PartProbe):
         )
         both = sum((jnp.sum(a & b) for a, b in zip(then, now, strict=True)), jnp.array(0))
         before = sum((jnp.sum(a) for a in then), jnp.array(0))
-        return jnp.where(before > 0, both / jnp.maximum(before, 1), NOTHING_THERE)
+        share = both.astype(jnp.float32) / jnp.maximum(before, 1)
+        return jnp.where(before > 0, share, NOTHING_THERE)

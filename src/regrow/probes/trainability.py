@@ -34,7 +34,7 @@ class Trainability(Probe):
     def measure(self, view: View) -> Scalar:
         """At most 1, where all is learnt; 0 where nothing is, below where it gets worse."""
         inputs, outputs = view.inputs, view.network(view.inputs)
-        targets = outputs + jax.random.normal(view.key, outputs.shape)
+        targets = outputs + jax.random.normal(view.key, outputs.shape, outputs.dtype)
 
         def loss(network: Network) -> Scalar:
             return jnp.mean(jnp.square(network(inputs) - targets))

@@ -87,7 +87,7 @@ class SoftActorCritic(OffPolicy):
         self, drawn: Float[Array, " size"], env_steps: Int[Array, ""], key: Key
     ) -> Float[Array, " size"]:
         """The action that the policy drew, or a uniform one before `learn_start`."""
-        at_random = jax.random.uniform(key, drawn.shape, minval=-1.0, maxval=1.0)
+        at_random = jax.random.uniform(key, drawn.shape, drawn.dtype, minval=-1.0, maxval=1.0)
         return jnp.where(env_steps < self.learn_start, at_random, drawn)
 
     def backed_up(
@@ -112,7 +112,7 @@ def policy(actor: Network, seen: Shaped[Array, "*batch_and_seen"], key: Key) -> 
     (1812.05905, appendix C.)
     """
     mean, log_std = gaussian(actor, seen)
-    noise = jax.random.normal(key, mean.shape)
+    noise = jax.random.normal(key, mean.shape, mean.dtype)
     before = mean + jnp.exp(log_std) * noise
     log_normal = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
     # log(1 − tanh² u), which as it stands loses all digits where tanh is next to 1.

@@ -105,8 +105,9 @@ class Environment(Spaces):
 
     def text(self) -> str | None:
         """What the grammar calls it, where that is not its class with its fields."""
-        ours = type(self).__module__.startswith("regrow.")
-        return None if ours else self.own_text()
+        if type(self).__module__.startswith("regrow."):
+            return None
+        return self.own_text() or type(self).__name__
 
     def own_text(self) -> str | None:
         """What an environment of one's own is called, as in jax/module:attribute.

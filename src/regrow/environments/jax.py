@@ -11,7 +11,6 @@ checkpoint, and in worker processes, which import the module. Another `Environme
 there has such a name, too.
 """
 
-import copyreg
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -159,7 +158,7 @@ class JAX(Environment):
         # Of other processes the module is asked: functions that gymnax made cannot be sent there.
         if self.source:
             return JAX.named, (self.source,)
-        return copyreg.__newobj__, (type(self),), vars(self)
+        return _blank, (), vars(self)
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -314,6 +313,11 @@ def _first_seen(reset: Reset) -> dict[str, Any]:
         "one that shows a single one",
     )
     return {"observation_shape": seen.shape, "observation_dtype": seen.dtype}
+
+
+def _blank() -> JAX:
+    """One that is yet to be filled, from what another process sent."""
+    return object.__new__(JAX)
 
 
 def _strong(leaf: Any) -> Array:

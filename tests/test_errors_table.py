@@ -17,7 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import gymnasium
 import jax
+import numpy as np
 import pytest
 import rows_made_up
 import test_guard
@@ -348,18 +350,24 @@ def interrupted_twice(stage: Stage) -> str:
 FAULTY = "faulty:Host(fault='reward', at=30, copied=True)"
 
 
-def words_to_see(stage: Stage) -> str:
-    gymnasium = pytest.importorskip("gymnasium")
+def trained_on(stage: Stage, name: str, seen: gymnasium.Space, taken: gymnasium.Space) -> str:
+    class Own(gymnasium.Env):
+        observation_space, action_space = seen, taken
 
-    class Words(gymnasium.Env):
-        observation_space = gymnasium.spaces.Text(5)
-        action_space = gymnasium.spaces.Discrete(2)
-
-    gymnasium.register("Words-v0", entry_point=Words)
+    gymnasium.register(f"{name}-v0", entry_point=Own)
     try:
-        return stage.run("train", "gymnasium/Words-v0")
+        return stage.run("train", f"gymnasium/{name}-v0")
     finally:
-        del gymnasium.registry["Words-v0"]
+        del gymnasium.registry[f"{name}-v0"]
+
+
+def words_to_see(stage: Stage) -> str:
+    return trained_on(stage, "Words", gymnasium.spaces.Text(5), gymnasium.spaces.Discrete(2))
+
+
+def rounded_actions(stage: Stage) -> str:
+    taken = gymnasium.spaces.Box(0, 5, (2,), np.int64)
+    return trained_on(stage, "Rounded", gymnasium.spaces.Box(-1, 1, (2,)), taken)
 
 
 def no_longer_finite(stage: Stage) -> str:
@@ -418,6 +426,9 @@ CASES: dict[str, Callable[[Stage], str]] = {
         "train", "control/walker-walk", "--agent", "drq"
     ),
     "observations or actions of a kind that no agent": words_to_see,
+    "actions that would not reach": rounded_actions,
+    "an environment that no module registers": saying("train", "gymnasium/no_such:Mine-v0"),
+    "an id of Gymnasium that is a game": saying("train", "gymnasium/ALE/Pong-v5"),
     "an environment that shows or pays": saying("train", FAULTY, *TOY[1:], "--env-steps", "200"),
     "an agent whose parameters": no_longer_finite,
     "a patience that is no number": impatient,

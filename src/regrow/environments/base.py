@@ -107,7 +107,7 @@ class Environment(Spaces):
     def text(self) -> str | None:
         """What the grammar calls it, where that is not its class with its fields."""
         named = type(self).__module__.startswith("regrow.") or is_dataclass(self)
-        return None if named else self.own_text()
+        return None if named else self.own_text() or type(self).__name__
 
     def own_text(self) -> str | None:
         """What an environment of one's own is called, as in jax/module:attribute.

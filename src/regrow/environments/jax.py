@@ -27,8 +27,8 @@ from regrow.errors import FaultyEnvironmentError, RegrowError, in_a_line, requir
 from regrow.families import describe
 from regrow.types import ActionSpace, Continuous, Discrete, Key
 
-Reset = Callable[[Key], tuple[State, Array]]
-StepFunction = Callable[[State, Array, Key], tuple[State, Array, Array, Array, Array]]
+Reset = Callable[[Key], tuple[State, Any]]
+StepFunction = Callable[[State, Array, Key], tuple[State, Any, Any, Any, Any]]
 
 
 @dataclass(frozen=True, init=False)
@@ -56,10 +56,10 @@ class JAX(Environment):
         step: StepFunction,
         *,
         observation_shape: Sequence[int],
-        actions: ActionSpace,
+        actions: Any,  # an ActionSpace
         observation_dtype: Any = np.float32,
-        low: float | Sequence[float] = -1.0,
-        high: float | Sequence[float] = 1.0,
+        low: Any = -1.0,
+        high: Any = 1.0,
     ):
         require(
             isinstance(actions, ActionSpace),
@@ -148,15 +148,17 @@ class JAX(Environment):
     @property
     def source(self) -> str:
         """`module:attribute`; "" where it was made elsewhere than at the top of a module."""
-        return (self.text() or "").partition("/")[2]
+        return (self.own_text() or "").partition("/")[2]
 
     def text(self) -> str | None:
-        """As in jax/module:attribute; None where it was made elsewhere than at a module's top."""
-        return self.own_text()
+        """As in jax/module:attribute."""
+        return self.own_text() or type(self).__name__
 
     def __reduce__(self) -> Any:
         # Of other processes the module is asked: functions that gymnax made cannot be sent there.
-        return (JAX.named, (self.source,)) if self.source else object.__reduce_ex__(self, 2)
+        if self.source:
+            return JAX.named, (self.source,)
+        return _blank, (), vars(self)
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -254,11 +256,11 @@ class _Gymnax:
     def __init__(self, environment: Any, params: Any):
         self.environment, self.params = environment, params
 
-    def reset(self, key: Key) -> tuple[State, Array]:
+    def reset(self, key: Key) -> tuple[State, Any]:
         seen, state = self.environment.reset_env(key, self.params)
         return state, seen
 
-    def step(self, state: State, action: Array, key: Key) -> tuple[State, Array, Array, Array, Any]:
+    def step(self, state: State, action: Array, key: Key) -> tuple[State, Any, Array, Array, Array]:
         if self.action_shape is not None:
             action = action.reshape(self.action_shape)
         seen, after, reward, done, *_ = self.environment.step_env(key, state, action, self.params)
@@ -288,11 +290,11 @@ class _Brax:
     def __init__(self, environment: Any, episode_length: int):
         self.environment, self.episode_length = environment, episode_length
 
-    def reset(self, key: Key) -> tuple[State, Array]:
+    def reset(self, key: Key) -> tuple[State, Any]:
         state = self.environment.reset(key)
         return (state, jnp.array(0)), state.obs
 
-    def step(self, state: State, action: Array, key: Key) -> tuple[State, Array, Array, Array, Any]:
+    def step(self, state: State, action: Array, key: Key) -> tuple[State, Any, Array, Array, Array]:
         del key
         inner, steps = jax.tree.map(lambda leaf: leaf, state)  # its wrappers write into `info`
         after = self.environment.step(inner, action)
@@ -311,6 +313,11 @@ def _first_seen(reset: Reset) -> dict[str, Any]:
         "one that shows a single one",
     )
     return {"observation_shape": seen.shape, "observation_dtype": seen.dtype}
+
+
+def _blank() -> JAX:
+    """One that is yet to be filled, from what another process sent."""
+    return object.__new__(JAX)
 
 
 def _strong(leaf: Any) -> Array:

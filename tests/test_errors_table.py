@@ -427,6 +427,9 @@ CASES: dict[str, Callable[[Stage], str]] = {
     ),
     "observations or actions of a kind that no agent": words_to_see,
     "actions that would not reach": rounded_actions,
+    "observations that cannot be normalised": saying(
+        "train", "minatar/breakout", "--agent", "double_dqn(normalize_observations=True)"
+    ),
     "an environment that no module registers": saying("train", "gymnasium/no_such:Mine-v0"),
     "an id of Gymnasium that is a game": saying("train", "gymnasium/ALE/Pong-v5"),
     "an environment that shows or pays": saying("train", FAULTY, *TOY[1:], "--env-steps", "200"),

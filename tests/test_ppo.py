@@ -2,8 +2,10 @@
 
 import dataclasses
 from functools import partial
+from typing import ClassVar
 
 import equinox as eqx
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,13 +19,14 @@ from regrow import cli
 from regrow.agents import PPO
 from regrow.agents.ppo import Rollout, choices, policy
 from regrow.churn import ChurnBalance
-from regrow.environments import Breakout, MatchingReward, Reach
+from regrow.environments import Breakout, Gymnasium, MatchingReward, Reach
 from regrow.environments.base import Environment, Step
 from regrow.errors import RegrowError
 from regrow.evaluate import evaluate
 from regrow.interventions import Inject, Reset
 from regrow.learner import Learner, learners
 from regrow.network import Network
+from regrow.probes import PolicyChurn
 from regrow.run import Run, random_policy
 from regrow.types import Continuous, Discrete, MultiDiscrete, Transition
 
@@ -409,6 +412,44 @@ def test_it_learns_several_choices_at_once():
     by_chance = random_policy(Echo(), 3_000, seed=0)
     assert by_chance.reward.mean() == pytest.approx(4 / 9, abs=0.02)
     assert np.mean([episode.env_return for episode in evaluate(run, 50)]) > 0.95
+    (churn,) = run.probe([PolicyChurn()], count=32)
+    assert all(np.isnan(value) for value in churn.values())  # no output per action
+
+
+class Pulled(gymnasium.Env):
+    """Counts what is pulled; the first lever is numbered from 1."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+    action_space = gymnasium.spaces.MultiDiscrete([2, 3], start=[1, 0])
+    pulls: ClassVar[dict] = {}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.np_random.uniform(-1, 1, 3).astype(np.float32), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self.pulls[tuple(action.tolist())] = self.pulls.get(tuple(action.tolist()), 0) + 1
+        self.steps += 1
+        seen = self.np_random.uniform(-1, 1, 3).astype(np.float32)
+        return seen, float(action.sum()), self.steps == 5, False, {}
+
+
+@pytest.fixture
+def levers():
+    gymnasium.register("Pulled-v0", Pulled)
+    yield Gymnasium("Pulled-v0")
+    gymnasium.registry.pop("Pulled-v0")
+
+
+def test_several_choices_on_the_host(levers):
+    by_chance = random_policy(levers, 600, seed=0)
+    assert by_chance.reward.mean() == pytest.approx(2.5, abs=0.15)
+    assert sorted(Pulled.pulls) == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
+    run, log = Run.start(POLICY, levers, seed=0).advance(160)
+    held = run.state.replay.first(16).action
+    np.testing.assert_array_equal(held.sum(axis=1) + 1, log.reward[-16:])
 
 
 @pytest.mark.parametrize("numbers", [(2, 4, 3), (2, 2, 2, 2), (5,), (1, 3)])

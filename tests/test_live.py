@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -540,9 +541,10 @@ def test_the_process_of_weights_and_biases_may_end(tmp_path):
     own = {name: x for name, x in os.environ.items() if name != "WANDB_SERVICE"}  # not this one's
     command = [sys.executable, "-W", "ignore::ResourceWarning", "-c", KILLED, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=own)
-    assert done.stderr == (
-        "regrow: --log wandb failed (Connection lost); training goes on without it\n"
-    )
+    # Which call finds out, and in what words, is a matter of time.
+    said = r"regrow: --log wandb failed \([^\n]+\); training goes on without it\n"
+    assert re.search(said, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
     assert from_csv(tmp_path / "one.csv")[-1].env_steps == 300
 
 

@@ -341,7 +341,7 @@ BAD_ACTIONS = [
         "takes actions from 1 to 1 at [1]; the upper",
     ),
     (spaces.Text(5), "takes Text(1, 5, "),
-    (spaces.Dict(x=TWO), "actions must be Discrete or a bounded Box of floats"),
+    (spaces.Dict(x=TWO), "actions must be Discrete, MultiDiscrete, MultiBinary or a bounded Box"),
     ("none", "its action_space is 'none'; it must be a space"),
 ]
 

@@ -372,6 +372,7 @@ class AfarSimulator(Simulator):
 
 
 @pytest.mark.parametrize("environment", [Watched(), Afar()], ids=["device", "host"])
+@pytest.mark.filterwarnings("ignore::regrow.errors.RegrowWarning")  # of its odd scales
 @pytest.mark.parametrize("num_envs", [1, 2])
 def test_whoever_acts_is_shown_what_is_normalised(environment, num_envs):
     brief = {"hidden": 4, "num_envs": num_envs, "batch_size": 64, "epochs": 1, "minibatches": 4}

@@ -372,7 +372,6 @@ class AfarSimulator(Simulator):
 
 
 @pytest.mark.parametrize("environment", [Watched(), Afar()], ids=["device", "host"])
-@pytest.mark.filterwarnings("ignore::regrow.errors.RegrowWarning")  # of its odd scales
 @pytest.mark.parametrize("num_envs", [1, 2])
 def test_whoever_acts_is_shown_what_is_normalised(environment, num_envs):
     brief = {"hidden": 4, "num_envs": num_envs, "batch_size": 64, "epochs": 1, "minibatches": 4}
@@ -482,6 +481,7 @@ class InGymnasium(gymnasium.Env):
         return self.shown(), reward, self.steps == 5, False, {}
 
 
+@pytest.mark.filterwarnings("ignore::regrow.errors.RegrowWarning")  # of its odd scales
 def test_values_are_held_against_rewards_in_their_own_unit(unit, tmp_path):
     agent = dataclasses.replace(POLICY, learning_rate=3e-3)
     arms = (Arm.parse("nothing"), Arm.parse("inject"))

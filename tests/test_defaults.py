@@ -46,7 +46,7 @@ def test_the_agent_of_an_environment_on_the_host(environment):
     assert describe(default_agent(make("environments", environment))) == agent
 
 
-@pytest.mark.parametrize("name", sorted(members("environments")))
+@pytest.mark.parametrize("name", sorted(members("environments").keys() - {"jax"}))
 def test_it_can_begin_in_every_environment_of_the_device(name):
     environment = members("environments")[name]()
     if isinstance(environment, HostEnvironment):

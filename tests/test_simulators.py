@@ -8,9 +8,9 @@ from PIL import Image
 from refusals import refused_in_a_line
 
 from regrow.environments import Atari, Control, Gymnasium
+from regrow.environments.actions.base import actions
 from regrow.environments.atari import NO_OPS, grey, resized
 from regrow.environments.base import HostEnvironment, HostStep, Simulator
-from regrow.environments.gymnasium import _Single
 from regrow.errors import RegrowError
 from regrow.families import describe, make
 from regrow.types import Continuous, MultiDiscrete
@@ -192,19 +192,17 @@ def test_several_choices_reach_gymnasium_as_its_space_has_them():
         (spaces.MultiDiscrete([3, 4], dtype=np.int32), (3, 4)),
         (spaces.MultiBinary(3), (2, 2, 2)),
     ):
-        levers = Levers(space)
-        single = _Single("Levers-v0", levers)
-        assert single.spaces.actions == MultiDiscrete(numbers)
+        made = actions(space, "levers")
+        assert made.space == MultiDiscrete(numbers)
         low, top = np.zeros(len(numbers), np.int32), np.array(numbers, np.int32) - 1
         for chosen in (low, top):
-            single.step(chosen)
-            assert space.contains(levers.pulled[-1])
-            assert levers.pulled[-1].dtype == space.dtype
-            start = getattr(space, "start", 0)
-            np.testing.assert_array_equal(levers.pulled[-1], chosen + start)
+            given = made.given(chosen)
+            assert space.contains(given)
+            assert given.dtype == space.dtype
+            np.testing.assert_array_equal(given, chosen + getattr(space, "start", 0))
     for space in (spaces.MultiBinary([2, 2]), spaces.MultiDiscrete([[2, 2]])):
-        with refused_in_a_line("it must be Discrete, MultiDiscrete or MultiBinary with one axis"):
-            _Single("Levers-v0", Levers(space))
+        made = actions(space, "levers")
+        assert space.contains(made.given(np.ones(len(made.space.numbers), np.int32)))
 
 
 def test_atari_is_the_emulator_seen_as_dqn_zoo_sees_it():

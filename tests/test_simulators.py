@@ -8,7 +8,7 @@ from PIL import Image
 from refusals import refused_in_a_line
 
 from regrow.environments import Atari, Control, Gymnasium
-from regrow.environments.actions.base import actions
+from regrow.environments.actions.base import actions as actions_of
 from regrow.environments.atari import NO_OPS, grey, resized
 from regrow.environments.base import HostEnvironment, HostStep, Simulator
 from regrow.errors import RegrowError
@@ -192,7 +192,7 @@ def test_several_choices_reach_gymnasium_as_its_space_has_them():
         (spaces.MultiDiscrete([3, 4], dtype=np.int32), (3, 4)),
         (spaces.MultiBinary(3), (2, 2, 2)),
     ):
-        made = actions(space, "levers")
+        made = actions_of(space, "levers")
         assert made.space == MultiDiscrete(numbers)
         low, top = np.zeros(len(numbers), np.int32), np.array(numbers, np.int32) - 1
         for chosen in (low, top):
@@ -201,7 +201,7 @@ def test_several_choices_reach_gymnasium_as_its_space_has_them():
             assert given.dtype == space.dtype
             np.testing.assert_array_equal(given, chosen + getattr(space, "start", 0))
     for space in (spaces.MultiBinary([2, 2]), spaces.MultiDiscrete([[2, 2]])):
-        made = actions(space, "levers")
+        made = actions_of(space, "levers")
         assert space.contains(made.given(np.ones(len(made.space.numbers), np.int32)))
 
 

@@ -48,7 +48,9 @@ WRONG = [
     ),
     (["train", "control/walkr-walk"], "no task of control 'walkr-walk'; did you mean 'walker-"),
     (["diagnose", "atari/pongg"], "no game of atari 'pongg'; did you mean 'pong'?"),
-    (["train", "gymnasium/FrozenLake-v1"], "gymnasium/FrozenLake-v1 observes Discrete(16)"),
+    (["train", "gymnasium/ALE/Pong-v5"], "as DQN sees it, and copied exactly, it is atari/pong"),
+    (["check", "gymnasium/no_such:Mine-v0"], "the module 'no_such' cannot be imported"),
+    (["train", "jax/regrow:tracks"], "no environment in regrow 'tracks'"),
     (
         ["train", "minatar/breakout", "--agent", "double_dqn(replay_capacity=999_999_999)"],
         "replay_capacity can be at most ",

@@ -115,7 +115,8 @@ def tried(name: str, agent: str, folder: Path) -> list[str]:
     claim = json.loads(verdict.read_text())["claim"] if verdict.is_file() else "none"
     said = list(dict.fromkeys(line for done in (first, second, third) for line in done.said))
     columns = [done.out.strip().splitlines()[-1:] for done in (first, second)]
-    told = [(lines or ["nothing"])[0].partition(";")[0] for lines in columns]
+    told = [(lines or ["nothing"])[0] for lines in columns]
+    told = [line[max(line.find("return of"), 0) :].partition(";")[0] for line in told]
     seconds = "+".join(f"{done.seconds:.0f}" for done in (first, second, third))
     codes = "".join(str(done.code) for done in (first, second, third))
     return [f"`{name}`", agent.partition("(")[0], *told, claim, " ".join(said), codes, seconds]

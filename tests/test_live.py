@@ -516,6 +516,7 @@ def test_losses_that_cannot_be_measured_do_not_end_the_training(tmp_path, monkey
 KILLED = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
+sys.path.insert(0, sys.argv[2])
 from small import DQN
 from regrow import live
 from regrow.environments import ActionReward
@@ -539,7 +540,7 @@ with live.Live(("wandb", "csv"), Path(sys.argv[1]), About("one", "one", None, {}
 def test_the_process_of_weights_and_biases_may_end(tmp_path):
     """Killed, as for want of memory."""
     own = {name: x for name, x in os.environ.items() if name != "WANDB_SERVICE"}  # not this one's
-    command = [sys.executable, "-W", "ignore::ResourceWarning", "-c", KILLED, str(tmp_path)]
+    command = [sys.executable, "-W", "ignore::ResourceWarning", "-c", KILLED, str(tmp_path), HERE]
     done = subprocess.run(command, capture_output=True, text=True, env=own)
     # Which call finds out, and in what words, is a matter of time.
     said = r"regrow: --log wandb failed \([^\n]+\); training goes on without it\n"

@@ -98,8 +98,9 @@ class Parts:
         self.steps = self._stepped()
 
     def add(self):
-        transition = hosted._transition(self.observation, self.action, self.steps)
-        self.replay = hosted._add(self.replay, transition)
+        numbers, seen = hosted._numbers(self.steps), [step.observation for step in self.steps]
+        after = hosted._together(seen)
+        self.replay = hosted._add(self.replay, self.observation, self.action, numbers, after)
         return self.replay
 
 

@@ -59,7 +59,10 @@ class Device(Environment):
 
 @dataclass(frozen=True)
 class Host(HostEnvironment):
-    """The same on the host; `fault` may be "raise", "shape", "dtype", "exit" or "close", too."""
+    """The same on the host.
+
+    `fault` may be "raise", "shape", "dtype", "exit", "hang", "interrupt" or "close", too.
+    """
 
     length: int = 10
     pay: float = 1.0
@@ -115,6 +118,8 @@ class Counted(Simulator):
             time.sleep(30)
         if fault == "exit":
             raise SystemExit(3)
+        if fault == "interrupt":
+            raise KeyboardInterrupt
         seen = np.array([self.time / self.world.length, 0.0], np.float32)
         if fault == "observation":
             seen[1] = np.inf

@@ -229,6 +229,14 @@ def test_a_forced_restart_is_kept_with_the_run_and_cuts_off_what_is_remembered(t
     assert run.advance(20)[0].restarts == ()
 
 
+def test_what_is_interrupted_is_closed():
+    Counted.forget()
+    run = Run.start(PAIR, Host(fault="interrupt", at=30), seed=0)
+    with pytest.raises(KeyboardInterrupt):
+        run.advance(100)
+    assert Counted.made == Counted.closed == 2
+
+
 @pytest.mark.parametrize("copied", [True, False])
 def test_everything_that_was_opened_is_closed(copied):
     Counted.forget()

@@ -540,7 +540,8 @@ with live.Live(("wandb", "csv"), Path(sys.argv[1]), About("one", "one", None, {}
 def test_the_process_of_weights_and_biases_may_end(tmp_path):
     """Killed, as for want of memory."""
     own = {name: x for name, x in os.environ.items() if name != "WANDB_SERVICE"}  # not this one's
-    command = [sys.executable, "-W", "ignore::ResourceWarning", "-c", KILLED, str(tmp_path), HERE]
+    command = [sys.executable, "-W", "ignore::ResourceWarning", "-c", KILLED]
+    command += [str(tmp_path), str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, env=own)
     # Which call finds out, and in what words, is a matter of time.
     said = r"regrow: --log wandb failed \([^\n]+\); training goes on without it\n"

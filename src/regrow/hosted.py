@@ -61,9 +61,25 @@ def advanced(state: State, agent: Agent, environment: HostEnvironment, env_steps
     Raises `FaultyEnvironmentError` at the env step where the environment did what it may not do,
     `NotFiniteError` where the agent's own numbers are no longer finite.
     """
+    resumed = _resumed(state, environment, agent.num_envs)
+    session = resumed[0]
+    try:
+        return _advanced(state, agent, environment, env_steps, resumed)
+    except BaseException:
+        session.close()
+        raise
+
+
+def _advanced(
+    state: State,
+    agent: Agent,
+    environment: HostEnvironment,
+    env_steps: int,
+    resumed: tuple[Session, NDArray[Any], NDArray[np.float32], bool],
+) -> Advanced:
+    session, observation, totals, restarted = resumed
     start, warm = int(state.env_steps), agent.first_learning_round
     per_round, side_by_side = agent.env_steps_per_round, agent.num_envs
-    session, observation, totals, restarted = _resumed(state, environment, side_by_side)
     resets = _seeds(state.root, start, env_steps)
     learner, form = jax.tree.flatten(state.agent)
     replay, updates = state.replay, int(state.updates)
@@ -82,7 +98,8 @@ def advanced(state: State, agent: Agent, environment: HostEnvironment, env_steps
         within = np.clip(action, -1.0, 1.0) if continuous else action
         chosen = _apart(within, len(session))
         steps = [session.step(n, act, now + n + 1) for n, act in enumerate(chosen)]
-        replay = _add(replay, _transition(observation, action, steps))
+        after = [step.observation for step in steps]
+        replay = _add(replay, observation, action, _numbers(steps), _together(after))
         seen = []
         for n, (step, predicted) in enumerate(zip(steps, value.ravel().tolist(), strict=True)):
             totals[n] += np.float32(step.reward)
@@ -219,18 +236,21 @@ def _seeds(root: Key, start: int, count: int) -> NDArray[np.uint32]:
     return np.asarray(jax.vmap(jax.random.bits)(keys_from(root, "reset", start, count)))
 
 
-def _transition(
-    observation: NDArray[Any], action: NDArray[Any], steps: Sequence[HostStep]
-) -> Transition:
-    """What the agent learns from; the log has the rewards and ends of the environment itself."""
-    rewards = [s.reward if s.learned_reward is None else s.learned_reward for s in steps]
-    discounts = [not (s.terminated or s.life_lost) for s in steps]
-    seen = [step.observation for step in steps]
-    numbers = [_together(x).astype(np.float32) for x in (rewards, discounts)]
-    cut = np.array([step.truncated and not step.terminated for step in steps])
-    # Of NumPy, until they are added.
-    held: Any = (observation, action, *numbers, _together(seen), _together(list(cut)))
-    return Transition(*held)
+def _numbers(steps: Sequence[HostStep]) -> NDArray[np.float32]:
+    """(reward, discount, whether it was cut off) of what the agent learns from.
+
+    The log has the rewards and ends of the environment itself. One array of all numbers, since each
+    that is handed to the device costs some microseconds.
+    """
+    numbers = [
+        (
+            s.reward if s.learned_reward is None else s.learned_reward,
+            not (s.terminated or s.life_lost),
+            s.truncated and not s.terminated,
+        )
+        for s in steps
+    ]
+    return np.array(numbers[0] if len(steps) == 1 else numbers, np.float32)
 
 
 # The agent's state goes in and out as leaves: its modules would be taken apart in Python, and put
@@ -266,8 +286,9 @@ def _learn(
 
 
 @functools.partial(jax.jit, donate_argnames="replay")
-def _add(replay: Memory, transition: Transition) -> Memory:
-    return replay.add(transition)
+def _add(replay: Memory, observation: Array, action: Array, numbers: Array, seen: Array) -> Memory:
+    reward, discount, truncated = numbers[..., 0], numbers[..., 1], numbers[..., 2] > 0
+    return replay.add(Transition(observation, action, reward, discount, seen, truncated))
 
 
 @functools.partial(jax.jit, static_argnames="count", donate_argnames="replay")

@@ -117,7 +117,13 @@ class _Single(Simulator):
 
     def step(self, action: NDArray[Any]) -> HostStep:
         """One step."""
-        came = self._stepped(self.spaces.actions.given(action))
+        try:
+            came = self._environment.step(self.spaces.actions.given(action))
+        except (TypeError, ValueError) as error:
+            # The wrapper that has the time limit takes apart what the environment returned.
+            if " unpack" not in str(error):
+                raise
+            raise FaultyEnvironmentError(f"step() raised {in_a_line(error)}; {_FIVE}") from error
         if not (isinstance(came, tuple) and len(came) == 5 and isinstance(came[4], Mapping)):
             raise FaultyEnvironmentError(f"step() returned {_values(came)}; {_FIVE}")
         observation, reward, terminated, truncated, _ = came
@@ -127,15 +133,6 @@ class _Single(Simulator):
         return HostStep(
             self.spaces.observations.read(observation), _reward(reward), terminated, truncated
         )
-
-    def _stepped(self, given: Any) -> Any:
-        try:
-            return self._environment.step(given)
-        except (TypeError, ValueError) as error:
-            # The wrapper that has the time limit takes apart what the environment returned.
-            if " unpack" not in str(error):
-                raise
-            raise FaultyEnvironmentError(f"step() raised {in_a_line(error)}; {_FIVE}") from error
 
     @property
     def remarks(self) -> tuple[str, ...]:

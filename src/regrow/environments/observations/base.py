@@ -26,6 +26,9 @@ from numpy.typing import NDArray
 
 from regrow.errors import FaultyEnvironmentError, RegrowError, require, warn_once
 
+FEW = 32
+"""So many numbers are compared with their bounds faster in Python than by NumPy."""
+
 LEAST_SIDE = 3
 """Of an image: the kernel of the smallest convolution. What is smaller is a vector."""
 
@@ -82,13 +85,13 @@ class _Vector(Reader):
 
     def __init__(self, space: Any, parts: "list[_Part]"):
         self._space, self._parts = space, parts
+        self._lone = parts[0] if len(parts) == 1 and not parts[0].path else None
         self.shape = (sum(part.size for part in parts),)
         self.remarks = tuple(remark for part in parts for remark in part.remarks_on_vector())
 
     def read(self, raw: Any) -> NDArray[np.float32]:
-        if len(self._parts) == 1:
-            (part,) = self._parts
-            return part.flat(part.checked(_within(self._space, raw, part.path)))
+        if self._lone is not None:
+            return self._lone.flat(self._lone.checked(raw))
         flat = [
             part.flat(part.checked(_within(self._space, raw, part.path))) for part in self._parts
         ]
@@ -131,10 +134,12 @@ class _Box(_Part):
         least, most = _ends_of(self.dtype)
         # A look at every number of an image of bytes would find nothing.
         self._bounded = bool((self._low > least).any() or (self._high < most).any())
+        ends = (self._low, self._high) if self.size <= FEW else ()
+        self._ends = list(zip(*(end.ravel().tolist() for end in ends), strict=True))
         self.bytes_of_image = self.dtype == np.uint8 and len(self.shape) in (2, 3)
 
     def checked(self, raw: Any) -> NDArray[Any]:
-        array = _array_of(raw)
+        array = raw if type(raw) is np.ndarray else _array_of(raw)
         cast = array.dtype != self.dtype
         if array.shape != self.shape or (
             cast and not np.can_cast(array.dtype, self.dtype, "same_kind")
@@ -143,9 +148,16 @@ class _Box(_Part):
         if cast:
             with np.errstate(over="ignore"):  # what becomes infinite is told as that
                 array = array.astype(self.dtype)
-        if self._bounded and ((array < self._low) | (array > self._high)).any():
+        if self._bounded and not self._within_bounds(array):
             self._beyond(array)
         return array
+
+    def _within_bounds(self, array: NDArray[Any]) -> bool:
+        """False as well where a number is NaN."""
+        if self.size > FEW:
+            return bool(((array >= self._low) & (array <= self._high)).all())
+        numbers = array.ravel().tolist()
+        return all(low <= x <= high for x, (low, high) in zip(numbers, self._ends, strict=True))
 
     def flat(self, array: NDArray[Any]) -> NDArray[np.float32]:
         flat = np.array(array, np.float32).reshape(-1)

@@ -36,8 +36,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 from regrow.agents import DoubleDQN
 from regrow.environments import Atari
 from regrow.environments.atari import REPEAT
-from regrow.hosted import _learn
-from regrow.run import Run
+from regrow.training.host_loop import _learn
+from regrow.training.run import Run
 
 AGENT = DoubleDQN(**{**DoubleDQN.atari_laptop, "replay_capacity": 10_000, "learn_start": 1_000})
 SAME_WORK = replace(AGENT, double=False)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from setting import MACHINE, on_one_core, versions
 
-from regrow.execution.local import one_core
+from regrow.execution.processes import one_core
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--environment", default="control/walker-walk")
@@ -37,9 +37,9 @@ else:
 import jax
 import numpy as np
 
-from regrow import hosted
-from regrow.families import describe, make
-from regrow.run import Run
+from regrow.registry import describe, make
+from regrow.training import host_loop as hosted
+from regrow.training.run import Run
 from regrow.types import Continuous
 
 REPEATS = 200

@@ -23,10 +23,10 @@ import jax.numpy as jnp
 
 from regrow.agents import DoubleDQN
 from regrow.environments import Breakout
-from regrow.families import make
-from regrow.layers import Dense
-from regrow.network import Network, convolutional
-from regrow.run import Run
+from regrow.networks.layers import Dense
+from regrow.networks.network import Network, convolutional
+from regrow.registry import make
+from regrow.training.run import Run
 
 WHAT = {
     **{f"inject x{n}": ["inject"] * n for n in (1, 2, 4, 8)},

@@ -18,8 +18,8 @@ HERE = Path(__file__).parents[1]
 ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 TIMED = """
 import time
-from regrow.families import make
-from regrow.run import Run
+from regrow.registry import make
+from regrow.training.run import Run
 agent, environment = make("agents", "double_dqn"), make("environments", {environment!r})
 run, _ = Run.start(agent, environment, seed=0).advance({warm})
 best = 0.0

@@ -33,8 +33,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from regrow.agents import PPO
 from regrow.environments import Breakout, Gymnasium
 from regrow.environments.base import World
-from regrow.loop import taught
-from regrow.run import Run
+from regrow.training.device_loop import taught
+from regrow.training.run import Run
 
 POLE = PPO()
 GAME = PPO(activation="relu", hidden=128, depth=1, batch_size=1_024, epochs=4, minibatches=4)

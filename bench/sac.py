@@ -30,10 +30,10 @@ from stable_baselines3.common.logger import configure
 
 from regrow.agents import SAC
 from regrow.environments import Gymnasium
-from regrow.hosted import _learn
-from regrow.loop import learnt
-from regrow.replay import Replay
-from regrow.run import Run
+from regrow.experience.replay import Replay
+from regrow.training.device_loop import learnt
+from regrow.training.host_loop import _learn
+from regrow.training.run import Run
 from regrow.types import Continuous, Transition
 
 AGENT = SAC(replay_capacity=100_000, learn_start=5_000)

@@ -4,7 +4,7 @@ import os
 import platform
 from types import ModuleType
 
-from regrow.execution.local import one_core
+from regrow.execution.processes import one_core
 
 MACHINE = f"{platform.machine()}, one core of {os.cpu_count()}"
 

@@ -30,8 +30,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from regrow.agents import DoubleDQN
 from regrow.environments.base import Environment
-from regrow.families import make
-from regrow.run import Run
+from regrow.registry import make
+from regrow.training.run import Run
 
 AGENT = DoubleDQN()
 SAME_WORK = DoubleDQN(double=False)

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from regrow.agents import DoubleDQN
-from regrow.learner import Learner
-from regrow.network import Network, convolutional
-from regrow.optimizer import Optimizer
-from regrow.style import Style
+from regrow.learners.learner import Learner
+from regrow.learners.optimizer import Optimizer
+from regrow.networks.architecture import Style
+from regrow.networks.network import Network, convolutional
 from regrow.types import Transition
 
 KEY = jax.random.key(5)

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from regrow.layers import Conv
-from regrow.learner import Learner
-from regrow.network import Network, convolutional, mlp
-from regrow.optimizer import Optimizer
+from regrow.learners.learner import Learner
+from regrow.learners.optimizer import Optimizer
+from regrow.networks.architecture import Style
+from regrow.networks.layers import Conv
+from regrow.networks.network import Network, convolutional, mlp
 from regrow.probes.base import Past, View
-from regrow.style import Style
 from regrow.types import Transition
 
 KEY = jax.random.key(2)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import scipy.stats
 
-from regrow.network import Network
+from regrow.networks.network import Network
 from regrow.types import Transition
 
 

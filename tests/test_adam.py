@@ -6,8 +6,8 @@ import numpy as np
 import optax
 from trees import bit_equal
 
-from regrow.adam import adam, renewed
-from regrow.network import mlp
+from regrow.learners.adam import adam, renewed
+from regrow.networks.network import mlp
 
 KEY = jax.random.key(5)
 

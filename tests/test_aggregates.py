@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from regrow.aggregates import (
+from regrow.errors import RegrowError
+from regrow.stats.aggregates import (
     optimality_gap,
     over_tasks,
     performance_profile,
     probability_of_improvement,
     rank_correlation,
 )
-from regrow.errors import RegrowError
 
 SCORES = [np.array([0.2, 0.9, 1.4]), np.array([2.0, 0.5, 1.0, 0.1])]
 CONTROL = [np.array([0.3, 0.9, 0.1]), np.array([1.0, 1.0, 0.6])]

@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from trees import plain
 
 from regrow.agents import PPO, SAC, DoubleDQN
-from regrow.checkpoint import load
 from regrow.environments import Gymnasium
 from regrow.errors import RegrowError
-from regrow.train import read_training, train
+from regrow.training.checkpoint import load
+from regrow.training.train import read_training, train
 from regrow.types import silent
 
 AGENTS = {

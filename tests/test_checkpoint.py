@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from trees import bit_equal
 
-from regrow import checkpoint
 from regrow.agents import DoubleDQN
-from regrow.checkpoint import load, read_json, save, write_atomically, write_json
 from regrow.environments import Breakout
 from regrow.errors import RegrowError
-from regrow.run import Run
+from regrow.files import atomic
+from regrow.files.atomic import read_json, write_atomically, write_json
+from regrow.training.checkpoint import load, save
+from regrow.training.run import Run
 
 AGENT = DoubleDQN(hidden=8, channels=2, replay_capacity=50)
 
@@ -93,7 +94,7 @@ def test_a_write_that_fails_leaves_the_old_one(saved, monkeypatch, failing):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, failing, full)
+    monkeypatch.setattr(atomic.os, failing, full)
     other = Run.start(AGENT, Breakout(), seed=1)
     with pytest.raises(RegrowError, match=r"cannot write .*run\.ckpt: No space left on device"):
         save(other, path)

@@ -12,13 +12,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from regrow import cli
 from regrow.agents import DoubleDQN
-from regrow.checkpoint import load, save
+from regrow.cli import main as cli
 from regrow.environments import ActionReward
 from regrow.errors import RegrowWarning
-from regrow.locks import alone
-from regrow.run import Run
+from regrow.files.locks import alone
+from regrow.training.checkpoint import load, save
+from regrow.training.run import Run
 
 SMALL = "double_dqn(hidden=16, learn_start=40, replay_capacity=400)"
 TRAIN = ["train", "toy/action_reward", "--agent", SMALL]
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "regrow.cli", *arguments]
+    command = [sys.executable, "-m", "regrow", *arguments]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -221,7 +221,7 @@ def test_ctrl_c_loses_nothing(tmp_path, command, times):
     shown = os.environ | {"FORCE_COLOR": "1", "COLUMNS": "200"}
     with (tmp_path / "err").open("wb") as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", "regrow.cli", *arguments, "--out", str(out)],
+            [sys.executable, "-m", "regrow", *arguments, "--out", str(out)],
             stdout=subprocess.DEVNULL,
             stderr=err,
             env=shown,
@@ -251,7 +251,7 @@ def test_ctrl_c_loses_nothing(tmp_path, command, times):
 
 UNDISTURBED = """
 import os, signal, sys, time
-from regrow import cli
+from regrow.cli import main as cli
 from regrow.errors import RegrowError
 
 class Lock:
@@ -284,7 +284,7 @@ def test_ctrl_c_where_python_can_raise_nothing(at, line):
 
 UNREAD = """
 import os, signal, sys
-from regrow import cli
+from regrow.cli import main as cli
 from regrow.errors import RegrowError
 
 def print_much(options):

@@ -7,10 +7,11 @@ from typing import ClassVar
 import pytest
 import rows_made_up
 
-from regrow import cli, families
+from regrow import registry as families
 from regrow.agents import DoubleDQN
+from regrow.cli import main as cli
 from regrow.environments import ActionReward
-from regrow.rows import read_rows
+from regrow.records.rows import read_rows
 from regrow.studies.base import Figure, Setting, Study
 
 CURVES = "replay_ratio,resets,task,seed,env_steps,return\n1,0,hop,0,10,1.0\n1,0,hop,1,10,3.0\n"

@@ -9,13 +9,13 @@ import pytest
 from matplotlib.colors import to_hex
 from rows_made_up import rows_of, write_study
 
-from regrow.across import aggregates, proxies
+from regrow.analysis.across_conditions import aggregates, proxies
+from regrow.analysis.summary import curves, summarise
+from regrow.diagnosis.recording import UP_TO_FORK
 from regrow.report import figure, paper, sections
 from regrow.report.palette import COLOURS, FIXED, GREYS, HUES, INK, KNOWN, ON_DARK, SOFT, inks
-from regrow.results import UP_TO_FORK
-from regrow.run import Event
-from regrow.summary import curves, summarise
-from regrow.train import Episodes, Trained
+from regrow.training.run import Event
+from regrow.training.train import Episodes, Trained
 
 ARMS = ("nothing", "again", "inject", "reset", "regrama", "redo", "reset every 10_000")
 EXPECTED = {

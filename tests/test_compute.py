@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from regrow.agents import PPO, SAC, DoubleDQN
-from regrow.compute import _flops, cost, flops
 from regrow.environments import MatchingReward, Reach
-from regrow.run import Event, rehearsed
+from regrow.training.flops import _flops, cost, flops
+from regrow.training.run import Event, rehearsed
 
 AGENT = DoubleDQN(hidden=256, learn_start=400)
 ENVIRONMENT = MatchingReward()

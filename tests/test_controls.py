@@ -3,12 +3,12 @@
 import pytest
 
 from regrow.agents import DoubleDQN
-from regrow.diagnose import diagnose
+from regrow.diagnosis.diagnose import diagnose
+from regrow.diagnosis.plan import Diagnosis
+from regrow.diagnosis.verdict import Verdict
 from regrow.environments import Breakout, SpaceInvaders
-from regrow.execution.local import Processes, cores
+from regrow.execution.processes import Processes, cores
 from regrow.interventions import FitNoise, Prime
-from regrow.plan import Diagnosis
-from regrow.verdict import Verdict
 
 pytestmark = pytest.mark.slow
 

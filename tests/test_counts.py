@@ -5,10 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refused_in_a_line
 
-from regrow import cli
-from regrow.counts import MOST, whole
-from regrow.families import make
-from regrow.rules import Rule
+from regrow.cli import main as cli
+from regrow.registry import MOST, make, whole
+from regrow.training.schedule import Rule
 
 
 @pytest.mark.parametrize(

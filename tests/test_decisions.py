@@ -7,11 +7,11 @@ import pytest
 from rows_made_up import rows_of
 from scipy import stats
 
-from regrow.across import gains_by_seed
-from regrow.cases import cases
-from regrow.claims import CLAIMS
-from regrow.decisions import FAILS, HOLDS, OPEN, RULES, decide
-from regrow.rows import Measured
+from regrow.analysis.across_conditions import gains_by_seed
+from regrow.analysis.claim_rules import FAILS, HOLDS, OPEN, RULES, decide
+from regrow.analysis.claims import CLAIMS
+from regrow.analysis.conditions import cases
+from regrow.records.rows import Measured
 
 
 def judged(*groups):

@@ -5,10 +5,10 @@ import importlib.util
 import pytest
 
 import regrow
-from regrow.defaults import LEARNING_RATES, default_agent
 from regrow.environments.base import HostEnvironment
-from regrow.families import describe, make, members
-from regrow.run import rehearsed
+from regrow.registry import describe, make, members
+from regrow.training.default_agent import LEARNING_RATES, default_agent
+from regrow.training.run import rehearsed
 
 NESTED = "shifting/permuted_observations(game='minatar/seaquest')"
 CHOSEN = {

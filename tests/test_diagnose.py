@@ -13,19 +13,20 @@ import pytest
 from trees import bit_equal
 
 from regrow.agents import DoubleDQN
-from regrow.cells import Cell, cells, forks_of, outcomes_of, run_cell
-from regrow.checkpoint import load
-from regrow.diagnose import diagnose, in_order, random_return, tasks
+from regrow.diagnosis.diagnose import diagnose, random_return, tasks
+from regrow.diagnosis.jobs import Cell, cells, forks_of, outcomes_of, run_cell
+from regrow.diagnosis.plan import Arm, Diagnosis, arms_at_every_split
+from regrow.diagnosis.recording import curves, probe_means, write_diagnosis
+from regrow.diagnosis.subject import Subject
 from regrow.environments import ActionReward, Breakout, MatchingReward, SwitchedGames
 from regrow.errors import RegrowError
+from regrow.execution.tasks import in_order
 from regrow.interventions import Deaden, FitNoise, Inject
-from regrow.plan import Arm, Diagnosis, arms_at_every_split
 from regrow.report.figure import draw_curves
-from regrow.results import curves, probe_means, write_diagnosis
-from regrow.run import Run
-from regrow.subject import Subject
+from regrow.training.checkpoint import load
+from regrow.training.run import Run
 
-module = importlib.import_module("regrow.diagnose")  # `regrow.diagnose` is the function
+module = importlib.import_module("regrow.diagnosis.diagnose")
 AGENT = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400, exploration_steps=200)
 PLAN = Diagnosis(AGENT, ActionReward(), seeds=2, fork_at=200, horizon=200)
 

@@ -9,7 +9,6 @@ import pytest
 from trees import bit_equal, distance
 
 from regrow.agents import DoubleDQN
-from regrow.churn import ChurnBalance
 from regrow.environments import (
     ActionReward,
     ConstantReward,
@@ -18,10 +17,11 @@ from regrow.environments import (
     TimeLimitReward,
 )
 from regrow.errors import RegrowError
-from regrow.families import make, members
 from regrow.interventions import Inject
-from regrow.network import Network, mlp
-from regrow.run import Run, rehearsed
+from regrow.learners.churn import ChurnBalance
+from regrow.networks.network import Network, mlp
+from regrow.registry import make, members
+from regrow.training.run import Run, rehearsed
 from regrow.types import Discrete, Transition
 
 KEY = jax.random.key(5)

@@ -15,14 +15,14 @@ from trees import bit_equal, distance
 
 from regrow.agents import DrQ
 from regrow.agents.drq import VALUED, shifted
+from regrow.diagnosis.plan import arms_at_every_split
 from regrow.environments import Reach, Shades
-from regrow.families import describe, make, members
 from regrow.interventions import Deaden, Inject, Redo, Reset, ResetOptimizer, ShrinkPerturb, Widen
-from regrow.learner import Learner, learners
-from regrow.plan import arms_at_every_split
+from regrow.learners.learner import Learner, learners
 from regrow.probes import DeadOverlap, PolicyChurn
 from regrow.probes.base import PartProbe
-from regrow.run import Run, random_policy, rehearsed
+from regrow.registry import describe, make, members
+from regrow.training.run import Run, random_policy, rehearsed
 from regrow.types import Continuous, Discrete, Transition
 
 KEY = jax.random.key(5)

@@ -11,21 +11,22 @@ import rows_made_up
 from small import DQN
 from trees import bit_equal
 
-from regrow.cases import cases
-from regrow.checkpoint import load, read_json, save, write_json
-from regrow.cli import run as regrow
-from regrow.earlier import as_meant
+from regrow.analysis.conditions import cases
+from regrow.analysis.summary import summarise
+from regrow.cli.main import run as regrow
+from regrow.diagnosis.plan import Diagnosis
 from regrow.environments import Breakout
-from regrow.families import describe, make
+from regrow.files.atomic import read_json, write_json
+from regrow.files.formats import as_meant
 from regrow.interventions import Inject, Redo
-from regrow.plan import Diagnosis
+from regrow.records.rows import read_rows, table_of, write_table
+from regrow.records.study_spec import plan_file, read_plan
+from regrow.registry import describe, make
 from regrow.report.sections import write_page
-from regrow.rows import read_rows, table_of, write_table
-from regrow.rules import Rule
-from regrow.run import Event, Run
-from regrow.study_plan import plan_file, read_plan
-from regrow.summary import summarise
-from regrow.train import read_training
+from regrow.training.checkpoint import load, save
+from regrow.training.run import Event, Run
+from regrow.training.schedule import Rule
+from regrow.training.train import read_training
 
 COMMITTED = Path(__file__).parents[1] / "docs" / "results"
 

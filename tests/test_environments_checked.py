@@ -12,13 +12,13 @@ from refusals import refused_in_a_line
 from small import DQN
 
 import regrow
-from regrow import cli
-from regrow.environment_checks import check_before_training, check_environment
+from regrow.cli import main as cli
 from regrow.environments import JAX
 from regrow.environments.base import Environment, HostEnvironment, HostStep, Simulator, Step
 from regrow.errors import FaultyEnvironmentError, RegrowWarning
-from regrow.families import members
-from regrow.train import train
+from regrow.registry import members
+from regrow.training.environment_checks import check_before_training, check_environment
+from regrow.training.train import train
 from regrow.types import Discrete, silent
 
 OURS = sorted(
@@ -316,13 +316,13 @@ def test_training_and_diagnosing_begin_with_it(tmp_path):
         train(DQN, environment, tmp_path / "a", env_steps=40, report=silent)
     plan = regrow.Diagnosis(DQN, environment, seeds=2, fork_at=80, horizon=80)
     with refused_in_a_line("(in a check), env step 5: the reward is nan"):
-        regrow.diagnose(plan, tmp_path / "b")
+        regrow.diagnosis.diagnose(plan, tmp_path / "b")
     assert not list(tmp_path.iterdir())  # nothing is begun
     assert Late.closed > closed
 
 
 def test_it_stops_where_an_environment_is_slow(monkeypatch):
-    module = importlib.import_module("regrow.environment_checks")
+    module = importlib.import_module("regrow.training.environment_checks")
     now = iter(range(1_000))
     monkeypatch.setattr(module.time, "monotonic", lambda: float(next(now)))
     taken = []

@@ -24,20 +24,23 @@ import pytest
 import rows_made_up
 import test_guard
 
-from regrow import cli, numerics, replay
-from regrow.diagnose import Task, diagnose
+from regrow import numerics
+from regrow.cli import main as cli
+from regrow.diagnosis.diagnose import diagnose
+from regrow.diagnosis.plan import Arm, Diagnosis
 from regrow.environments import ActionReward
 from regrow.environments.atari import _number_of_actions
 from regrow.environments.suite.base import facts
 from regrow.errors import RegrowError
-from regrow.execution.local import Processes
-from regrow.families import make
-from regrow.locks import LOCK, take
-from regrow.plan import Arm, Diagnosis
-from regrow.results import query
-from regrow.sinks import TensorBoard
-from regrow.study import begin
-from regrow.train import train
+from regrow.execution.processes import Processes
+from regrow.execution.tasks import Task
+from regrow.experience import replay
+from regrow.experiments.carry_out import begin
+from regrow.files.locks import LOCK, take
+from regrow.records.query import query
+from regrow.records.sinks import TensorBoard
+from regrow.registry import make
+from regrow.training.train import train
 from regrow.types import silent
 
 TABLE = Path(__file__).parents[1] / "docs" / "errors.md"

@@ -11,16 +11,16 @@ import pytest
 import small
 from trees import bit_equal
 
-from regrow import cli
 from regrow.agents import PPO, SAC, DoubleDQN, DrQ
 from regrow.agents.double_dqn import EVALUATED_AT
+from regrow.cli import main as cli
 from regrow.environments import Breakout, Gymnasium, MatchingReward, RelabelledActions
 from regrow.errors import RegrowError
-from regrow.evaluate import _on_device, evaluate
-from regrow.learner import learners
-from regrow.results import write_evaluation
-from regrow.run import Run
-from regrow.streams import key_at
+from regrow.learners.learner import learners
+from regrow.prng import key_at
+from regrow.training.evaluate import _on_device, evaluate
+from regrow.training.evaluations import write_evaluation
+from regrow.training.run import Run
 from regrow.types import Continuous, Discrete
 
 BRIEF = {"hidden": 16, "learn_start": 40, "replay_capacity": 300}
@@ -125,7 +125,7 @@ def test_episodes_without_end_and_no_episodes_are_refused(monkeypatch):
     run, _ = Run.start(DQN, Gymnasium("CartPole-v1"), seed=0).advance(8)
     with pytest.raises(RegrowError, match="episodes is 0; it must be at least 1"):
         evaluate(run, 0)
-    monkeypatch.setattr(sys.modules["regrow.evaluate"], "LONGEST", 3)
+    monkeypatch.setattr(sys.modules["regrow.training.evaluate"], "LONGEST", 3)
     with pytest.raises(RegrowError, match="no episode ended within 3 env steps"):
         evaluate(run, 1)
 

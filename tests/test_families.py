@@ -10,7 +10,7 @@ import regrow
 from regrow.agents import DoubleDQN
 from regrow.environments import Breakout
 from regrow.errors import RegrowError
-from regrow.families import describe, make, members, name_of, summary
+from regrow.registry import describe, make, members, name_of, summary
 
 FAMILIES = ("agents", "environments", "gradients", "interventions", "probes")
 
@@ -101,7 +101,7 @@ def test_the_library_imports_without_what_the_command_line_needs():
         "import regrow\n"
         "regrow.Diagnosis(regrow.agents.DoubleDQN(), regrow.environments.Breakout())\n"
         "for name in ('control/walker-run', 'atari/pong', 'gymnasium/CartPole-v1'):\n"
-        "    regrow.families.make('environments', name)\n"
+        "    regrow.registry.make('environments', name)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -16,24 +16,24 @@ from rows_made_up import rows_of, write
 from trees import bit_equal
 
 from regrow.agents import PPO, SAC, DoubleDQN
-from regrow.cases import cases
-from regrow.cells import outcomes_of
-from regrow.checkpoint import load, save
-from regrow.diagnose import diagnose, random_return
+from regrow.analysis.conditions import cases
+from regrow.diagnosis.diagnose import diagnose, random_return
+from regrow.diagnosis.jobs import outcomes_of
+from regrow.diagnosis.outcomes import Outcome
+from regrow.diagnosis.plan import Arm, Diagnosis
+from regrow.diagnosis.recording import curves, probe_means, write_diagnosis
+from regrow.diagnosis.verdict import INCONCLUSIVE, conclude
 from regrow.environments import Gymnasium
 from regrow.errors import FaultyEnvironmentError, NotFiniteError, RegrowError
-from regrow.evaluate import evaluate
-from regrow.families import describe
 from regrow.interventions.base import LearnerIntervention
-from regrow.outcomes import Outcome
-from regrow.plan import Arm, Diagnosis
+from regrow.records.rows import Happened, Row, read_rows
+from regrow.registry import describe
 from regrow.report import terminal
-from regrow.results import curves, probe_means, write_diagnosis
-from regrow.rows import Happened, Row, read_rows
-from regrow.run import Run, random_policy
-from regrow.train import read_training, train
+from regrow.training.checkpoint import load, save
+from regrow.training.evaluate import evaluate
+from regrow.training.run import Run, random_policy
+from regrow.training.train import read_training, train
 from regrow.types import silent
-from regrow.verdict import INCONCLUSIVE, conclude
 
 BRIEF = {"batch_size": 8, "learn_start": 40, "replay_capacity": 300}
 AGENT = DoubleDQN(hidden=8, **BRIEF)

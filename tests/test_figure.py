@@ -7,7 +7,7 @@ import pytest
 
 from regrow.errors import RegrowError
 from regrow.report.figure import draw_curves, draw_learning
-from regrow.train import Episodes, Trained
+from regrow.training.train import Episodes, Trained
 
 NAMES = ["nothing", "again", "inject", "inject when dead_units above 0.3 at most 3 times"]
 

@@ -1,132 +1,121 @@
-"""A module imports lower floors only; members of a family never import each other."""
+"""A folder is a floor: what is in it imports lower floors only, and there are no cycles."""
 
 import ast
+import importlib
+import pkgutil
 from pathlib import Path
 
 import pytest
 
 import regrow
-from regrow.families import members
+from regrow.registry import members
 
 ROOT = Path(regrow.__file__).parent
-FLOORS = [
-    {
-        *("errors", "types", "families", "streams", "statistics", "aggregates", "claims"),
-        *("interrupts", "locks", "counts", "guard", "numerics", "earlier"),
-    },
-    {
-        *("adam", "rmsprop", "product", "initialisers", "activations", "layers", "blocks"),
-        *("style", "network"),
-    },
-    {"optimizer", "learner", "units", "widen", "churn"},
-    {
-        "replay",
-        "frames",
-        "normalizing",
-        "environments",
-        "agents",
-        "gradients",
-        "interventions",
-        "probes",
-        "triggers",
-    },
-    {
-        *("loop", "session", "hosted", "run", "checkpoint", "evaluate", "pieces"),
-        "environment_checks",
-    },
-    {
-        *("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
-        *("compute", "defaults", "sinks", "live"),
-    },
-    {
-        *("study_plan", "rows", "results", "train", "studies", "shared", "study", "watch"),
-        *("cases", "across", "decisions", "summary", "published"),
-    },
-    {"report"},
-    {"execution", "adapters", "export"},
-    {"cli_studies", "cli", "__main__"},
-]
+FLOORS = (
+    ("errors", "types"),
+    ("registry", "prng", "numerics", "files", "stats", "networks", "experience", "execution"),
+    ("learners", "records", "environments"),
+    ("agents", "gradients", "interventions", "probes"),
+    ("training",),
+    ("diagnosis",),
+    ("analysis", "studies"),
+    ("experiments",),
+    ("report",),
+    ("cli",),
+    ("__main__",),
+)
 FAMILIES = {"environments", "agents", "gradients", "interventions", "probes", "studies"}
-# Within a floor, files that are one chapter each may build on the one before.
-SEQUENCES = [
-    ("errors", "types", "streams"),
-    ("errors", "types", "interrupts"),
-    ("errors", "families"),
-    ("errors", "earlier"),
-    ("errors", "locks"),
-    ("errors", "numerics"),
-    ("errors", "counts"),
-    ("errors", "statistics", "aggregates"),
-    ("product", "initialisers", "activations", "layers", "blocks", "style", "network"),
-    ("optimizer", "learner", "units", "widen"),
-    ("replay", "frames"),
-    ("session", "hosted"),
-    ("loop", "hosted", "run", "checkpoint"),
-    ("session", "evaluate"),
-    ("loop", "environment_checks"),
-    ("session", "environment_checks"),
-    ("loop", "run", "evaluate"),
-    ("loop", "pieces"),
-    ("subject", "outcomes", "findings", "verdict", "rules", "plan", "cells", "diagnose"),
-    ("sinks", "live", "cells", "diagnose"),
-    ("study_plan", "rows", "results", "train"),
-    ("study_plan", "rows", "results", "studies", "shared", "study", "watch"),
-    ("study_plan", "rows", "cases", "across", "decisions", "summary"),
-    ("cli_studies", "cli", "__main__"),
-]
+SOURCES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 
-def floor_of(name: str) -> int:
-    return next(i for i, floor in enumerate(FLOORS) if name in floor)
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imports(path: Path) -> list[tuple[int, str]]:
-    """(line, dotted module of this package) for every import in a file, those in functions too."""
+    """(line, module within regrow) for every import in a file, those in functions too."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("regrow"):
-            if node.module == "regrow":
-                found += [(node.lineno, f"regrow.{alias.name}") for alias in node.names]
-            else:
-                found.append((node.lineno, node.module))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "regrow":
+            own = node.module.partition(".")[2]
+            for alias in node.names:
+                inner = f"{own}.{alias.name}".lstrip(".")
+                there = ROOT / inner.replace(".", "/")
+                is_module = there.with_suffix(".py").is_file() or there.is_dir()
+                found.append((node.lineno, inner if is_module else own))
         elif isinstance(node, ast.Import):
-            found += [(node.lineno, a.name) for a in node.names if a.name.split(".")[0] == "regrow"]
+            found += [
+                (node.lineno, alias.name.removeprefix("regrow."))
+                for alias in node.names
+                if alias.name.startswith("regrow.")
+            ]
     return found
 
 
-def complaint(path: Path, line: int, module: str) -> str | None:
-    here = path.relative_to(ROOT).with_suffix("").parts
-    there = module.split(".")[1:]
-    mine, other = here[0], there[0]
-    where = f"{path.relative_to(ROOT.parent)}:{line} imports {module}"
-    if mine == other:
-        if mine not in FAMILIES or there[-1] in ("base", mine):
-            return None
-        return f"{where}: members of a family never import each other; move the line"
-    if floor_of(other) < floor_of(mine):
+def floor_of(module: str) -> int:
+    return next(i for i, floor in enumerate(FLOORS) if module.split(".")[0] in floor)
+
+
+def complaint(here: str, line: int, there: str) -> str | None:
+    where = f"{here}, line {line} imports {there}"
+    folder, other = here.split(".")[0], there.split(".")[0]
+    if folder != other:
+        lower = floor_of(there) < floor_of(here)
+        return None if lower else f"{where}: that is not a lower floor; move the line"
+    if folder not in FAMILIES or there.split(".")[-1] in ("base", folder):
         return None
-    for sequence in SEQUENCES:
-        earlier = sequence[: sequence.index(mine)] if mine in sequence else ()
-        if other in earlier:
-            return None
-    return f"{where}: that is not a lower floor; move the line"
+    return f"{where}: members of a family never import each other; move the line"
 
 
-SOURCES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_imports_lower_floors_only(path):
-    complaints = [c for line, module in imports(path) if (c := complaint(path, line, module))]
+    here = module_of(path)
+    complaints = [c for line, module in imports(path) if (c := complaint(here, line, module))]
     assert not complaints, "\n".join(complaints)
 
 
 def test_the_check_sees_what_it_should():
-    network, inject = ROOT / "network.py", ROOT / "interventions/inject.py"
-    assert complaint(network, 1, "regrow.learner") is not None
-    assert complaint(inject, 1, "regrow.interventions.reset") is not None
-    assert complaint(inject, 1, "regrow.agents.double_dqn") is not None
-    assert complaint(inject, 1, "regrow.learner") is None
+    assert complaint("networks.network", 1, "learners.learner") is not None
+    assert complaint("experience.replay", 1, "networks.layers") is not None
+    assert complaint("interventions.inject", 1, "interventions.reset") is not None
+    assert complaint("interventions.inject", 1, "agents.double_dqn") is not None
+    assert complaint("interventions.inject", 1, "learners.learner") is None
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    below = {module_of(path): {there for _, there in imports(path)} for path in SOURCES}
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " → ".join((*above[above.index(module) :], module))
+        if module not in done:
+            for other in below.get(module, ()):
+                if other != module:
+                    visit(other, (*above, module))
+            done.add(module)
+
+    for module in below:
+        visit(module, ())
+
+
+def test_a_newcomer_finds_a_dozen_floors_and_few_files_beside_the_folders():
+    assert len(FLOORS) <= 12
+    files = {path.stem for path in ROOT.glob("*.py")} - {"__init__", "__main__"}
+    assert len(files) <= 5
+
+
+def test_every_folder_says_its_contract():
+    for folder in {path.parent for path in SOURCES} - {ROOT}:
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), folder
+
+
+def test_no_module_is_hidden_by_a_function_of_its_name():
+    for info in pkgutil.walk_packages([str(ROOT)], "regrow."):
+        if info.name != "regrow.__main__":
+            package, _, name = info.name.rpartition(".")
+            module = importlib.import_module(info.name)
+            assert getattr(importlib.import_module(package), name) is module, info.name
 
 
 def test_no_drawers_for_odds_and_ends():

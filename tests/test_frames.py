@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from scipy import stats
 from trees import bit_equal
 
-from regrow import replay as module
 from regrow.agents import PPO, DoubleDQN
 from regrow.environments import Atari
 from regrow.errors import RegrowError
-from regrow.frames import FrameReplay
-from regrow.replay import Replay
-from regrow.run import rehearsed
+from regrow.experience import replay as module
+from regrow.experience.frame_replay import FrameReplay
+from regrow.experience.replay import Replay
+from regrow.training.run import rehearsed
 from regrow.types import Continuous, Discrete, Transition
 
 BYTES = np.dtype(np.uint8)

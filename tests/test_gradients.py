@@ -14,18 +14,18 @@ from refusals import refused_in_a_line
 from trees import bit_equal, distance
 
 from regrow.agents import DoubleDQN
-from regrow.blocks import Residual
-from regrow.checkpoint import load, save
 from regrow.environments import ConstantReward
 from regrow.errors import RegrowError
-from regrow.families import describe, field_types, make, make_all, members
 from regrow.interventions import Inject, Reset, ShrinkPerturb
-from regrow.learner import Learner
-from regrow.network import convolutional, mlp
-from regrow.optimizer import Optimizer
-from regrow.run import Run
-from regrow.style import Style
-from regrow.units import recycled
+from regrow.learners.learner import Learner
+from regrow.learners.optimizer import Optimizer
+from regrow.learners.recycling import recycled
+from regrow.networks.architecture import Style
+from regrow.networks.network import convolutional, mlp
+from regrow.networks.residual import Residual
+from regrow.registry import describe, field_types, make, make_all, members
+from regrow.training.checkpoint import load, save
+from regrow.training.run import Run
 
 KEY = jax.random.key(21)
 LR, EPSILON, STEPS = 1e-2, 1e-5, 4

@@ -8,9 +8,9 @@ import pytest
 HEAD = """
 import sys
 import regrow
-from regrow.diagnose import Task
-from regrow.execution.local import Processes
-from regrow.plan import Arm
+from regrow.execution.tasks import Task
+from regrow.execution.processes import Processes
+from regrow.diagnosis.plan import Arm
 
 def work(report):
     report("working", 1)
@@ -26,7 +26,7 @@ def quiet(phase, steps):
     pass
 """
 RUN = 'Processes(1)([Task("one", (), work)], quiet)\n'
-KEPT = "regrow.diagnose(plan(), sys.argv[1], execute=Processes(2))\n"
+KEPT = "regrow.diagnosis.diagnose(plan(), sys.argv[1], execute=Processes(2))\n"
 CAUGHT = f"""
 try:
     {RUN}
@@ -108,7 +108,7 @@ def test_of_another_program_s_workers_none_is_ended(tmp_path):
     """A script of one's own that starts processes and diagnoses at its top, as it may."""
     text = f"""{HEAD}
 import multiprocessing
-from regrow.guard import leave_if_unguarded
+from regrow.execution.guard import leave_if_unguarded
 
 leave_if_unguarded()
 print("read", flush=True)

@@ -21,9 +21,9 @@ from regrow.environments import Gymnasium
 from regrow.environments.actions.base import Range, actions
 from regrow.environments.observations.base import reader
 from regrow.errors import FaultyEnvironmentError, RegrowWarning
-from regrow.families import describe, make
-from regrow.run import Run
-from regrow.session import Session
+from regrow.registry import describe, make
+from regrow.training.run import Run
+from regrow.training.session import Session
 from regrow.types import Continuous, Discrete
 
 BYTES = spaces.Box(0, 255, (4, 5, 3), np.uint8)
@@ -474,7 +474,7 @@ def test_values_come_back_as_they_were():
     environment = Gymnasium("CartPole-v1", values)
     again = make("environments", describe(environment))
     assert again == environment
-    from regrow.families import read_back
+    from regrow.registry import read_back
 
     assert repr(read_back(again.kwargs)) == repr(values)
 
@@ -564,8 +564,8 @@ import sys
 import gymnasium, numpy as np
 from gymnasium import spaces
 import regrow
-from regrow.execution.local import Processes
-from regrow.plan import Arm
+from regrow.execution.processes import Processes
+from regrow.diagnosis.plan import Arm
 {definition}
 
 def work():
@@ -574,7 +574,7 @@ def work():
         regrow.environments.Gymnasium("Own-v0", {{"max_episode_steps": 9}}),
         tuple(map(Arm.parse, ("nothing", "inject"))), seeds=2, fork_at=80, horizon=80,
     )
-    print(regrow.diagnose(plan, execute=Processes(1)).claim)
+    print(regrow.diagnosis.diagnose(plan, execute=Processes(1)).claim)
 
 if __name__ == "__main__":
     {register}

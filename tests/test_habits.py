@@ -10,7 +10,6 @@ import pytest
 from small import DQN
 from trees import bit_equal
 
-from regrow.checkpoint import load, save
 from regrow.environments import Breakout
 from regrow.errors import RegrowError
 from regrow.interventions import (
@@ -26,13 +25,14 @@ from regrow.interventions import (
 )
 from regrow.interventions.base import Habitual
 from regrow.interventions.continual_backprop import contribution
-from regrow.layers import Conv
-from regrow.learner import Learner
-from regrow.network import Network, convolutional, mlp
-from regrow.optimizer import Optimizer
-from regrow.rules import Rule
-from regrow.run import Run
-from regrow.units import recycled
+from regrow.learners.learner import Learner
+from regrow.learners.optimizer import Optimizer
+from regrow.learners.recycling import recycled
+from regrow.networks.layers import Conv
+from regrow.networks.network import Network, convolutional, mlp
+from regrow.training.checkpoint import load, save
+from regrow.training.run import Run
+from regrow.training.schedule import Rule
 
 KEY = jax.random.key(9)
 CONV = convolutional((6, 6, 3), 4, 10, 3, key=KEY)

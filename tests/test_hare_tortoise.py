@@ -8,9 +8,9 @@ from trees import bit_equal
 
 from regrow.errors import RegrowError
 from regrow.interventions import Deaden, HareTortoise
-from regrow.learner import Learner
-from regrow.network import convolutional
-from regrow.optimizer import Optimizer
+from regrow.learners.learner import Learner
+from regrow.learners.optimizer import Optimizer
+from regrow.networks.network import convolutional
 
 KEY = jax.random.key(4)
 CONV = convolutional((6, 6, 3), 4, 10, 3, key=KEY)

@@ -9,17 +9,17 @@ import pytest
 from trees import bit_equal
 
 from regrow.agents import PPO, DoubleDQN
-from regrow.checkpoint import load, save
-from regrow.diagnose import diagnose
+from regrow.diagnosis.diagnose import diagnose
+from regrow.diagnosis.plan import Arm, Diagnosis
 from regrow.environments import Atari, Control, Gymnasium
 from regrow.environments.base import HostEnvironment, HostStep, Simulator
 from regrow.errors import RegrowError
-from regrow.families import describe
 from regrow.interventions import Nothing
-from regrow.loop import keys_of
-from regrow.plan import Arm, Diagnosis
-from regrow.run import Run, random_policy
-from regrow.train import train
+from regrow.registry import describe
+from regrow.training.checkpoint import load, save
+from regrow.training.device_loop import keys_of
+from regrow.training.run import Run, random_policy
+from regrow.training.train import train
 from regrow.types import Discrete
 
 BRIEF = {"batch_size": 8, "learn_start": 40, "replay_capacity": 300, "target_period": 5}
@@ -224,7 +224,7 @@ def test_lengths_of_episodes_are_right_where_a_run_that_goes_on_begins_new_ones(
 
 
 def test_a_diagnosis_says_that_the_episodes_were_restarted(monkeypatch):
-    module = importlib.import_module("regrow.diagnose")  # `regrow.diagnose` is the function
+    module = importlib.import_module("regrow.diagnosis.diagnose")
     monkeypatch.setattr(module, "RANDOM_STEPS", 200)
     arms = (Arm.parse("nothing"), Arm.parse("inject"))
     plan = Diagnosis(AGENT, POLE, arms, seeds=2, fork_at=80, horizon=80)

@@ -11,10 +11,8 @@ import pytest
 from small import DQN, PIXELS, POLICY, SOFT
 from trees import bit_equal, distance
 
-from regrow.checkpoint import load, save
 from regrow.environments import Breakout, Reach, Shades
 from regrow.errors import RegrowError
-from regrow.families import describe, field_types, make, members
 from regrow.interventions import (
     ContinualBackprop,
     Deaden,
@@ -31,11 +29,13 @@ from regrow.interventions import (
     Widen,
 )
 from regrow.interventions.base import Habitual
-from regrow.learner import Learner, learners
-from regrow.loop import taught
-from regrow.network import mlp
-from regrow.optimizer import Optimizer
-from regrow.run import Run, _intervened, rehearsed
+from regrow.learners.learner import Learner, learners
+from regrow.learners.optimizer import Optimizer
+from regrow.networks.network import mlp
+from regrow.registry import describe, field_types, make, members
+from regrow.training.checkpoint import load, save
+from regrow.training.device_loop import taught
+from regrow.training.run import Run, _intervened, rehearsed
 
 KEY = jax.random.key(11)
 SHORT = {

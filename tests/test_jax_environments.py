@@ -17,14 +17,14 @@ from trees import bit_equal
 
 import regrow
 from regrow.agents import PPO, DoubleDQN
-from regrow.checkpoint import load, save
-from regrow.diagnose import diagnose
+from regrow.diagnosis.diagnose import diagnose
+from regrow.diagnosis.plan import Arm, Diagnosis
 from regrow.environments import JAX
 from regrow.environments.base import Environment, Step
 from regrow.errors import FaultyEnvironmentError
-from regrow.families import describe, make
-from regrow.plan import Arm, Diagnosis
-from regrow.run import Run
+from regrow.registry import describe, make
+from regrow.training.checkpoint import load, save
+from regrow.training.run import Run
 from regrow.types import Continuous, Discrete
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -451,7 +451,7 @@ def test_the_example_is_checked_trained_and_diagnosed(example, monkeypatch, tmp_
     report = regrow.check_environment(environment, env_steps=250)
     assert report.environment == "jax/own_jax_environment:track"
     assert not report.warnings
-    module = importlib.import_module("regrow.diagnose")
+    module = importlib.import_module("regrow.diagnosis.diagnose")
     monkeypatch.setattr(module, "RANDOM_STEPS", 400)
     plan = Diagnosis(POLICY, environment, (Arm.parse("nothing"), Arm.parse("inject")), 2, 320, 320)
     assert plan.config()["environment"] == "jax/own_jax_environment:track"

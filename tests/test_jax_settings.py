@@ -15,18 +15,19 @@ from small import DQN
 from test_interventions import AGENTS, EVERY
 from trees import bit_equal
 
-from regrow import cli, numerics
-from regrow.cells import every_probe, measured
-from regrow.checkpoint import load, save
-from regrow.compute import flops
+from regrow import numerics
+from regrow.cli import main as cli
 from regrow.environments import ActionReward, Breakout
 from regrow.errors import RegrowError
-from regrow.evaluate import evaluate
-from regrow.families import describe, make
+from regrow.experience.replay import Replay
 from regrow.interventions import FitNoise, Inject
 from regrow.probes.base import Past
-from regrow.replay import Replay
-from regrow.run import Run, random_policy
+from regrow.registry import describe, make
+from regrow.training.checkpoint import load, save
+from regrow.training.evaluate import evaluate
+from regrow.training.flops import flops
+from regrow.training.probing import every_probe, measured
+from regrow.training.run import Run, random_policy
 
 KEY = jax.random.key(0)
 
@@ -296,7 +297,7 @@ def test_a_device_of_a_variable_that_is_not_there_is_one_line(tmp_path, name, va
 OTHER_DEVICE = """
 import jax
 jax.config.update("jax_default_device", jax.devices()[1])
-from regrow import cli
+from regrow.cli import main as cli
 said = cli.run([%r, "toy/action_reward", "--agent", %r, "--env-steps", "400", "--out", %r])
 assert said is None, said
 """

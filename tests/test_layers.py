@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from regrow.agents import DoubleDQN
-from regrow.blocks import Residual
 from regrow.errors import RegrowError
-from regrow.families import describe, make
-from regrow.initialisers import drawn
-from regrow.layers import Conv, Dense, largest_singular_value
-from regrow.network import convolutional, dqn_zoo, mlp
-from regrow.style import Style
+from regrow.networks.architecture import Style
+from regrow.networks.initialisers import drawn
+from regrow.networks.layers import Conv, Dense, largest_singular_value
+from regrow.networks.network import convolutional, dqn_zoo, mlp
+from regrow.networks.residual import Residual
+from regrow.registry import describe, make
 from regrow.types import Discrete
 
 KEY = jax.random.key(3)

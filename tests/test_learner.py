@@ -9,10 +9,10 @@ import pytest
 from trees import bit_equal, distance
 
 from regrow.errors import RegrowError
-from regrow.families import make
-from regrow.learner import Learner, learners, map_learners
-from regrow.network import mlp
-from regrow.optimizer import Optimizer
+from regrow.learners.learner import Learner, learners, map_learners
+from regrow.learners.optimizer import Optimizer
+from regrow.networks.network import mlp
+from regrow.registry import make
 from regrow.types import Discrete
 
 KEY = jax.random.key(3)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regrow.errors import RegrowError
-from regrow.statistics import (
+from regrow.stats.curves import (
     area_under_curve,
     awaits_running,
     final_return,

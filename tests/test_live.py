@@ -19,19 +19,20 @@ from logs import Row, from_csv, from_tensorboard, from_wandb, session_starts
 from small import DQN, PIXELS, POLICY, SOFT
 from trees import bit_equal
 
-from regrow import cli, live
-from regrow.checkpoint import load
-from regrow.diagnose import diagnose
+from regrow.cli import main as cli
+from regrow.diagnosis.diagnose import diagnose
+from regrow.diagnosis.plan import Arm, Diagnosis
 from regrow.environments import ActionReward, Breakout, Gymnasium, Reach, Shades, TimeLimitReward
 from regrow.errors import RegrowError
-from regrow.families import members
 from regrow.interventions import FitNoise
-from regrow.learner import learners
-from regrow.plan import Arm, Diagnosis
-from regrow.rules import Rule
-from regrow.run import Run
-from regrow.sinks import SINKS, About, Csv, TensorBoard, WeightsAndBiases, checked
-from regrow.train import read_probes, train
+from regrow.learners.learner import learners
+from regrow.records.sinks import SINKS, About, Csv, TensorBoard, WeightsAndBiases, checked
+from regrow.registry import members
+from regrow.training import live
+from regrow.training.checkpoint import load
+from regrow.training.run import Run
+from regrow.training.schedule import Rule
+from regrow.training.train import read_probes, train
 from regrow.types import silent
 
 ALL = tuple(SINKS)
@@ -480,7 +481,7 @@ def test_who_is_not_logged_in_is_told_before_the_work(tmp_path):
     own = {"WANDB_MODE": "online", "HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
     environment = {name: x for name, x in os.environ.items() if not name.startswith("WANDB")} | own
     done = subprocess.run(
-        [sys.executable, "-m", "regrow.cli", "train", "toy/action_reward", "--log", "wandb"],
+        [sys.executable, "-m", "regrow", "train", "toy/action_reward", "--log", "wandb"],
         capture_output=True, text=True, env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 2
@@ -518,10 +519,10 @@ import os, signal, subprocess, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from small import DQN
-from regrow import live
+from regrow.training import live
 from regrow.environments import ActionReward
-from regrow.run import Run
-from regrow.sinks import About
+from regrow.training.run import Run
+from regrow.records.sinks import About
 
 live.EVERY = 0.0
 with live.Live(("wandb", "csv"), Path(sys.argv[1]), About("one", "one", None, {})) as log:

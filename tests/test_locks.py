@@ -13,17 +13,18 @@ import warnings
 import pytest
 from refusals import refused_in_a_line
 
-from regrow import cli, locks
 from regrow.agents import DoubleDQN
-from regrow.cells import Cell
-from regrow.checkpoint import claimed
+from regrow.cli import main as cli
+from regrow.diagnosis.jobs import Cell
 from regrow.environments import ActionReward
 from regrow.errors import RegrowWarning
-from regrow.evaluate import Episode
-from regrow.locks import LOCK, alone, is_taken, take, waited_for
-from regrow.results import read_evaluations, write_evaluation
-from regrow.run import Run
-from regrow.study import begin, held, is_held, progress_file
+from regrow.experiments.carry_out import begin, held, is_held, progress_file
+from regrow.files import locks
+from regrow.files.folders import claimed
+from regrow.files.locks import LOCK, alone, is_taken, take, waited_for
+from regrow.training.evaluate import Episode
+from regrow.training.evaluations import read_evaluations, write_evaluation
+from regrow.training.run import Run
 
 SMALL = "double_dqn(hidden=16, learn_start=40, replay_capacity=400)"
 TRAIN = ["train", "toy/action_reward", "--agent", SMALL, "--probe-every", "0"]
@@ -34,7 +35,7 @@ BUSY = "another process is at work in "
 HOLDER = """
 import sys, time
 from pathlib import Path
-from regrow.locks import alone
+from regrow.files.locks import alone
 with alone(Path(sys.argv[1])):
     print("taken", flush=True)
     time.sleep(60)

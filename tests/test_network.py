@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from trees import bit_equal, distance
 
 from regrow.errors import RegrowError
-from regrow.layers import Conv, Dense
-from regrow.learner import Learner
-from regrow.network import Network, convolutional, mlp
-from regrow.optimizer import Optimizer
-from regrow.style import Style
+from regrow.learners.learner import Learner
+from regrow.learners.optimizer import Optimizer
+from regrow.networks.architecture import Style
+from regrow.networks.layers import Conv, Dense
+from regrow.networks.network import Network, convolutional, mlp
 
 KEY = jax.random.key(7)
 

@@ -15,23 +15,23 @@ from trees import bit_equal
 
 from regrow.agents import PPO, SAC, DoubleDQN
 from regrow.agents.ppo import _goes_on
-from regrow.cells import outcomes_of
-from regrow.checkpoint import load, save
-from regrow.compute import cost
-from regrow.diagnose import diagnose
+from regrow.diagnosis.diagnose import diagnose
+from regrow.diagnosis.findings import DIVERGED
+from regrow.diagnosis.jobs import outcomes_of
+from regrow.diagnosis.plan import Arm, Diagnosis
 from regrow.environments import Atari, Breakout, Control, Gymnasium, Reach, Shades
 from regrow.environments.base import Environment, HostEnvironment, HostStep, Simulator, Step
-from regrow.evaluate import evaluate
-from regrow.families import describe, make
-from regrow.findings import DIVERGED
-from regrow.frames import FrameReplay
+from regrow.experience.frame_replay import FrameReplay
+from regrow.experience.normalization import NormalizingMemory, RunningMoments, as_learned, as_seen
+from regrow.experience.replay import Replay
 from regrow.interventions import Nothing
 from regrow.interventions.base import Intervention
-from regrow.normalizing import NormalizingMemory, RunningMoments, as_learned, as_seen
-from regrow.plan import Arm, Diagnosis
 from regrow.probes.base import Probe
-from regrow.replay import Replay
-from regrow.run import Run, rehearsed
+from regrow.registry import describe, make
+from regrow.training.checkpoint import load, save
+from regrow.training.evaluate import evaluate
+from regrow.training.flops import cost
+from regrow.training.run import Run, rehearsed
 from regrow.types import Discrete, Transition
 
 KEY = jax.random.key(2)

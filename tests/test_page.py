@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rows_made_up import rows_of, write, write_study
 
+from regrow.analysis.summary import summarise
+from regrow.records.rows import table_of, write_table
 from regrow.report.sections import write_page
-from regrow.rows import table_of, write_table
-from regrow.summary import summarise
 
 CHROMIUM = Path("/usr/bin/chromium")
 playwright = pytest.importorskip(

@@ -2,9 +2,9 @@
 
 import pytest
 
-from regrow import pieces
-from regrow.loop import STEPS_PER_CHUNK
-from regrow.pieces import FIRST, Pieces
+from regrow.training import pacing as pieces
+from regrow.training.device_loop import STEPS_PER_CHUNK
+from regrow.training.pacing import FIRST, Pieces
 
 
 @pytest.mark.parametrize(

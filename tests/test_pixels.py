@@ -11,14 +11,14 @@ from refusals import refused_in_a_line
 from trees import bit_equal
 
 from regrow.agents import DrQ
-from regrow.checkpoint import load, save
 from regrow.environments import Control, Pixels
 from regrow.environments.base import Simulator
 from regrow.environments.pixels import PLANET_REPEATS, grey
 from regrow.errors import RegrowError
-from regrow.families import describe, make
 from regrow.interventions import Nothing
-from regrow.run import Run, random_policy
+from regrow.registry import describe, make
+from regrow.training.checkpoint import load, save
+from regrow.training.run import Run, random_policy
 
 CARTPOLE = Pixels("cartpole-swingup")
 LIKE_DM_CONTROL = {"shadows": True, "reflections": True, "smooth_edges": True}

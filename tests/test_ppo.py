@@ -15,19 +15,19 @@ import scipy.stats
 from small import DQN, PIXELS, POLICY, SOFT
 from trees import bit_equal, distance
 
-from regrow import cli
 from regrow.agents import PPO
 from regrow.agents.ppo import Rollout, choices, policy
-from regrow.churn import ChurnBalance
+from regrow.cli import main as cli
 from regrow.environments import Breakout, Gymnasium, MatchingReward, Reach
 from regrow.environments.base import Environment, Step
 from regrow.errors import RegrowError
-from regrow.evaluate import evaluate
 from regrow.interventions import Inject, Reset
-from regrow.learner import Learner, learners
-from regrow.network import Network
+from regrow.learners.churn import ChurnBalance
+from regrow.learners.learner import Learner, learners
+from regrow.networks.network import Network
 from regrow.probes import PolicyChurn
-from regrow.run import Run, random_policy
+from regrow.training.evaluate import evaluate
+from regrow.training.run import Run, random_policy
 from regrow.types import Continuous, Discrete, MultiDiscrete, Transition
 
 KEY = jax.random.key(5)

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from regrow.families import describe, make, members, presets
-from regrow.run import Run
+from regrow.registry import describe, make, members, presets
 from regrow.studies.base import DOUBLE_DQN, SAC, Setting
 from regrow.studies.primacy_bias import PRIMED
 from regrow.studies.resets import DRQ
+from regrow.training.run import Run
 from regrow.types import Discrete
 
 PAGE = Path(__file__).parents[1] / "docs/presets.md"

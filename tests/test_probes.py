@@ -19,15 +19,12 @@ from probing import (
 )
 from small import DQN
 
-from regrow.cells import every_probe
-from regrow.checkpoint import load, save
 from regrow.environments import Breakout, ObservationReward
 from regrow.errors import RegrowError
-from regrow.families import make, members
 from regrow.interventions import Inject, Reset
-from regrow.learner import Learner
-from regrow.network import Network, mlp
-from regrow.optimizer import Optimizer
+from regrow.learners.learner import Learner
+from regrow.learners.optimizer import Optimizer
+from regrow.networks.network import Network, mlp
 from regrow.probes import (
     DeadUnits,
     DistanceFromInit,
@@ -40,7 +37,10 @@ from regrow.probes import (
     WeightNorm,
 )
 from regrow.probes.base import PartProbe, Past
-from regrow.run import Run
+from regrow.registry import make, members
+from regrow.training.checkpoint import load, save
+from regrow.training.probing import every_probe
+from regrow.training.run import Run
 
 EVERY = sorted(members("probes"))
 OF_PARTS = [name for name in EVERY if issubclass(members("probes")[name], PartProbe)]

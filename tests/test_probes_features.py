@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from probing import KEY, PARTS, broken, learns, small, value, values, weights
 
-from regrow.network import mlp
+from regrow.networks.architecture import Style
+from regrow.networks.network import mlp
 from regrow.probes import (
     ApproximateRank,
     DeadByFiring,
@@ -25,7 +26,6 @@ from regrow.probes import (
     WeightMagnitude,
     WeightNorm,
 )
-from regrow.style import Style
 
 
 @pytest.fixture(scope="module", params=["mlp", "conv"])

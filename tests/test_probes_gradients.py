@@ -24,7 +24,7 @@ from small import DQN
 
 from regrow.environments import Breakout
 from regrow.errors import RegrowError
-from regrow.network import mlp
+from regrow.networks.network import mlp
 from regrow.probes import (
     Curvature,
     GradientCosine,
@@ -35,7 +35,7 @@ from regrow.probes import (
     ValueChurn,
 )
 from regrow.probes.base import Past
-from regrow.run import Run
+from regrow.training.run import Run
 
 
 @pytest.fixture(scope="module")

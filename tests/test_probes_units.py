@@ -24,8 +24,9 @@ from probing import (
     values,
 )
 
-from regrow.layers import Conv
-from regrow.network import convolutional, mlp
+from regrow.networks.architecture import Style
+from regrow.networks.layers import Conv
+from regrow.networks.network import convolutional, mlp
 from regrow.probes import (
     DeadByFiring,
     DeadOverlap,
@@ -34,7 +35,6 @@ from regrow.probes import (
     FeatureNorm,
     GradientDormancy,
 )
-from regrow.style import Style
 
 
 @KINDS

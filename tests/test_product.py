@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from regrow.product import product
+from regrow.networks.matmul import product
 
 # (batch axes, inputs, units); both ways of each gradient are among them
 SHAPES = [((), 5, 3), ((7,), 5, 3), ((32,), 1024, 128), ((4, 8, 8), 36, 16), ((2, 3), 40, 1)]

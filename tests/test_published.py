@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from regrow.analysis.published import returns_at, table
 from regrow.errors import RegrowError
-from regrow.published import returns_at, table
 from regrow.report.studies import curves_table
-from regrow.statistics import interquartile_mean
+from regrow.stats.intervals import interquartile_mean
 
 SAC = Path(__file__).parents[2] / "shared/data/primacy_bias/sac.csv.gz"
 HEADER = "replay_ratio,resets,reset_interval,task,seed,env_steps,return"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regrow import replay as module
 from regrow.errors import RegrowError
-from regrow.replay import Replay
+from regrow.experience import replay as module
+from regrow.experience.replay import Replay
 from regrow.types import Continuous, Discrete, Transition
 
 FLOAT = np.dtype(np.float32)

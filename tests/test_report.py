@@ -11,16 +11,16 @@ import pytest
 from rich.console import Console
 from rows_made_up import rows_of, write, write_study
 
-from regrow import cli
-from regrow.across import aggregates, proxies
-from regrow.cases import cases
+from regrow.analysis.across_conditions import aggregates, proxies
+from regrow.analysis.conditions import cases
+from regrow.analysis.summary import summarise
+from regrow.cli import main as cli
+from regrow.records.rows import table_of, write_table
 from regrow.report import charts, html, paper, sections, spark
 from regrow.report.charts import Arms
 from regrow.report.palette import COLOURS, inks
 from regrow.report.studies import verdicts_table
-from regrow.rows import table_of, write_table
-from regrow.statistics import Interval, no_interval
-from regrow.summary import summarise
+from regrow.stats.intervals import Interval, no_interval
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028'\"&${body}$\u202e\x00"
 

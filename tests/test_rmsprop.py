@@ -7,7 +7,7 @@ import optax
 import pytest
 from trees import bit_equal
 
-from regrow.rmsprop import centred_rmsprop
+from regrow.learners.rmsprop import centred_rmsprop
 
 RATE, DECAY, EPS = 2.5e-4, 0.95, 0.01
 

@@ -17,22 +17,22 @@ import rows_made_up
 from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
 
-from regrow.cases import cases
-from regrow.cells import Cell
-from regrow.checkpoint import write_json
+from regrow.analysis.conditions import cases
+from regrow.analysis.summary import summarise
+from regrow.diagnosis.jobs import Cell
+from regrow.diagnosis.plan import Arm
 from regrow.errors import RegrowError
-from regrow.export import of_row, points, to_parquet, to_tensorboard, to_wandb
-from regrow.families import make
-from regrow.locks import take
-from regrow.plan import Arm
+from regrow.experiments.carry_out import begin, held, is_held, progress_file, told
+from regrow.experiments.export import of_row, points, to_parquet, to_tensorboard, to_wandb
+from regrow.experiments.shared_jobs import parts_in, parts_of, shared, written
+from regrow.experiments.watch import Watch
+from regrow.files.atomic import write_json
+from regrow.files.locks import take
+from regrow.records.query import query
+from regrow.records.rows import Measured, Row, read_rows, write_row
+from regrow.records.study_spec import plan_file, write_plan
+from regrow.registry import make
 from regrow.report.studies import verdicts_table, watch_table
-from regrow.results import query
-from regrow.rows import Measured, Row, read_rows, write_row
-from regrow.shared import parts_in, parts_of, shared, written
-from regrow.study import begin, held, is_held, progress_file, told
-from regrow.study_plan import plan_file, write_plan
-from regrow.summary import summarise
-from regrow.watch import Watch
 
 HOSTILE = '../../../"<b>[red]$(rm)\n%s'
 

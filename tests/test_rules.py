@@ -12,10 +12,10 @@ from regrow.agents import DoubleDQN
 from regrow.environments import ActionReward
 from regrow.errors import RegrowError
 from regrow.interventions import Inject, Redo, Reset, ShrinkPerturb
-from regrow.rules import Check, Rule, followed, is_rule, next_check
-from regrow.run import Run
-from regrow.train import read_probes, train
-from regrow.triggers import At, Every, Plateau, Seen, When
+from regrow.training.run import Run
+from regrow.training.schedule import Check, Rule, followed, is_rule, next_check
+from regrow.training.train import read_probes, train
+from regrow.training.triggers import At, Every, Plateau, Seen, When
 
 AGENT = DoubleDQN(hidden=8, learn_start=20, replay_capacity=200)
 
@@ -187,7 +187,7 @@ def test_training_that_stops_and_resumes_decides_as_if_it_had_not(tmp_path: Path
 
 
 def test_checks_that_a_saved_run_does_not_know_of_are_forgotten():
-    from regrow.rules import until_now
+    from regrow.training.schedule import until_now
 
     run = Run.start(AGENT, ActionReward(), seed=0).advance(80)[0]
     before = Check(40, 0, 1.0, False)

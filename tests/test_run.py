@@ -9,14 +9,14 @@ import pytest
 from small import DQN
 from trees import bit_equal, plain
 
-from regrow import loop
 from regrow.agents import DoubleDQN
-from regrow.checkpoint import load, save
 from regrow.environments import Breakout, ConstantReward, DelayedReward, TimeLimitReward
 from regrow.errors import RegrowError
 from regrow.interventions import FitNoise, Inject, Nothing, Reset
-from regrow.run import Run, random_policy
-from regrow.streams import key_at, keys_from
+from regrow.prng import key_at, keys_from
+from regrow.training import device_loop as loop
+from regrow.training.checkpoint import load, save
+from regrow.training.run import Run, random_policy
 
 
 def started(seed: int = 0, environment=None) -> Run:

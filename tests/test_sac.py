@@ -14,17 +14,17 @@ from trees import bit_equal, distance
 
 from regrow.agents import SAC
 from regrow.agents.soft.base import policy
-from regrow.checkpoint import load, save
 from regrow.environments import Reach
 from regrow.environments.base import Step
 from regrow.errors import RegrowError
-from regrow.families import describe, members
 from regrow.interventions import Inject, Redo, Reset, ResetOptimizer, ShrinkPerturb
-from regrow.learner import learners
-from regrow.network import Network, mlp
+from regrow.learners.learner import learners
+from regrow.networks.architecture import Style
+from regrow.networks.network import Network, mlp
 from regrow.probes import DeadOverlap, PolicyChurn
-from regrow.run import Run, random_policy
-from regrow.style import Style
+from regrow.registry import describe, members
+from regrow.training.checkpoint import load, save
+from regrow.training.run import Run, random_policy
 from regrow.types import Continuous, Discrete, Transition
 
 KEY = jax.random.key(5)

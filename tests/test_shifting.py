@@ -19,7 +19,6 @@ from replaying import STEPS, at, check_step, compiled, play, played
 from small import DQN
 from trees import bit_equal
 
-from regrow.checkpoint import load, save
 from regrow.environments import (
     Breakout,
     Freeway,
@@ -30,8 +29,9 @@ from regrow.environments import (
 )
 from regrow.environments.base import Environment, Step
 from regrow.errors import RegrowError
-from regrow.families import describe, make
-from regrow.run import Run, random_policy
+from regrow.registry import describe, make
+from regrow.training.checkpoint import load, save
+from regrow.training.run import Run, random_policy
 
 SHIFTING = [
     PermutedObservations(period=150),

@@ -12,7 +12,7 @@ from regrow.environments.actions.base import actions as actions_of
 from regrow.environments.atari import NO_OPS, grey, resized
 from regrow.environments.base import HostEnvironment, HostStep, Simulator
 from regrow.errors import RegrowError
-from regrow.families import describe, make
+from regrow.registry import describe, make
 from regrow.types import Continuous, MultiDiscrete
 
 GAME = Atari("breakout", sticky_actions=0.25)

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from regrow.errors import RegrowError
-from regrow.statistics import (
+from regrow.stats.intervals import (
     Interval,
     interquartile_mean,
     mean_band,
@@ -193,7 +193,7 @@ def ends(interval: Interval) -> np.ndarray:
 def test_chunks_do_not_show(monkeypatch):
     values = rng().normal(size=100)
     whole = pooled_bootstrap(values, np.mean, generator=rng(1), resamples=5000)
-    monkeypatch.setattr("regrow.statistics._DRAWS_AT_ONCE", 7000)
+    monkeypatch.setattr("regrow.stats.intervals._DRAWS_AT_ONCE", 7000)
     chunked = pooled_bootstrap(values, np.mean, generator=rng(1), resamples=5000)
     np.testing.assert_allclose(chunked[:3], whole[:3], atol=0.02)
 

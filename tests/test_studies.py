@@ -12,17 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from regrow.agents import DoubleDQN
-from regrow.cases import cases
-from regrow.diagnose import diagnose, in_order
+from regrow.analysis.conditions import cases
+from regrow.diagnosis.diagnose import diagnose
+from regrow.diagnosis.plan import Arm, Diagnosis
 from regrow.environments import ActionReward
 from regrow.errors import RegrowError
-from regrow.families import describe, members
-from regrow.plan import Arm, Diagnosis
-from regrow.rows import SCHEMA, Row, file_of, read_rows, table_of, write_row
-from regrow.run import rehearsed
-from regrow.shared import digest_of, parts_in, parts_of, shared
+from regrow.execution.tasks import in_order
+from regrow.experiments.carry_out import begin
+from regrow.experiments.shared_jobs import digest_of, parts_in, parts_of, shared
+from regrow.records.rows import SCHEMA, Row, file_of, read_rows, table_of, write_row
+from regrow.registry import describe, members
 from regrow.studies.base import SCALES, Condition, Figure, Setting, Study, study_name
-from regrow.study import begin
+from regrow.training.run import rehearsed
 
 STUDIES = members("studies")
 AGENT = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400, exploration_steps=200)

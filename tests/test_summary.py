@@ -8,13 +8,13 @@ import pytest
 from rows_made_up import rows_of, write, write_study
 from scipy.stats import trim_mean
 
-from regrow.across import aggregates, proxies
-from regrow.cases import cases
+from regrow.analysis.across_conditions import aggregates, proxies
+from regrow.analysis.conditions import cases
+from regrow.analysis.summary import curves, forks, gains, panels, probes, summarise, whole
+from regrow.diagnosis.outcomes import Outcome, areas
+from regrow.diagnosis.verdict import conclude
 from regrow.errors import RegrowError
-from regrow.outcomes import Outcome, areas
-from regrow.rows import Measured, file_of
-from regrow.summary import curves, forks, gains, panels, probes, summarise, whole
-from regrow.verdict import conclude
+from regrow.records.rows import Measured, file_of
 
 
 def only(rows):

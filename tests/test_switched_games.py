@@ -11,8 +11,8 @@ from trees import bit_equal
 
 from regrow.agents import DoubleDQN
 from regrow.environments import Asterix, SwitchedGames
-from regrow.families import make
-from regrow.run import Run, random_policy
+from regrow.registry import make
+from regrow.training.run import Run, random_policy
 
 REFERENCE = ("noop", "left", "up", "right", "down", "fire")
 

@@ -12,9 +12,10 @@ import pytest
 from refusals import refused_in_a_line
 
 import regrow
-from regrow import checkpoint, cli
-from regrow.checkpoint import write_atomically
-from regrow.execution import local
+from regrow.cli import main as cli
+from regrow.execution import processes as local
+from regrow.files import atomic
+from regrow.files.atomic import write_atomically
 
 ROOT = Path(regrow.__file__).parent
 TINY = "double_dqn(hidden=16, learn_start=40, replay_capacity=400)"
@@ -101,12 +102,12 @@ def test_a_file_that_another_process_reads_is_replaced_a_moment_later(tmp_path, 
             raise PermissionError(13, "Access is denied")
         replace(source, target)
 
-    monkeypatch.setattr(checkpoint.sys, "platform", "win32")
-    monkeypatch.setattr(checkpoint.os, "replace", refused)
+    monkeypatch.setattr(atomic.sys, "platform", "win32")
+    monkeypatch.setattr(atomic.os, "replace", refused)
     write_atomically(tmp_path / "file", lambda file: file.write(b"new"))
     assert (tmp_path / "file").read_bytes() == b"new"
     assert len(refusals) == 2
-    monkeypatch.setattr(checkpoint.sys, "platform", "linux")
+    monkeypatch.setattr(atomic.sys, "platform", "linux")
     refusals.clear()
     with refused_in_a_line(f"cannot write {tmp_path / 'file'}: Access is denied"):
         write_atomically(tmp_path / "file", lambda file: file.write(b"newer"))

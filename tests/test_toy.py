@@ -15,7 +15,7 @@ from regrow.environments.toy.observation_reward import ObservationReward
 from regrow.environments.toy.reach import Reach
 from regrow.environments.toy.time_limit_reward import TimeLimitReward
 from regrow.errors import RegrowError
-from regrow.families import make, members
+from regrow.registry import make, members
 from regrow.types import Continuous, Discrete
 
 TOYS = [cls() for cls in members("environments").values() if ".toy." in cls.__module__]

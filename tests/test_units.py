@@ -14,12 +14,12 @@ from trees import bit_equal, distance
 from regrow.agents import DoubleDQN
 from regrow.errors import RegrowError
 from regrow.interventions import Deaden, Redo, Regrama
-from regrow.learner import learners
-from regrow.network import Network, convolutional
-from regrow.style import Style
+from regrow.learners.learner import learners
+from regrow.learners.recycling import activity, quiet, recycled, rows, sensitivity
+from regrow.learners.widening import widened
+from regrow.networks.architecture import Style
+from regrow.networks.network import Network, convolutional
 from regrow.types import Discrete
-from regrow.units import activity, quiet, recycled, rows, sensitivity
-from regrow.widen import widened
 
 MASKS = [jnp.array([False, True, False, False]), jnp.arange(10) == 7]
 

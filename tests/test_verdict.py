@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from regrow.checkpoint import read_json, write_json
+from regrow.diagnosis.findings import learned
+from regrow.diagnosis.outcomes import Outcome
+from regrow.diagnosis.verdict import Verdict, conclude
 from regrow.errors import RegrowError
-from regrow.findings import learned
-from regrow.outcomes import Outcome
+from regrow.files.atomic import read_json, write_json
 from regrow.report.terminal import interval
-from regrow.verdict import Verdict, conclude
 
 NOISE = np.array([-0.4, -0.1, 0.0, 0.2, 0.3])
 

@@ -10,9 +10,9 @@ from images import CONV, IMAGES, KEY, PAIRS, trained, untrained
 
 from regrow.errors import RegrowError
 from regrow.interventions import Widen
-from regrow.network import convolutional, mlp
-from regrow.style import Style
-from regrow.widen import widened
+from regrow.learners.widening import widened
+from regrow.networks.architecture import Style
+from regrow.networks.network import convolutional, mlp
 
 
 @pytest.mark.parametrize(

@@ -119,9 +119,9 @@ class Experience(Protocol):
 
 @runtime_checkable
 class Memory(Experience, Protocol):
-    """Experience that grows: `regrow.replay` and `regrow.frames` have one each.
+    """Experience that grows, as in `regrow.experience`.
 
-    `regrow.normalizing` has one that stands around another.
+    `regrow.experience.normalization` has one that stands around another.
     """
 
     @property

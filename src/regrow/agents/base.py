@@ -1,7 +1,7 @@
 """The contract of an agent: pure functions of a state, with hyperparameters as fields.
 
 An agent is a frozen dataclass. Its state is a pytree that holds Learners; interventions and probes
-find them there (`regrow.learner.learners`) and never ask which agent they belong to.
+find them there (`regrow.learners.learner.learners`) and never ask which agent they belong to.
 
 What the loop needs to know of an agent is its round: so many env steps, then so many updates, each
 on a batch that the agent takes from what it remembers. `OffPolicy` agents remember long and sample;
@@ -124,7 +124,7 @@ class OffPolicy(Agent):
     `learn_start`: transitions, and env steps before the first update. `replay_ratio`: updates per
     env step; below 1 it is one update every 1 / replay_ratio env steps. `num_envs`: environments
     side by side; env steps count all of them. `normalize_observations` and `normalize_rewards`: by
-    running statistics, see `regrow.normalizing`.
+    running statistics, see `regrow.experience.normalization`.
     """
 
     discount: float = 0.99

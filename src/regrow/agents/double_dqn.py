@@ -16,7 +16,8 @@ update that came last (CHAIN, Tang & Berseth 2024, arXiv 2409.04792):
 
 Their code on MinAtar has λ = 100 beside the mean of δ², not clipped; beside δ²/2 that is 50. With
 `churn_share` λ follows L and R over the last 50,000 updates, so that λR stays that share of L;
-`churn` is then λ of the first 10,000 (C-CHAIN, see `regrow.churn`; theirs are 0.01 and, here, 25).
+`churn` is then λ of the first 10,000 (C-CHAIN, see `regrow.learners.churn`; theirs are 0.01 and,
+here, 25).
 """
 
 from dataclasses import dataclass, fields
@@ -29,16 +30,16 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
-from regrow.activations import Activation, units_for
 from regrow.agents.base import OffPolicy
-from regrow.churn import ChurnBalance, check_share, halves
 from regrow.errors import RegrowError, require
-from regrow.families import make_all
-from regrow.initialisers import Initialiser
-from regrow.learner import Learner
-from regrow.network import Network, convolutional, dqn_zoo, mlp
-from regrow.optimizer import Optimizer
-from regrow.style import Kind, Style
+from regrow.learners.churn import ChurnBalance, check_share, halves
+from regrow.learners.learner import Learner
+from regrow.learners.optimizer import Optimizer
+from regrow.networks.activations import Activation, units_for
+from regrow.networks.architecture import Kind, Style
+from regrow.networks.initialisers import Initialiser
+from regrow.networks.network import Network, convolutional, dqn_zoo, mlp
+from regrow.registry import make_all
 from regrow.types import ActionSpace, Discrete, Key, MultiDiscrete, Scalar, Transition
 
 
@@ -56,9 +57,9 @@ class DoubleDQN(OffPolicy):
 
     `channels` of the convolution and `hidden` are widths, in features that the next layer reads.
     `depth`: hidden dense layers, or residual blocks after a first dense layer; None is 1 on images
-    and 2 on vectors. `regrow.style.Style` says what the other words do. On images of bytes the
-    network is that of DQN Zoo for Atari, which has no such words; on those with a side below 36 it
-    is the one of MinAtar, for bytes divided by 255. Presets: `young_tian_2019` for
+    and 2 on vectors. `regrow.networks.architecture.Style` says what the other words do. On images
+    of bytes the network is that of DQN Zoo for Atari, which has no such words; on those with a
+    side below 36 it is the one of MinAtar, for bytes divided by 255. Presets: `young_tian_2019` for
     MinAtar, `atari_paper` (DQN Zoo's settings, 200M frames) and `atari_laptop`.
     """
 

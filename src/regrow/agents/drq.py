@@ -37,10 +37,10 @@ from regrow.agents.soft.base import (
     typical,
 )
 from regrow.errors import RegrowError, require
-from regrow.layers import Conv, Dense
-from regrow.learner import Knob, Learner, joint_gradient
-from regrow.network import Network, mlp, with_output
-from regrow.style import Style
+from regrow.learners.learner import Knob, Learner, joint_gradient
+from regrow.networks.architecture import Style
+from regrow.networks.layers import Conv, Dense
+from regrow.networks.network import Network, mlp, with_output
 from regrow.types import ActionSpace, Key, Scalar, Transition
 
 VALUED = ("encoder", "projection", "critic", "critic_2")

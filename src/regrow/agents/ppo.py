@@ -30,10 +30,11 @@ it was before the step that came last (CHAIN, Tang & Berseth 2024, arXiv 2409.04
 of several choices at once the sum of their R.
 
 With `churn_share` λ follows |L| and R from round to round, so that λR stays that share of |L|
-(C-CHAIN, see `regrow.churn`). For vectors the authors' code has a share of 0.02 to 0.1 over the
-last 100 rounds, and λ = 100 in the first 50; for numbered actions, where R is never 0, a share of
-10,000, over 200 rounds, λ = 10 in the first 20, and never below 1 after them. Theirs are L and R
-of a round's last minibatch for vectors; here they are means over all, as theirs for the others.
+(C-CHAIN, see `regrow.learners.churn`). For vectors the authors' code has a share of 0.02 to 0.1
+over the last 100 rounds, and λ = 100 in the first 50; for numbered actions, where R is never 0, a
+share of 10,000, over 200 rounds, λ = 10 in the first 20, and never below 1 after them. Theirs are L
+and R of a round's last minibatch for vectors; here they are means over all, as theirs for the
+others.
 """
 
 import math
@@ -46,16 +47,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
-from regrow.activations import Activation, units_for
 from regrow.agents.base import Agent
-from regrow.churn import ChurnBalance, check_share
 from regrow.errors import RegrowError, require
-from regrow.families import make_all
-from regrow.initialisers import Initialiser
-from regrow.learner import Knob, Learner
-from regrow.network import Network, convolutional, mlp, with_output
-from regrow.optimizer import Optimizer
-from regrow.style import Style
+from regrow.learners.churn import ChurnBalance, check_share
+from regrow.learners.learner import Knob, Learner
+from regrow.learners.optimizer import Optimizer
+from regrow.networks.activations import Activation, units_for
+from regrow.networks.architecture import Style
+from regrow.networks.initialisers import Initialiser
+from regrow.networks.network import Network, convolutional, mlp, with_output
+from regrow.registry import make_all
 from regrow.types import (
     ActionSpace,
     Continuous,
@@ -103,7 +104,7 @@ class PPO(Agent):
     batch_size / num_envs in a row. `minibatches` per epoch. `trace`: λ of the advantages.
     `clip`: ε. `entropy`: c. `channels` of the convolution, `hidden` and `depth` of the dense
     layers. `normalize_observations` and `normalize_rewards`: by running statistics, see
-    `regrow.normalizing`.
+    `regrow.experience.normalization`.
     """
 
     discount: float = 0.99

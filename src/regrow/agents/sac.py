@@ -34,11 +34,11 @@ from regrow.agents.soft.base import (
     target_of,
     typical,
 )
-from regrow.churn import check_churn, halves
 from regrow.errors import RegrowError
-from regrow.learner import Knob, Learner
-from regrow.network import Network, mlp, with_output
-from regrow.style import Style
+from regrow.learners.churn import check_churn, halves
+from regrow.learners.learner import Knob, Learner
+from regrow.networks.architecture import Style
+from regrow.networks.network import Network, mlp, with_output
 from regrow.types import ActionSpace, Key, Scalar, Transition
 
 

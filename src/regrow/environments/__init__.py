@@ -1,5 +1,5 @@
 """One file each: `regrow.environments.Breakout` and its like are found by walking this package."""
 
-from regrow.families import exports
+from regrow.registry import exports
 
 __getattr__, __dir__ = exports("environments")

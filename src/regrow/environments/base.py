@@ -28,7 +28,7 @@ from jaxtyping import Array, Bool, Float, PyTree, Shaped
 from numpy.typing import NDArray
 
 from regrow.errors import RegrowError
-from regrow.families import place_of
+from regrow.registry import place_of
 from regrow.types import ActionSpace, Discrete, Key
 
 State = PyTree[Any]

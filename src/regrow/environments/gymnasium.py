@@ -23,7 +23,7 @@ from regrow.environments.actions.base import Actions, actions
 from regrow.environments.base import HostEnvironment, HostStep, Simulator, needed
 from regrow.environments.observations.base import Reader, reader, shown
 from regrow.errors import FaultyEnvironmentError, RegrowError, in_a_line, require, warn_once
-from regrow.families import Written, describe, read_back, written
+from regrow.registry import Written, describe, read_back, written
 from regrow.types import ActionSpace
 
 

@@ -24,7 +24,7 @@ from jaxtyping import Array, Shaped
 from regrow.environments.actions.base import Range
 from regrow.environments.base import Environment, State, Step
 from regrow.errors import FaultyEnvironmentError, RegrowError, in_a_line, require, unknown
-from regrow.families import describe
+from regrow.registry import describe
 from regrow.types import ActionSpace, Continuous, Discrete, Key
 
 Reset = Callable[[Key], tuple[State, Any]]

@@ -1,0 +1,1 @@
+"""Carries out tasks that need each other, in this process or in several."""

@@ -7,8 +7,8 @@ block, which holds two of the first. A weight and a bias are own parameters of a
 normalisation holds are scale and offset. Frozen parameters are in no part, so no term can move
 them. The gradient is clipped by its global norm before the first term.
 
-A term may hear of the whole network: a `regrow.optimizer.NetworkTerm` reads one number off every
-part before any of them steps, and is told what they come to.
+A term may hear of the whole network: a `regrow.learners.optimizer.NetworkTerm` reads one number off
+every part before any of them steps, and is told what they come to.
 
 Whatever a term remembers of a part's first parameters goes into an `Anchor`: they stay when the
 statistics start anew, and start anew where a layer is newly drawn and keeps its statistics. What it
@@ -23,7 +23,7 @@ import jax
 import optax
 from jaxtyping import PyTree
 
-from regrow.layers import Affine
+from regrow.networks.layers import Affine
 
 
 class GradientTerm(abc.ABC):

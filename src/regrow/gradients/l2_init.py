@@ -15,7 +15,7 @@ from jaxtyping import Array, PyTree
 
 from regrow.errors import require
 from regrow.gradients.base import GradientTerm, own
-from regrow.optimizer import Anchor
+from regrow.learners.optimizer import Anchor
 
 
 @dataclass(frozen=True)

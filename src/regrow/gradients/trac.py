@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, PyTree
 
 from regrow.errors import require
 from regrow.gradients.base import GradientTerm
-from regrow.optimizer import Trail
+from regrow.learners.optimizer import Trail
 from regrow.types import Scalar
 
 BETAS = (0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)

@@ -23,7 +23,7 @@ from jaxtyping import Array, PyTree
 
 from regrow.errors import require
 from regrow.gradients.base import GradientTerm
-from regrow.optimizer import Trail
+from regrow.learners.optimizer import Trail
 from regrow.types import Key, Scalar
 
 

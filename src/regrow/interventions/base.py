@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from regrow.errors import require
-from regrow.families import name_of
-from regrow.learner import Knob, Learner, learners, map_knobs, map_named
-from regrow.network import Network
+from regrow.learners.learner import Knob, Learner, learners, map_knobs, map_named
+from regrow.learners.recycling import quiet, recycled, recycled_where_any, require_recyclable
+from regrow.networks.network import Network
+from regrow.registry import name_of
 from regrow.types import Experience, Key, Transition
-from regrow.units import quiet, recycled, recycled_where_any, require_recyclable
 
 State = PyTree[Any]
 Scores = Sequence[Float[Array, " _"]]

@@ -24,8 +24,8 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from regrow.errors import require
 from regrow.interventions.base import HabitualRecycling
-from regrow.layers import Affine, Dense
-from regrow.network import Network
+from regrow.networks.layers import Affine, Dense
+from regrow.networks.network import Network
 
 
 class _Record(NamedTuple):

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from regrow.blocks import Layer, Residual
 from regrow.errors import require
 from regrow.interventions.base import SelectiveIntervention, State, Updates
-from regrow.learner import Learner
-from regrow.network import Network
+from regrow.learners.learner import Learner
+from regrow.networks.network import Network
+from regrow.networks.residual import Layer, Residual
 from regrow.types import Experience, Key
 
 _TINY = 1e-16  # the published cosine's guard is 1e-8 for each norm

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from regrow.errors import require
 from regrow.interventions.base import LearnerIntervention
-from regrow.layers import Affine
-from regrow.learner import Learner
+from regrow.learners.learner import Learner
+from regrow.learners.recycling import shift_of
+from regrow.networks.layers import Affine
 from regrow.types import Key
-from regrow.units import shift_of
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 
 from regrow.errors import require
 from regrow.interventions.base import Intervention, State, Updates
-from regrow.learner import Learner, map_learners
+from regrow.learners.learner import Learner, map_learners
 from regrow.types import Experience, Key
 
 

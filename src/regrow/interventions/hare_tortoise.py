@@ -20,7 +20,7 @@ from jaxtyping import Array, Int, PyTree, Shaped
 
 from regrow.errors import require
 from regrow.interventions.base import Habitual
-from regrow.learner import Learner
+from regrow.learners.learner import Learner
 from regrow.types import Key
 
 

@@ -18,7 +18,7 @@ from typing import Literal
 
 from regrow.errors import require
 from regrow.interventions.base import LearnerIntervention
-from regrow.learner import Learner
+from regrow.learners.learner import Learner
 from regrow.types import Key
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from regrow.interventions.base import LearnerIntervention
-from regrow.learner import Learner
+from regrow.learners.learner import Learner
 from regrow.types import Key
 
 

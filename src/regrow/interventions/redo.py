@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import jax
 
 from regrow.interventions.base import Recycling, State, Updates
-from regrow.learner import learners
+from regrow.learners.learner import learners
+from regrow.learners.recycling import activity
 from regrow.types import Experience, Key
-from regrow.units import activity
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import jax
 
 from regrow.interventions.base import Recycling, State, Updates
+from regrow.learners.recycling import sensitivity
 from regrow.types import Experience, Key
-from regrow.units import sensitivity
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from regrow.interventions.base import LearnerIntervention
-from regrow.learner import Knob, Learner
+from regrow.learners.learner import Knob, Learner
 from regrow.types import Key
 
 

@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from regrow.errors import require
 from regrow.interventions.base import HabitualRecycling
-from regrow.network import Network
+from regrow.networks.network import Network
 
 
 class _Record(NamedTuple):

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from regrow.errors import require
 from regrow.interventions.base import LearnerIntervention
-from regrow.learner import Learner
-from regrow.network import Network
+from regrow.learners.learner import Learner
+from regrow.networks.network import Network
 from regrow.types import Key
 
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from regrow.errors import require
 from regrow.interventions.base import LearnerIntervention
-from regrow.learner import Learner
+from regrow.learners.learner import Learner
+from regrow.learners.widening import widened
 from regrow.types import Key
-from regrow.widen import widened
 
 
 @dataclass(frozen=True)

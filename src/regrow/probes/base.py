@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
-from regrow.blocks import Layer
 from regrow.errors import require
-from regrow.learner import Learner, is_learner, learners
-from regrow.network import Network
+from regrow.learners.learner import Learner, is_learner, learners
+from regrow.networks.network import Network
+from regrow.networks.residual import Layer
 from regrow.types import Key, Scalar, Transition
 
 Layers = tuple[Layer, ...]

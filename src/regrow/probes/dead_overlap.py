@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from regrow.errors import require
+from regrow.learners.recycling import mean_size, quiet
 from regrow.probes.base import NOTHING_THERE, PartProbe, View
 from regrow.types import Scalar
-from regrow.units import mean_size, quiet
 
 
 @dataclass(frozen=True)

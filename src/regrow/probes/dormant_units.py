@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from regrow.errors import require
+from regrow.learners.recycling import mean_size, quiet
 from regrow.probes.base import PartProbe, View, share
 from regrow.types import Scalar
-from regrow.units import mean_size, quiet
 
 
 @dataclass(frozen=True)

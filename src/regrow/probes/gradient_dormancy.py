@@ -6,9 +6,9 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from regrow.errors import require
+from regrow.learners.recycling import quiet, sensitivity
 from regrow.probes.base import NOTHING_THERE, PartProbe, View, share
 from regrow.types import Scalar
-from regrow.units import quiet, sensitivity
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from regrow.errors import require
-from regrow.learner import Learner
-from regrow.network import Network
+from regrow.learners.learner import Learner
+from regrow.networks.network import Network
 from regrow.probes.base import Probe, View
 from regrow.types import Scalar
 

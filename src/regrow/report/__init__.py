@@ -1,0 +1,1 @@
+"""Draws results, and computes nothing."""

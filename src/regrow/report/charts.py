@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from regrow.across import Aggregate, Proxy
-from regrow.cases import Case
-from regrow.report.palette import Ink, inks
-from regrow.statistics import Interval
-from regrow.summary import (
+from regrow.analysis.across_conditions import Aggregate, Proxy
+from regrow.analysis.conditions import Case
+from regrow.analysis.summary import (
     BEFORE,
     Curve,
     Gain,
@@ -25,6 +23,8 @@ from regrow.summary import (
     probes,
     whole,
 )
+from regrow.report.palette import Ink, inks
+from regrow.stats.intervals import Interval
 
 Chart = dict[str, Any]
 AXES = (

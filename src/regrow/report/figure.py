@@ -14,14 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from regrow.checkpoint import write_atomically
+from regrow.diagnosis.recording import UP_TO_FORK
 from regrow.errors import require
+from regrow.files.atomic import write_atomically
 from regrow.report.palette import INK, SOFT, Ink, inks
-from regrow.results import UP_TO_FORK
-from regrow.rules import RECENT
-from regrow.run import Event
-from regrow.statistics import mean_band, running_mean
-from regrow.train import Episodes, Trained
+from regrow.stats.curves import running_mean
+from regrow.stats.intervals import mean_band
+from regrow.training.run import Event
+from regrow.training.schedule import RECENT
+from regrow.training.train import Episodes, Trained
 
 TOGETHER = 7  # arms in one picture
 PANELS = 5  # in a row

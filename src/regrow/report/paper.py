@@ -19,13 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from regrow.across import Aggregate, Proxy
-from regrow.cases import Case
-from regrow.checkpoint import write_atomically
-from regrow.report.charts import ONE_SEED, inks_of, overlaid, overlaid_inks
-from regrow.report.palette import INK, SOFT, Ink, inks
-from regrow.statistics import Interval
-from regrow.summary import (
+from regrow.analysis.across_conditions import Aggregate, Proxy
+from regrow.analysis.conditions import Case
+from regrow.analysis.summary import (
     BEFORE,
     Curve,
     Panel,
@@ -37,6 +33,10 @@ from regrow.summary import (
     reach_of,
     whole,
 )
+from regrow.files.atomic import write_atomically
+from regrow.report.charts import ONE_SEED, inks_of, overlaid, overlaid_inks
+from regrow.report.palette import INK, SOFT, Ink, inks
+from regrow.stats.intervals import Interval
 
 Inks = Mapping[str, Ink]
 WIDTH = 6.75  # inches: two columns of most proceedings

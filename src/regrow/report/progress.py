@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from regrow.interrupts import undisturbed
+from regrow.execution.interrupts import undisturbed
 
 PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal
 

@@ -4,18 +4,18 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from regrow.cases import Case
-from regrow.checkpoint import write_atomically
-from regrow.claims import CLAIMS
-from regrow.decisions import FAILS, HOLDS, OPEN
-from regrow.findings import percent
+from regrow.analysis.claim_rules import FAILS, HOLDS, OPEN
+from regrow.analysis.claims import CLAIMS
+from regrow.analysis.conditions import Case
+from regrow.analysis.summary import Summary, Told
+from regrow.diagnosis.findings import percent
+from regrow.diagnosis.verdict import INCONCLUSIVE, LOSS, NO_LOSS
+from regrow.files.atomic import write_atomically
 from regrow.report import charts
 from regrow.report.charts import Arms, Chart
 from regrow.report.html import Element, document, table, tag
 from regrow.report.spark import sparks
-from regrow.statistics import Interval
-from regrow.summary import Summary, Told
-from regrow.verdict import INCONCLUSIVE, LOSS, NO_LOSS
+from regrow.stats.intervals import Interval
 
 _ANSWERS = {HOLDS: "holds", FAILS: "fails", OPEN: "open"}
 _BADGES = {LOSS: "loss", NO_LOSS: "no-loss", INCONCLUSIVE: "open"}

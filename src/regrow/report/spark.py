@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from regrow.report.html import Element, tag
-from regrow.statistics import Interval
+from regrow.stats.intervals import Interval
 
 WIDTH, HEIGHT = 132, 14
 EDGE = 6

@@ -6,14 +6,14 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from regrow.cases import Case
-from regrow.claims import CLAIMS
-from regrow.findings import percent
-from regrow.published import Line
-from regrow.statistics import Interval
-from regrow.summary import Told
-from regrow.verdict import INCONCLUSIVE, LOSS
-from regrow.watch import Seen, Watched
+from regrow.analysis.claims import CLAIMS
+from regrow.analysis.conditions import Case
+from regrow.analysis.published import Line
+from regrow.analysis.summary import Told
+from regrow.diagnosis.findings import percent
+from regrow.diagnosis.verdict import INCONCLUSIVE, LOSS
+from regrow.experiments.watch import Seen, Watched
+from regrow.stats.intervals import Interval
 
 _COLOUR = {LOSS: "red", INCONCLUSIVE: "yellow"}
 QUIET = 120.0  # seconds without news that are worth a word

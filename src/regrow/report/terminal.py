@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from regrow.outcomes import Outcome
-from regrow.statistics import Interval
-from regrow.verdict import INCONCLUSIVE, LOSS, Verdict
+from regrow.diagnosis.outcomes import Outcome
+from regrow.diagnosis.verdict import INCONCLUSIVE, LOSS, Verdict
+from regrow.stats.intervals import Interval
 
 _COLOUR = {LOSS: "red", INCONCLUSIVE: "yellow"}
 
@@ -87,7 +87,8 @@ def show_probes(
 ) -> None:
     """Prints how the probes went over the life of a run, and those measured at its end alone.
 
-    `rows` as `regrow.train` keeps them; `costly`: for a probe (at the end, on a fresh network).
+    `rows` as `regrow.training.train` keeps them; `costly`: for a probe (at the end, on a fresh
+    network).
     """
     console.print(life_table(rows))
     late = {name: values for name, values in costly.items() if name not in _names(rows)}

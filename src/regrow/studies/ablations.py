@@ -4,14 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from regrow.studies.base import (
-    DOUBLE_DQN,
-    FITTED_NOISE,
-    Condition,
-    Figure,
-    Scale,
-    Study,
-)
+from regrow.studies.base import DOUBLE_DQN, FITTED_NOISE, Condition, Figure, Scale, Study
 
 PARTS = (
     *("inject(subtract=False)", "inject(freeze=False)"),

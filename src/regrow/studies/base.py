@@ -20,10 +20,10 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal, get_args
 
 from regrow.agents.base import Agent
+from regrow.diagnosis.plan import DEFAULT_ARMS, Arm, Diagnosis
 from regrow.environments.base import World
 from regrow.errors import require
-from regrow.families import make
-from regrow.plan import DEFAULT_ARMS, Arm, Diagnosis
+from regrow.registry import make
 
 Scale = Literal["smoke", "laptop", "paper"]
 SCALES: tuple[Scale, ...] = get_args(Scale)

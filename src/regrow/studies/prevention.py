@@ -4,14 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from regrow.studies.base import (
-    DOUBLE_DQN,
-    FITTED_NOISE,
-    Condition,
-    Figure,
-    Scale,
-    Study,
-)
+from regrow.studies.base import DOUBLE_DQN, FITTED_NOISE, Condition, Figure, Scale, Study
 
 TERMS: Mapping[str, Mapping[str, Any]] = {
     "L2-init": {"gradient": "l2_init"},

@@ -4,15 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from regrow.studies.base import (
-    DOUBLE_DQN,
-    SAC,
-    Condition,
-    Figure,
-    Scale,
-    Setting,
-    Study,
-)
+from regrow.studies.base import DOUBLE_DQN, SAC, Condition, Figure, Scale, Setting, Study
 
 # (the setting, how many first transitions, how many updates on them)
 PRIMED: Mapping[Scale, tuple[Setting, int, tuple[int, ...]]] = {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from regrow.environments.pixels import Pixels
-from regrow.families import make
+from regrow.registry import make
 from regrow.studies.base import SAC, Condition, Figure, Scale, Setting, Study
 
 

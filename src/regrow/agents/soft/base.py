@@ -19,10 +19,10 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from regrow.agents.base import OffPolicy
 from regrow.errors import RegrowError, require
-from regrow.families import make_all, name_of
-from regrow.learner import Knob, Learner
-from regrow.network import Network
-from regrow.optimizer import Optimizer
+from regrow.learners.learner import Knob, Learner
+from regrow.learners.optimizer import Optimizer
+from regrow.networks.network import Network
+from regrow.registry import make_all, name_of
 from regrow.types import ActionSpace, Continuous, Discrete, Key, Scalar, Transition
 
 LOG_STD_MIN, LOG_STD_MAX = -10.0, 2.0

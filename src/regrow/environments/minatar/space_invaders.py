@@ -14,15 +14,7 @@ from typing import ClassVar, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from regrow.environments.minatar.base import (
-    COLUMNS,
-    ROWS,
-    SIZE,
-    MinAtar,
-    cell,
-    countdown,
-    shifted,
-)
+from regrow.environments.minatar.base import COLUMNS, ROWS, SIZE, MinAtar, cell, countdown, shifted
 
 LEFT, RIGHT, FIRE = 1, 2, 3
 FLOOR = SIZE - 1  # the row of the cannon

@@ -27,8 +27,8 @@ from jaxtyping import Array, Int, PyTree, Shaped
 
 from regrow.environments.base import Environment, Step
 from regrow.errors import require
-from regrow.families import describe, make
-from regrow.streams import key_at
+from regrow.prng import key_at
+from regrow.registry import describe, make
 from regrow.types import ActionSpace, Key
 
 MAX_PERIOD = 2**31 - 1  # env steps are counted in int32

@@ -19,7 +19,7 @@ from regrow.environments.base import Environment, Step
 from regrow.environments.minatar.base import SIZE, MinAtar
 from regrow.environments.shifting.base import own_period, require_period
 from regrow.errors import require
-from regrow.families import make
+from regrow.registry import make
 from regrow.types import Key
 
 ACTIONS = ("noop", "left", "up", "right", "down", "fire")  # as the reference numbers them

@@ -1,0 +1,1 @@
+"""Rows as numbers: conditions, claims, summaries."""

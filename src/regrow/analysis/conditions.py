@@ -1,0 +1,202 @@
+"""Cases: the rows of one condition of a study, put beside each other and judged.
+
+A case that cannot be judged (an arm is missing, one seed only, a plan that this version cannot
+read) says why, and what it has is still there to be drawn.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from regrow.diagnosis.outcomes import Outcome, by_arm, scale_of
+from regrow.diagnosis.plan import Diagnosis
+from regrow.diagnosis.verdict import Verdict, conclude
+from regrow.errors import RegrowError
+from regrow.records.rows import Row
+from regrow.stats.intervals import Interval
+
+
+class Means(NamedTuple):
+    """What an arm did, as means over seeds; values are sizes, in discounted reward."""
+
+    area: float
+    final: float
+    predicted_first: float
+    predicted_last: float
+    realised: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """One condition: its rows arm by arm (the seeds that all arms have), and its verdict.
+
+    `seeds_left_out`: those that some arm does not have yet. `verdict` is None where `unjudged` says
+    why. `relative`: per arm the paired difference to `nothing` as a share of the verdict's unit.
+    """
+
+    study: str
+    scale: str
+    label: str
+    arms: Mapping[str, tuple[Row, ...]]
+    seeds_left_out: tuple[int, ...]
+    injection: str
+    verdict: Verdict | None
+    unjudged: str
+    relative: Mapping[str, Interval]
+
+    @property
+    def row(self) -> Row:
+        """Any row, for what all of them share."""
+        return next(iter(self.arms.values()))[0]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that all arms have."""
+        return tuple(row.seed for row in next(iter(self.arms.values())))
+
+    @cached_property
+    def outcomes(self) -> Mapping[str, list[Outcome]]:
+        """What the arms did, as verdicts are made from."""
+        return by_arm([as_outcome(row) for rows in self.arms.values() for row in rows])
+
+    @cached_property
+    def means(self) -> Mapping[str, Means]:
+        """What every arm did on average."""
+        return {arm: _means([as_outcome(row) for row in held]) for arm, held in self.arms.items()}
+
+
+def as_outcome(row: Row) -> Outcome:
+    """A row as the outcome that a verdict is made from."""
+    return Outcome(
+        arm=row.arm,
+        seed=row.seed,
+        curve=row.returns,
+        predicted=row.predicted,
+        realised=row.realised,
+        largest_reward=row.largest_reward,
+        probes=probes_of(row, "end"),
+        events=tuple((event.env_steps, event.intervention) for event in row.events),
+        seconds=row.seconds,
+    )
+
+
+def _means(runs: Sequence[Outcome]) -> Means:
+    held = [
+        (run.area, run.final, run.predicted[0], run.predicted[-1], run.realised) for run in runs
+    ]
+    return Means(*np.mean(held, axis=0).tolist())
+
+
+def probes_of(row: Row, at: str) -> dict[str, float]:
+    """A row's probes at "fork", "fresh" or "end", as `learner.probe.part`."""
+    return {
+        ".".join(filter(None, (probe.learner, probe.probe, probe.part))): probe.value
+        for probe in row.probes
+        if probe.at == at
+    }
+
+
+def cases(rows: Sequence[Row]) -> tuple[list[Case], list[str]]:
+    """(the cases that rows make up, in their order; in a sentence each, the rows left out)."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    problems = []
+    broken = {(row.study, row.scale, row.condition, row.arm) for row in rows if row.stopped}
+    for row in rows:
+        if (row.study, row.scale, row.condition, row.arm) in broken:
+            if row.stopped:
+                where = f"{row.study}, {row.condition}, {row.arm}, seed {row.seed}"
+                problems.append(f"an arm is left out ({where}): {row.stopped}")
+            continue
+        problem = _problem(row)
+        if problem:
+            where = f"{row.study}, {row.condition}, {row.arm}, seed {row.seed}"
+            problems.append(f"a row is left out ({where}): {problem}")
+        else:
+            groups.setdefault((row.study, row.scale, row.condition), []).append(row)
+    return [_case(*key, group) for key, group in groups.items()], problems
+
+
+def _problem(row: Row) -> str:
+    """What is wrong with a row that no study writes, or ""."""
+    curves = (row.env_steps, row.returns), (row.env_steps_to_fork, row.returns_to_fork)
+    if not row.returns or not row.predicted:
+        return "it has no curve"
+    if any(len(steps) != len(returns) for steps, returns in curves):
+        return "a curve has not as many env steps as returns"
+    if not all(map(math.isfinite, row.returns + row.returns_to_fork)):
+        return "a return is no finite number"
+    return ""
+
+
+def _case(study: str, scale: str, label: str, rows: Sequence[Row]) -> Case:
+    arms, left_out = _paired(rows)
+    kept = [row for held in arms.values() for row in held]
+    plan, unjudged = _plan(kept[0])
+    injection = "inject" if plan is None else plan.injection()
+    verdict, relative = None, {}
+    try:
+        outcomes = [as_outcome(row) for row in kept]
+        verdict = conclude(outcomes, inject=injection, **_options(plan, kept[0], arms))
+        relative = _relative(verdict, outcomes)
+    except RegrowError as error:
+        unjudged = str(error)
+    return Case(study, scale, label, arms, left_out, injection, verdict, unjudged, relative)
+
+
+def _paired(rows: Sequence[Row]) -> tuple[dict[str, tuple[Row, ...]], tuple[int, ...]]:
+    """(the rows of every arm with the seeds that all arms have, the seeds left out).
+
+    Where the arms share no seed, every arm keeps its own.
+    """
+    arms: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        arms.setdefault(row.arm, {})[row.seed] = row
+    order = sorted(arms, key=_place)
+    seen = {row.seed for row in rows}
+    shared = seen.intersection(*arms.values())
+    kept = {
+        arm: tuple(arms[arm][seed] for seed in sorted(shared or arms[arm].keys())) for arm in order
+    }
+    return kept, tuple(sorted(seen - shared))
+
+
+def _place(arm: str) -> int:
+    """Where an arm stands: `nothing`, `again`, injections, resets, the others as they come."""
+    first = ("nothing", "again")
+    if arm in first:
+        return first.index(arm)
+    return 2 if arm.startswith("inject") else 3 if arm.startswith("reset") else 4
+
+
+def _plan(row: Row) -> tuple[Diagnosis | None, str]:
+    """The plan that made a row, or why it cannot be read."""
+    try:
+        return Diagnosis.from_config(json.loads(row.config)), ""
+    except RegrowError as error:
+        return None, str(error)
+    except (KeyError, TypeError, ValueError) as error:
+        return None, f"its configuration cannot be read ({type(error).__name__}: {error})"
+
+
+def _options(plan: Diagnosis | None, row: Row, arms: Mapping[str, Any]) -> dict[str, Any]:
+    if plan is None:
+        return {"random_return": row.random_return}
+    return {
+        "resets": plan.resets(),
+        "splits": {arm: split for arm, split in plan.splits().items() if arm in arms},
+        "random_return": row.random_return,
+        "smallest_effect": plan.smallest_effect,
+        "confidence": plan.confidence,
+        "restarted": plan.restarts(),
+    }
+
+
+def _relative(verdict: Verdict, outcomes: Sequence[Outcome]) -> dict[str, Interval]:
+    scale, _ = scale_of(by_arm(outcomes))
+    differences = {row.arm: row.difference for row in verdict.comparisons}
+    return {arm: held.over(scale) for arm, held in differences.items() if held is not None}

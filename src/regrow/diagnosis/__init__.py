@@ -1,0 +1,1 @@
+"""Fork, intervene, compare, conclude: for any Subject."""

@@ -1,0 +1,291 @@
+"""This machine: one process per core, and a stop that every worker hears of.
+
+XLA gains nothing from more threads on networks of this size, so every worker process is given one
+core's worth of threads.
+"""
+
+import io
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from regrow.errors import RegrowError, already_said, require, said, show_warning
+from regrow.execution.guard import UNGUARDED, leave_if_unguarded, starting_workers
+from regrow.execution.interrupts import STOPPED, StoppedError, interruptible, stopping, undisturbed
+from regrow.execution.tasks import Task
+from regrow.types import Report
+
+ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+WORKER_ENDED = (
+    "a worker process was ended from outside, perhaps for want of memory; "
+    "run the same command again to go on, with fewer --processes"
+)
+NOT_STARTED = (
+    "a worker process could not start, or ended by itself: what it said stands above; run the same "
+    "again to go on"
+)
+NO_GUARD = (
+    "worker processes read the script that starts them once more: put what it does under "
+    "`if __name__ == '__main__':`, or leave `execute` out and work in this process"
+)
+NO_FILE = (
+    "worker processes read the script that starts them once more, and this one is no file (it came "
+    "from standard input, perhaps): save it, with what it does under `if __name__ == '__main__':`, "
+    "or leave `execute` out and work in this process"
+)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def one_core() -> None:
+    """Tells XLA to use one thread; call it before the first computation."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if ONE_CORE not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {ONE_CORE}".strip()
+
+
+def keep_compiled_programs() -> None:
+    """Has JAX keep compiled programs on disk: compiled once, not once per process."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "regrow" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # Another process may be in the middle of writing an entry, or was stopped there. JAX compiles
+    # anew: nobody need hear of it.
+    warnings.filterwarnings("ignore", message="Error reading persistent compilation cache")
+
+
+class Processes:
+    """Runs tasks in `count` worker processes.
+
+    Raises `StoppedError` after Ctrl-C, once every worker has saved what it was at.
+    """
+
+    def __init__(self, count: int):
+        require(count >= 1, f"processes is {count}; it must be at least 1")
+        self.count = count
+
+    def __call__(self, tasks: Sequence[Task], report: Report) -> None:
+        """Returns when all tasks are done."""
+        leave_if_unguarded()
+        _require_portable(tasks)
+        context = multiprocessing.get_context("spawn")
+        news, stop = context.Queue(), context.Event()  # what workers say, and what they are told
+        with starting_workers(), interruptible() as asked:
+            pool = ProcessPoolExecutor(
+                self.count, context, initializer=_begin, initargs=(news, stop, said())
+            )
+            try:
+                _run_all(pool, self.count, tasks, news, report, asked, stop)
+            except BaseException:
+                with undisturbed():
+                    stop.set()
+                    _drop(pool)
+                raise
+            pool.shutdown()
+
+
+def _run_all(
+    pool: ProcessPoolExecutor,
+    count: int,
+    tasks: Sequence[Task],
+    news: Any,
+    report: Report,
+    asked: Callable[[], bool],
+    stop: Event,
+) -> None:
+    """Submits every task once what it needs is done; after a failure, waits for what still runs.
+
+    No more than `count` at once, so tasks are done about in their order, and what is complete early
+    can be looked at early.
+    """
+    queue, running = _Queue(tasks), dict[Future[None], str]()
+    failure: BaseException | None = None
+    while running or (queue.waiting and failure is None):
+        while failure is None and len(running) < count and (task := queue.take()):
+            running[_submitted(pool, task)] = task.name
+        finished, _ = wait(running, timeout=0.1, return_when=FIRST_COMPLETED)
+        if asked():
+            stop.set()
+        while not news.empty():
+            report(*news.get())
+        for future in finished:
+            name = running.pop(future)
+            error = None if future.cancelled() else future.exception()
+            if error is None:
+                queue.finished(name)
+                continue
+            # What went wrong first is told, unless that was only the request to stop.
+            failure = failure if failure and not isinstance(failure, StoppedError) else error
+            for other in running:
+                other.cancel()
+    if isinstance(failure, BrokenProcessPool):
+        why = STOPPED if asked() else _why_ended(list((pool._processes or {}).values()))
+        raise (StoppedError if asked() else RegrowError)(why) from failure
+    if failure is not None:
+        raise failure
+
+
+def _why_ended(workers: Sequence[BaseProcess]) -> str:
+    """What became of the worker that ended; the others are then ended by the pool."""
+    end = time.monotonic() + 5.0
+    while any(worker.exitcode is None for worker in workers) and time.monotonic() < end:
+        time.sleep(0.01)  # another thread of the pool's may be waiting for it, too
+    codes = {worker.exitcode for worker in workers}
+    if UNGUARDED in codes:
+        return NO_GUARD
+    return NOT_STARTED if 1 in codes else WORKER_ENDED  # of a signal the code is negative
+
+
+def _require_portable(tasks: Sequence[Task]) -> None:
+    """Raises `RegrowError` where worker processes could not start, or not read the tasks."""
+    main = sys.modules["__main__"]
+    file = None if main.__spec__ else getattr(main, "__file__", None)
+    require(file is None or os.path.isfile(file), NO_FILE)
+    for task in tasks:
+        pickler = _Pickler(io.BytesIO())
+        try:
+            pickler.dump(task)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise RegrowError(
+                f"'{task.name}' cannot be handed to a worker process ({error}); define its parts "
+                "in a module, or leave `execute` out and work in this process"
+            ) from error
+        require(
+            main.__spec__ is not None or file is not None or not pickler.of_main,
+            f"worker processes cannot find '{pickler.of_main}', which is defined in a notebook or "
+            "at a prompt; put it into a module, or leave `execute` out and work in this process",
+        )
+
+
+class _Pickler(pickle.Pickler):
+    """Takes down what of a thing is defined in the program that was started."""
+
+    of_main = ""
+
+    def persistent_id(self, obj: Any) -> None:
+        """Nothing has one; but everything is shown here first."""
+        named = isinstance(obj, type | FunctionType)
+        if named and obj.__module__ == "__main__":
+            self.of_main = obj.__qualname__
+
+
+class _Queue:
+    """Tasks in their order, each once what it needs is done.
+
+    One whose program another is just compiling stands back while there is something else to do.
+    """
+
+    def __init__(self, tasks: Sequence[Task]):
+        self.waiting = list(tasks)
+        self.done = set[str]()
+        self.compiling = dict[str, str]()  # by the task that was the first of its program
+        self.compiled = {""}
+
+    def take(self) -> Task | None:
+        """The next task, or None where all that wait need another."""
+        ready = [task for task in self.waiting if self.done.issuperset(task.needs)]
+        if not ready:
+            return None
+        busy = set(self.compiling.values())
+        task = min(ready, key=lambda task: task.program in busy)
+        self.waiting.remove(task)
+        if task.program not in self.compiled:
+            self.compiling[task.name] = task.program
+        return task
+
+    def finished(self, name: str) -> None:
+        """A task is done, and its program is there for others."""
+        self.done.add(name)
+        self.compiled.add(self.compiling.pop(name, ""))
+
+
+def _submitted(pool: ProcessPoolExecutor, task: Task) -> "Future[None]":
+    """The task's future. Workers start here, born deaf to Ctrl-C; `_begin` keeps them so."""
+    try:
+        with _deaf_to_ctrl_c():
+            return pool.submit(_work, task)
+    except (BrokenProcessPool, BrokenPipeError) as error:  # the second: one that ended as it began
+        broken: Future[None] = Future()
+        broken.set_exception(BrokenProcessPool(str(error)))
+        return broken
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """What is started within does not hear Ctrl-C, where the system can have it so.
+
+    On Windows it cannot: a worker that hears Ctrl-C before `_begin` ends, and the work stops.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+
+
+def _drop(pool: ProcessPoolExecutor) -> None:
+    """Ends the workers at once; what they write is written whole or not at all."""
+    workers = list((pool._processes or {}).values())
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.join(1.0)
+        worker.kill()
+    pool.shutdown(cancel_futures=True)  # it waits for the thread that holds the pool's locks
+
+
+_worker: dict[str, Any] = {}
+
+
+def _begin(news: Any, stop: Event, warned_of: frozenset[str]) -> None:
+    """Prepares a worker: the parent alone answers to Ctrl-C, and none outlives the parent.
+
+    `warned_of`: what the parent has warned of already.
+    """
+    already_said(warned_of)
+    warnings.showwarning = show_warning
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    one_core()
+    keep_compiled_programs()
+    _worker.update(news=news, stop=stop)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker process has a parent"
+    parent.join()
+    os._exit(1)
+
+
+def _work(task: Task) -> None:
+    news = _worker["news"]
+    task.work(stopping(lambda phase, steps: news.put((phase, steps)), _worker["stop"].is_set))

@@ -1,0 +1,1 @@
+"""Experience: what an agent remembers, added to and sampled from."""

@@ -1,0 +1,1 @@
+"""Studies carried out, by any number of processes."""

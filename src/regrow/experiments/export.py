@@ -1,0 +1,257 @@
+"""Runs for other programs: TensorBoard event files, Weights & Biases, Parquet.
+
+A run is a row of a study, an arm of a diagnosis with one seed, or what `regrow train` made: its
+returns over env steps, what it predicted, its probes, its configuration. Packages are imported
+where they are needed and named where they are not there.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import pyarrow as pa
+
+from regrow.diagnosis.jobs import Fork, cells, forks_of, outcomes_of
+from regrow.diagnosis.outcomes import Outcome
+from regrow.diagnosis.plan import BINS, Diagnosis
+from regrow.diagnosis.recording import probe_place
+from regrow.errors import RegrowError, require
+from regrow.files.atomic import damaged, read_json, write_atomically
+from regrow.records.rows import Row, read_rows, table_of, write_table
+from regrow.records.sinks import package
+from regrow.records.study_spec import plain_name, plan_file
+from regrow.stats.curves import bin_ends
+from regrow.training.train import read_probes, read_training
+
+
+class Point(NamedTuple):
+    """A number of a run at some env step."""
+
+    name: str
+    env_steps: int
+    value: float
+
+
+class Logged(NamedTuple):
+    """A run as other programs show it."""
+
+    name: str  # of folders, as in study/scale/condition/arm/seed0
+    group: str
+    points: list[Point]  # in the order of env steps, without NaN
+    settings: dict[str, Any]
+    fork_at: int
+    written: float  # seconds since 1970
+
+
+def of_row(row: Row) -> Logged:
+    """A row of a study."""
+    name = _run_name(row.study, row.scale, row.condition, row.arm, f"seed{row.seed}")
+    group = f"{row.study}/{row.condition}"
+    return Logged(name, group, points(row), settings(row), row.fork_at, row.written.timestamp())
+
+
+def points(row: Row) -> list[Point]:
+    """What there is to see of a row."""
+    ends = {"fork": row.fork_at, "fresh": row.fork_at, "end": row.fork_at + row.horizon}
+    return _in_order(
+        *_curve("return", row.env_steps_to_fork, row.returns_to_fork),
+        *_curve("return", row.env_steps, row.returns),
+        *_curve("predicted_value", row.env_steps, row.predicted),
+        *(
+            Point(_probe(one.learner, one.probe, one.part, one.at == "fresh"), ends[one.at], one[4])
+            for one in row.probes
+        ),
+    )
+
+
+def settings(row: Row) -> dict[str, Any]:
+    """What a run was made with."""
+    names = ("study", "scale", "condition", "environment", "agent", "arm", "seed", "fork_at")
+    held = {name: getattr(row, name) for name in (*names, "horizon", "commit")}
+    return {**held, "before": list(row.before), **_held("config", row), **_held("versions", row)}
+
+
+def _held(name: str, row: Row) -> dict[str, Any]:
+    try:
+        return {name: json.loads(getattr(row, name))}
+    except ValueError:
+        return {}
+
+
+def of_training(folder: Path) -> list[Logged]:
+    """What `regrow train` made: every episode, and every probe."""
+    told, path = read_training(folder), folder / "probes.parquet"
+    episodes = told.episodes
+    probes = read_probes(folder) if path.is_file() else []
+    found = _in_order(
+        *_curve("return", episodes.env_steps.tolist(), episodes.returns.tolist()),
+        *_curve("length", episodes.env_steps.tolist(), episodes.lengths.astype(float).tolist()),
+        *(
+            Point(_probe(*probe_place(row["probe"]), row["fresh"]), row["env_steps"], row["value"])
+            for row in probes
+        ),
+    )
+    name = _run_name(told.environment, told.what, f"seed{told.seed}")
+    written = (folder / "episodes.parquet").stat().st_mtime
+    config = read_json(folder / "config.json")
+    return [Logged(name, told.environment, found, config, 0, written)]
+
+
+def of_diagnosis(folder: Path) -> list[Logged]:
+    """The arms of a diagnosis, one run for each seed; `RegrowError` where it is not done."""
+    path = folder / "config.json"
+    config = read_json(path)
+    try:
+        plan = Diagnosis.from_config(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(path, f"it is no plan: {error}") from error
+    done = all(cell.result(folder).is_file() for cell, _ in cells(plan))
+    require(done, f"the diagnosis in {folder} is not done; run the same command again")
+    forks = {fork.seed: fork for fork in forks_of(plan, folder)}
+    written = (folder / "config.json").stat().st_mtime
+    return [
+        Logged(
+            _run_name(config["environment"], config["agent"], run.arm, f"seed{run.seed}"),
+            config["environment"],
+            _of_arm(plan, forks[run.seed], run),
+            {**config, "arm": run.arm, "seed": run.seed},
+            plan.fork_at,
+            written,
+        )
+        for run in outcomes_of(plan, folder)
+    ]
+
+
+def _of_arm(plan: Diagnosis, fork: Fork, run: Outcome) -> list[Point]:
+    way = bin_ends(0, plan.fork_at, len(fork.curve)).tolist()
+    ends = bin_ends(plan.fork_at, plan.horizon, BINS).tolist()
+    measured = (
+        (fork.probes, plan.fork_at, False),
+        (fork.probes_fresh, plan.fork_at, True),
+        (run.probes, ends[-1], False),
+    )
+    return _in_order(
+        *_curve("return", way, fork.curve),
+        *_curve("return", ends, run.curve),
+        *_curve("predicted_value", ends, run.predicted),
+        *(
+            Point(_probe(*probe_place(name), fresh), at, value)
+            for probes, at, fresh in measured
+            for name, value in probes.items()
+        ),
+    )
+
+
+def _in_order(*found: Point) -> list[Point]:
+    numbers = [point for point in found if point.value == point.value]
+    return sorted(numbers, key=lambda point: point.env_steps)
+
+
+def _curve(name: str, env_steps: Sequence[int], values: Sequence[float]) -> Iterator[Point]:
+    return (Point(name, step, value) for step, value in zip(env_steps, values, strict=True))
+
+
+def _probe(learner: str, probe: str, part: str, fresh: bool) -> str:
+    return "/".join(filter(None, ("probes_fresh" if fresh else "probes", learner, probe, part)))
+
+
+def _run_name(*parts: str) -> str:
+    """The name of a run, in folders."""
+    plain = ("".join(c if c.isalnum() or c in "_-=." else "-" for c in part) for part in parts)
+    return "/".join(part.lstrip(".") or "-" for part in plain)
+
+
+def to_tensorboard(runs: Sequence[Logged], folder: Path) -> None:
+    """Writes event files, a folder per run; `RegrowError` where there are some already."""
+    tensorboard = package("tensorboardX", "tensorboard")
+    require(
+        not (folder.is_dir() and any(folder.rglob("events.out.tfevents.*"))),
+        f"{folder} holds event files already; delete it or choose another --into",
+    )
+    for run in runs:
+        with tensorboard.SummaryWriter(str(folder / run.name)) as writer:
+            for name, env_steps, value in run.points:
+                writer.add_scalar(name, value, env_steps, walltime=run.written)
+            text = json.dumps(run.settings, indent=2)
+            writer.add_text("settings", f"```\n{text}\n```", run.fork_at, walltime=run.written)
+
+
+def to_wandb(runs: Sequence[Logged], folder: Path, *, project: str = "regrow") -> None:
+    """Logs runs to Weights & Biases, as that is set up (WANDB_MODE=offline: to disk)."""
+    wandb = package("wandb", "wandb")
+    folder.mkdir(parents=True, exist_ok=True)
+    for run in runs:
+        logged = wandb.init(
+            project=project,
+            name=run.name,
+            group=run.group,
+            config=run.settings,
+            dir=str(folder),
+            reinit="create_new",
+        )
+        by_step: dict[int, dict[str, float]] = {}
+        for name, env_steps, value in run.points:
+            by_step.setdefault(env_steps, {})[name] = value
+        for env_steps, values in by_step.items():
+            logged.log(values, step=env_steps)
+        logged.finish()
+
+
+def to_table(runs: Sequence[Logged], folder: Path) -> None:
+    """Writes runs that are no rows of a study as one Parquet file, a row for every number.
+
+    Columns: run, name, env_steps, value; the settings of every run in the metadata `settings`.
+    """
+    columns: Mapping[str, list[Any]] = {
+        "run": [run.name for run in runs for _ in run.points],
+        "name": [point.name for run in runs for point in run.points],
+        "env_steps": [point.env_steps for run in runs for point in run.points],
+        "value": [float(point.value) for run in runs for point in run.points],
+    }
+    about = json.dumps({run.name: run.settings for run in runs})
+    table = pa.table(columns).replace_schema_metadata({"settings": about})
+    write_table(folder / "runs.parquet", table)
+
+
+def to_parquet(rows: Sequence[Row], folder: Path) -> None:
+    """Joins rows into one small file per study, in the layout of a folder of studies.
+
+    `RegrowError` where the folder holds rows of these studies that would be gone.
+    """
+    _keep(rows, folder)
+    for study, scale in _studies(rows):
+        own = [row for row in rows if row.key[:2] == (study, scale)]
+        name = f"{study}--{scale}"
+        if name != plain_name(name):
+            digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+            name = f"{plain_name(name)}-{digest}"
+        write_table(folder / "rows" / f"{name}.parquet", table_of(own))
+
+
+def copy_plans(rows: Sequence[Row], source: Path, folder: Path) -> None:
+    """What the studies of rows were to do, beside the rows that were joined elsewhere."""
+    for study in _studies(rows):
+        path = plan_file(source, *study)
+        if path.is_file():
+            write_atomically(plan_file(folder, *study), partial(_write, path.read_bytes()))
+
+
+def _studies(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys(row.key[:2] for row in rows))
+
+
+def _keep(rows: Sequence[Row], folder: Path) -> None:
+    there = read_rows(folder).rows if folder.is_dir() else []
+    lost = {row.key for row in there if row.key[:2] in _studies(rows)} - {row.key for row in rows}
+    for study, scale, *_ in sorted(lost)[:1]:
+        raise RegrowError(
+            f"{folder} holds {len(lost)} rows that would be gone, of {study} ({scale}) first of "
+            "all; delete it or choose another --into"
+        )
+
+
+def _write(content: bytes, file: BinaryIO) -> None:
+    file.write(content)

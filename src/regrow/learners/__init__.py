@@ -1,0 +1,1 @@
+"""A Learner: a network, its optimizer, and what an intervention may change."""

@@ -1,0 +1,1 @@
+"""Networks: parameters and an input in, an output out."""

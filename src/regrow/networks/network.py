@@ -1,0 +1,241 @@
+"""Encoder, head and frozen residual: a network that can be injected.
+
+    out(x) = R(φ(x)) + h(φ(x)),        R = 0 before the first injection
+
+Plasticity injection (Nikishin et al. 2023, arXiv 2305.15555, expression 1) draws a fresh head θ',
+and replaces R by R + (h_θ − h_θ') with both frozen, and h by h_θ' with a copy that learns. The
+output does not change. The one thing to know here is that it does not change *in the last bit*:
+terms are summed as old + (live − copy), and the bracket is exactly zero at the moment of injection.
+
+A network is a chain of layers; `split` says where the encoder ends and the head begins. Every
+frozen pair remembers at which depth of the chain it reads, so each injection may choose a split of
+its own; where splits differ, pairs may move and the sum is regrouped, equal to rounding.
+
+Calls take one observation or a batch of them.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree, Shaped
+
+from regrow.errors import require
+from regrow.networks.architecture import PLAIN, Style
+from regrow.networks.initialisers import Initialiser
+from regrow.networks.layers import Conv, Dense
+from regrow.networks.residual import Layer
+from regrow.types import Key
+
+
+def _through(layers: Sequence[Layer], x: Array) -> Array:
+    return functools.reduce(lambda features, layer: layer(features), layers, x)
+
+
+def _fresh(layers: Sequence[Layer], key: Key) -> tuple[Layer, ...]:
+    keys = jax.random.split(key, len(layers))
+    return tuple(layer.fresh(k) for layer, k in zip(layers, keys, strict=True))
+
+
+class Pair(eqx.Module):
+    """What one injection leaves behind: the head that was, and the copy that is subtracted.
+
+    Both read the features at `depth`. `copy` is absent where the third term was left out
+    (`subtract=False`); `frozen` is false where the old head goes on learning (`freeze=False`).
+    """
+
+    old: "Network"
+    copy: tuple[Layer, ...] | None
+    depth: int = eqx.field(static=True)
+    frozen: bool = eqx.field(static=True)
+
+
+class Network(eqx.Module):
+    """A chain of layers, cut into encoder and head at `split`, plus frozen pairs.
+
+    **Arguments:** `layers`: the chain; `split`: how many of them are the encoder, from 0 (nothing
+    is shared with an injected head) to all of them (what other networks read; it has no head).
+    **Raises** `RegrowError` for another split.
+    """
+
+    layers: tuple[Layer, ...]
+    residual: tuple[Pair, ...]
+    split: int = eqx.field(static=True)
+
+    def __init__(self, layers: Sequence[Layer], *, split: int = 0, residual: tuple[Pair, ...] = ()):
+        self.layers = tuple(layers)
+        self.residual = residual
+        require(
+            0 <= split <= len(self.layers),
+            f"split is {split}; with {len(self.layers)} layers it must be 0 to {len(self.layers)}",
+        )
+        self.split = split
+
+    @property
+    def encoder(self) -> tuple[Layer, ...]:
+        """The layers below the split."""
+        return self.layers[: self.split]
+
+    @property
+    def head(self) -> tuple[Layer, ...]:
+        """The layers from the split on: what an injection or a reset of the head renews."""
+        return self.layers[self.split :]
+
+    def features(self, x: Shaped[Array, "..."]) -> tuple[Array, ...]:
+        """The input, then what every layer of the live chain makes of it."""
+        features: list[Array] = [x.astype(jnp.float32)]
+        for layer in self.layers:
+            features.append(layer(features[-1]))
+        return tuple(features)
+
+    def __call__(self, x: Shaped[Array, "..."]) -> Float[Array, "*batch outputs"]:
+        """The outputs for observations: old + (live − copy), from the first injection on."""
+        features = self.features(x)
+        if not self.residual:
+            return features[-1]
+        heads = [pair.old(features[pair.depth]) for pair in self.residual] + [features[-1]]
+        out = heads[0]
+        for pair, head in zip(self.residual, heads[1:], strict=True):
+            if pair.copy is not None:
+                head = head - _through(pair.copy, features[pair.depth])
+            out = out + head
+        return out
+
+    def parts(self) -> tuple[PyTree, ...]:
+        """The pieces that learn: every live layer, then the layers of old heads left unfrozen.
+
+        The optimizer keeps one state, with a step count of its own, for each of them.
+        """
+        thawed = [pair.old.parts() for pair in self.residual if not pair.frozen]
+        return (*self.layers, *(part for parts in thawed for part in parts))
+
+    def trainable(self) -> PyTree[bool]:
+        """A tree like this one: True for the parameters that learn, False for the frozen ones."""
+        everything = [jax.tree.map(lambda _: True, part) for part in self.parts()]
+        return jax.tree.map(lambda _: False, self).with_parts(everything)
+
+    def with_parts(self, parts: Sequence[PyTree]) -> "Network":
+        """This network, or a tree of its shape, with its learning parts replaced."""
+        layers, rest = parts[: len(self.layers)], list(parts[len(self.layers) :])
+        residual: list[Pair] = []
+        for pair in self.residual:
+            old = pair.old
+            if not pair.frozen:
+                count = len(old.parts())
+                old, rest = old.with_parts(rest[:count]), rest[count:]
+            residual.append(Pair(old, pair.copy, pair.depth, pair.frozen))
+        return Network(layers, split=self.split, residual=tuple(residual))
+
+    def fresh(self, key: Key) -> "Network":
+        """A newly drawn network of the same architecture, with no injections in its past."""
+        return Network(_fresh(self.layers, key), split=self.split)
+
+    def reset(self, start: int, key: Key) -> "Network":
+        """The layers from `start` on drawn anew, and the residual dropped.
+
+        Predictions are meant to start over: no frozen pair may keep the old ones alive.
+        """
+        start = _checked_split(start, len(self.layers))
+        layers = (*self.layers[:start], *_fresh(self.layers[start:], key))
+        return Network(layers, split=self.split)
+
+    def inject(
+        self, key: Key, *, split: int | None = None, subtract: bool = True, freeze: bool = True
+    ) -> "Network":
+        """Plasticity injection (arXiv 2305.15555, expression 1) with a fresh head drawn from `key`.
+
+        `subtract=False` leaves the third term out, and the output then changes by h_θ'(φ);
+        `freeze=False` lets the old head go on learning. Raises `RegrowError` for a split that
+        leaves no head.
+        """
+        split = _checked_split(self.split if split is None else split, len(self.layers))
+        fresh = _fresh(self.layers[split:], key)
+        # Pairs that read above the new split read features that freeze now: they move into the old
+        # head.
+        above = [
+            Pair(pair.old, pair.copy, pair.depth - split, pair.frozen)
+            for pair in self.residual
+            if pair.depth > split
+        ]
+        below = [pair for pair in self.residual if pair.depth <= split]
+        old = Network(self.layers[split:], residual=tuple(above))
+        pair = Pair(old, fresh if subtract else None, split, freeze)
+        return Network((*self.layers[:split], *fresh), split=split, residual=(*below, pair))
+
+
+def _checked_split(split: int, layers: int) -> int:
+    require(
+        0 <= split < layers,
+        f"split {split} is outside the network: its {layers} layers can be cut "
+        f"at 0 to {layers - 1}",
+    )
+    return split
+
+
+def mlp(
+    inputs: int,
+    hidden: Sequence[int],
+    outputs: int,
+    style: Style = PLAIN,
+    *,
+    key: Key,
+) -> Network:
+    """Dense layers, or residual blocks, and a linear output; the head is all but the first layer.
+
+    Raises `RegrowError` for sizes that cannot be.
+    """
+    keys = tuple(jax.random.split(key, len(hidden) + 1))
+    return Network(style.chain((inputs,), hidden, outputs, keys), split=min(1, len(hidden)))
+
+
+def convolutional(
+    image: tuple[int, int, int],
+    channels: int,
+    hidden: int | Sequence[int],
+    outputs: int,
+    style: Style = PLAIN,
+    *,
+    divisor: float = 1.0,
+    key: Key,
+) -> Network:
+    """The MinAtar network of Young & Tian 2019 (arXiv 1903.03176): 3×3 conv, hidden layer, output.
+
+    The convolution is the encoder, the dense layers (or blocks) are the head. `divisor`: what
+    images are divided by. Raises `RegrowError` for sizes that cannot be.
+    """
+    hidden = (hidden,) if isinstance(hidden, int) else hidden
+    keys = tuple(jax.random.split(key, len(hidden) + 2))
+    conv = style.conv(image, channels, divisor=divisor, key=keys[0])
+    shape = (*conv.image, conv.width)
+    return Network([conv, *style.chain(shape, hidden, outputs, keys[1:])], split=1)
+
+
+def with_output(network: Network, init: Initialiser, key: Key) -> Network:
+    """The network with its linear output drawn by an initialiser of its own."""
+    last = network.layers[-1]
+    assert isinstance(last, Dense), "networks end in a dense layer"
+    output = Dense(last.shape, last.units, activation="linear", init=init, key=key)
+    return Network([*network.layers[:-1], output], split=network.split)
+
+
+def dqn_zoo(image: tuple[int, int, int], outputs: int, *, key: Key) -> Network:
+    """The Atari network of DQN Zoo's Double DQN, for frames of bytes, which it divides by 255.
+
+    Convolutions 32 of 8×8 / 4, 64 of 4×4 / 2 and 64 of 3×3 / 1, 512 hidden units, and an output
+    with one bias for all actions; every weight and bias U(±1/√n), n what a unit reads. The
+    convolutions are the encoder. Raises `RegrowError` for an image that is too small.
+    """
+    keys = jax.random.split(key, 5)
+    layers: list[Layer] = []
+    divisor = 255.0
+    for (units, size, stride), one in zip(
+        ((32, 8, 4), (64, 4, 2), (64, 3, 1)), keys[:3], strict=True
+    ):
+        conv = Conv(image, units, size=size, stride=stride, init="torch", divisor=divisor, key=one)
+        layers.append(conv)
+        image, divisor = (*conv.image, units), 1.0
+    layers.append(Dense(image, 512, init="torch", key=keys[3]))
+    out = Dense(512, outputs, activation="linear", init="torch", shared_bias=True, key=keys[4])
+    return Network([*layers, out], split=3)

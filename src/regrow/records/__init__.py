@@ -1,0 +1,1 @@
+"""The one format of results: rows, and what reads, queries and logs them."""

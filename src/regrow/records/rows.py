@@ -1,0 +1,353 @@
+"""Rows: what studies leave behind, one per study, condition, arm and seed, for any program to read.
+
+    OUT/rows/<study>--<digest>.parquet    one row, or many where somebody joined them
+
+A row holds its curves, its probes and its events beside the printed form of every part that made
+it. It is written whole or not at all by whoever finished it, so many processes may add to one
+folder. The columns are the fields of `Row`; `pandas.read_parquet(OUT / "rows")` reads them, too.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from regrow.errors import RegrowError, require
+from regrow.files.atomic import write_atomically
+from regrow.files.folders import kind_of
+from regrow.files.formats import as_meant, plan_as_meant
+from regrow.records.study_spec import Plan, plain_name, read_plans
+
+FORMAT = 2
+"""Counted up when a column changes its meaning, or the numbers in it would come out otherwise.
+
+Rows of format 1 are read, too; where they say what was done, it is said as it is now
+(`regrow.files.formats`).
+"""
+READABLE = (1, 2)
+
+Key = tuple[str, str, str, str, int]
+"""What there is one row of: study, scale, condition, arm, seed."""
+
+
+WHEN = ("fork", "fresh", "end")
+"""At the fork, of new networks at the fork on the same observations, after the horizon."""
+
+
+STOPPED = "stopped: "
+"""How the last event of a row begins whose arm was stopped: it has no curve."""
+
+
+class Measured(NamedTuple):
+    """One probe of one part of one Learner; a Learner that is alone has the name ""."""
+
+    learner: str
+    probe: str
+    part: str
+    at: str  # one of WHEN
+    value: float  # NaN where the probe says nothing of such a part
+
+
+class Happened(NamedTuple):
+    """An intervention that was carried out, at the fork (`before` comes first) or later.
+
+    Or why the arm was stopped, after `STOPPED`.
+    """
+
+    env_steps: int
+    intervention: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one arm did with one seed.
+
+    `axis` and `level`: what a study turns from condition to condition and where it stands, as
+    "learning_rate" and 1e-3; "" and None where conditions have no order. Curves are mean returns of
+    time bins, of which `env_steps…` are the ends. `predicted`: mean |value| in every bin after the
+    fork; `realised`: mean |discounted return| that followed. `seconds` and `flops` are of this arm
+    from the fork on, `…_to_fork` of the way that all arms share; FLOPs are what the compiler counts
+    for acting and updating, with networks as large as they were then. `config`: JSON of the plan
+    (`Diagnosis.from_config` reads it) and, under "parts", of every part with all of its fields.
+    `commit`: of the source, "" where that is no working tree.
+    """
+
+    study: str
+    scale: str
+    condition: str
+    axis: str
+    level: float | None
+    environment: str
+    agent: str
+    before: tuple[str, ...]
+    arm: str
+    intervention: str
+    seed: int
+    fork_at: int
+    horizon: int
+    env_steps_to_fork: tuple[int, ...]
+    returns_to_fork: tuple[float, ...]
+    env_steps: tuple[int, ...]
+    returns: tuple[float, ...]
+    predicted: tuple[float, ...]
+    realised: float
+    largest_reward: float
+    random_return: float
+    probes: tuple[Measured, ...]
+    events: tuple[Happened, ...]
+    seconds: float
+    seconds_to_fork: float
+    flops: float
+    flops_to_fork: float
+    config: str
+    versions: str
+    commit: str
+    written: datetime
+    format: int = FORMAT
+
+    @property
+    def stopped(self) -> str:
+        """Why the arm has no curve, its numbers being no longer finite; "" where it has one."""
+        last = self.events[-1].intervention if self.events and not self.returns else ""
+        return last.removeprefix(STOPPED) if last.startswith(STOPPED) else ""
+
+    @property
+    def key(self) -> Key:
+        """There is one row of each."""
+        return self.study, self.scale, self.condition, self.arm, self.seed
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """What the numbers hang on."""
+        return self.environment, self.agent, self.before, self.fork_at, self.horizon
+
+
+_MEASURED = pa.struct(
+    {
+        "learner": pa.string(),
+        "probe": pa.string(),
+        "part": pa.string(),
+        "at": pa.string(),
+        "value": pa.float64(),
+    }
+)
+_HAPPENED = pa.struct({"env_steps": pa.int64(), "intervention": pa.string()})
+
+SCHEMA = pa.schema(
+    {
+        "study": pa.string(),
+        "scale": pa.string(),
+        "condition": pa.string(),
+        "axis": pa.string(),
+        "level": pa.float64(),
+        "environment": pa.string(),
+        "agent": pa.string(),
+        "before": pa.list_(pa.string()),
+        "arm": pa.string(),
+        "intervention": pa.string(),
+        "seed": pa.int64(),
+        "fork_at": pa.int64(),
+        "horizon": pa.int64(),
+        "env_steps_to_fork": pa.list_(pa.int64()),
+        "returns_to_fork": pa.list_(pa.float64()),
+        "env_steps": pa.list_(pa.int64()),
+        "returns": pa.list_(pa.float64()),
+        "predicted": pa.list_(pa.float64()),
+        "realised": pa.float64(),
+        "largest_reward": pa.float64(),
+        "random_return": pa.float64(),
+        "probes": pa.list_(_MEASURED),
+        "events": pa.list_(_HAPPENED),
+        "seconds": pa.float64(),
+        "seconds_to_fork": pa.float64(),
+        "flops": pa.float64(),
+        "flops_to_fork": pa.float64(),
+        "config": pa.string(),
+        "versions": pa.string(),
+        "commit": pa.string(),
+        "written": pa.timestamp("us", tz="UTC"),
+        "format": pa.int64(),
+    }
+)
+
+
+def file_of(folder: Path, key: Key) -> Path:
+    """Where the row of (study, scale, condition, arm, seed) is."""
+    digest = hashlib.sha256("\n".join(map(str, key)).encode()).hexdigest()[:16]
+    return folder / "rows" / f"{plain_name(key[0])}--{digest}.parquet"
+
+
+def write_row(folder: Path, row: Row) -> None:
+    """Writes a row to its file, in place of what was there."""
+    write_table(file_of(folder, row.key), table_of([row]))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Writes a table as a Parquet file, whole or not at all."""
+    write_atomically(path, lambda file: pq.write_table(table, file, compression="zstd"))
+
+
+def table_of(rows: Iterable[Row]) -> pa.Table:
+    """Rows as a table."""
+    return pa.Table.from_pylist([_plain(row) for row in rows], schema=SCHEMA)
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    fields = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    lists = {name: [one._asdict() for one in fields[name]] for name in ("probes", "events")}
+    return {**fields, **lists}
+
+
+class Found(NamedTuple):
+    """The rows of a folder, and in a sentence each what could not be read or does not count."""
+
+    rows: list[Row]
+    problems: list[str]
+
+
+def read_rows(folder: Path) -> Found:
+    """All rows of a folder that belong to the studies as they are now.
+
+    Files that are broken or of another format, rows that an earlier definition of a study left, and
+    a folder without any row are told in `problems`; the rest is there. Of two rows with one key the
+    one that was written last counts. Raises `RegrowError` where there is no such folder.
+    """
+    folder = Path(folder)
+    require(folder.is_dir(), f"there is no folder {folder}; give the --out of a `regrow study`")
+    latest: dict[Key, Row] = {}
+    problems: list[str] = []
+    for path in sorted((folder / "rows").glob("*.parquet")):
+        try:
+            rows = _rows_of(path)
+        except RegrowError as error:
+            problems.append(str(error))
+            continue
+        for row in rows:
+            held = latest.get(row.key)
+            if held is None or held.written <= row.written:
+                latest[row.key] = row
+    plans, more = read_plans(folder)
+    planned = {key: plans.get(key[:2]) for key in latest}
+    found = [row for key, row in latest.items() if _belongs(row, planned[key])]
+    earlier = len(latest) - len(found)
+    if earlier:
+        problems.append(
+            f"{earlier} rows in {folder} are of an earlier definition of their study and are left "
+            "out; run the study again for those that took their place"
+        )
+    if not latest:
+        kind = kind_of(folder)
+        held = f", which is the folder of a {kind}" if kind else " yet"
+        problems.append(f"there are no rows in {folder}{held}; `regrow study` writes them")
+    found.sort(key=lambda row: _place(row, planned[row.key]))
+    return Found(found, [*problems, *more])
+
+
+def _rows_of(path: Path) -> list[Row]:
+    try:
+        with path.open("rb") as file:
+            table = pq.ParquetFile(file).read(use_threads=False)
+    except PermissionError as error:
+        raise RegrowError(f"{path} may not be read; {error.strerror}") from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _broken(path, str(error)) from error
+    if "format" not in table.column_names:
+        raise _broken(path, "it has no column 'format'")
+    for number in table["format"].unique().to_pylist():
+        require(
+            number in READABLE,
+            f"{path} has rows of format {number}; this version reads {READABLE[0]} to {FORMAT}: "
+            "run the study again or read the file with the version that wrote it",
+        )
+    try:
+        held = table.select(SCHEMA.names).cast(SCHEMA)
+        lacking = [name for name in SCHEMA.names if name != "level" and _lacks(held[name])]
+        require(not lacking, f"{path}: {', '.join(lacking)} lacks values; delete it and run again")
+        return [_row(_as_meant(values)) for values in held.to_pylist()]
+    except RegrowError:
+        raise
+    except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise _broken(path, str(error)) from error
+
+
+def _as_meant(values: dict[str, Any]) -> dict[str, Any]:
+    """A row in the words of today, whatever its format."""
+    if values["format"] > 1:
+        return values
+    events = [{**one, "intervention": as_meant(one["intervention"])} for one in values["events"]]
+    try:
+        config = json.dumps(plan_as_meant(json.loads(values["config"])))
+    except (KeyError, TypeError, ValueError):
+        config = values["config"]  # written by somebody else
+    before = [as_meant(text) for text in values["before"]]
+    done = {"intervention": as_meant(values["intervention"]), "before": before, "events": events}
+    return {**values, **done, "config": config}
+
+
+def _lacks(column: pa.ChunkedArray | pa.Array) -> bool:
+    """Whether a value is missing, on whatever level."""
+    if column.null_count:
+        return True
+    if pa.types.is_list(column.type):
+        return any(_lacks(chunk.flatten()) for chunk in _chunks(column))
+    if pa.types.is_struct(column.type):
+        return any(_lacks(child) for chunk in _chunks(column) for child in chunk.flatten())
+    return False
+
+
+def _chunks(column: pa.ChunkedArray | pa.Array) -> list[pa.Array]:
+    return column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+
+
+def _broken(path: Path, why: str) -> RegrowError:
+    return RegrowError(f"{path} is no file of rows, or cut short ({why}); delete it and run again")
+
+
+def _row(values: Mapping[str, Any]) -> Row:
+    lists = {name: tuple(held) for name, held in values.items() if isinstance(held, list)}
+    lists["probes"] = tuple(Measured(**held) for held in values["probes"])
+    lists["events"] = tuple(Happened(**held) for held in values["events"])
+    odd = {one.at for one in lists["probes"]} - set(WHEN)
+    if odd:
+        raise ValueError(f"probes at '{min(odd)}', which is none of {', '.join(WHEN)}")
+    curves = ("env_steps_to_fork", "returns_to_fork"), ("env_steps", "returns", "predicted")
+    if any(len({len(lists[name]) for name in names}) > 1 for names in curves):
+        raise ValueError("a curve is longer than its env steps, or shorter")
+    return Row(**{**values, **lists, "written": values["written"].astimezone(UTC)})
+
+
+# What of it belongs to a study, as that was written down before it began.
+
+
+def _place(row: Row, plan: Plan | None) -> tuple[str, str, int, str, int, str, int]:
+    """Rows in the order of their plan, or of the alphabet where there is none."""
+    conditions = plan.conditions if plan else {}
+    condition = conditions.get(row.condition)
+    arms = condition.arms if condition else ()
+    return (
+        *(row.study, row.scale),
+        *(list(conditions).index(row.condition) if condition else 0, row.condition),
+        *(arms.index(row.arm) if row.arm in arms else 0, row.arm),
+        row.seed,
+    )
+
+
+def _belongs(row: Row, plan: Plan | None) -> bool:
+    """Whether a row is one that its study asks for; a study without a plan asks for any."""
+    if plan is None:
+        return True
+    held = plan.conditions.get(row.condition)
+    if held is None:
+        return False
+    parts = held.environment, held.agent, held.before, held.fork_at, held.horizon
+    if row.parts != parts or row.seed >= held.seeds:
+        return False
+    does = {name: rule or text for name, text, _, rule in held.config["arms"]}.get(row.arm, "")
+    return does == row.intervention or does.startswith(f"{row.intervention} ")

@@ -1,0 +1,325 @@
+"""Families of parts, found by walking their package, and the grammar that names their members.
+
+A member is the one public class of a file: `double_dqn.py` holds `DoubleDQN` and is called
+`double_dqn`; `environments/minatar/breakout.py` holds `Breakout` and is called `minatar/breakout`.
+Anywhere a name is accepted, fields may be given as in Python: `fit_noise(redraw=False)`. A class
+may stand for many: `Control` is `named_by = "task"`, and `control/walker-walk` is its task of that
+name. Settings that a class holds by name come after a colon: `double_dqn:young_tian_2019`.
+
+A class of one's own is named by its module: `mine:Maze(size=9)` is `Maze` of `mine.py`.
+Two things a class may do otherwise. One with `others_in = "kwargs"` takes fields that it does not
+know, and keeps them in that field: pairs of a name and of the value as Python writes it, sorted, so
+that 1 and True stay apart and all of it can be compared, hashed and printed back. One with a method
+`named(value)` finds its members by it, as `jax/module:attribute`, and says in `text()` what it is
+called.
+"""
+
+import ast
+import dataclasses
+import decimal
+import importlib
+import inspect
+import pkgutil
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from regrow.errors import RegrowError, require, unknown
+
+_SPEC = re.compile(r"\s*([A-Za-z_][\w/.:-]*)\s*(\(.*\))?\s*", re.DOTALL)
+
+
+Written = tuple[tuple[str, str], ...]
+
+
+def members(family: str) -> Mapping[str, type]:
+    """The classes of a family ("agents", "gradients", "interventions", …), by name."""
+    package = importlib.import_module(f"regrow.{family}")
+    found: dict[str, type] = {}
+    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        path = info.name.removeprefix(f"{package.__name__}.").split(".")
+        if info.ispkg or path[-1] == "base":
+            continue
+        module = importlib.import_module(info.name)
+        wanted = path[-1].replace("_", "")
+        for name, member in inspect.getmembers(module, inspect.isclass):
+            if member.__module__ == info.name and name.lower() == wanted:
+                found["/".join(path)] = member
+    return found
+
+
+def make(family: str, text: str) -> Any:
+    """The member that `text` describes, e.g. `inject(split=0)`.
+
+    Raises `RegrowError` for an unknown name or field, a value of the wrong type, or text that is no
+    name with fields.
+    """
+    match = _SPEC.fullmatch(text)
+    if match is None:
+        raise RegrowError(f"'{text}' is not a name with fields; write e.g. fit_noise(redraw=False)")
+    fields = _parsed(text, match[2] or "()")
+    name, member, value, preset = _found(family, match[1])
+    if hasattr(member, "named"):
+        require(not fields, f"'{text}': {name} takes no fields")
+        return member.named(value or "")
+    if value is not None:
+        named_by = member.named_by
+        require(
+            named_by not in fields,
+            f"'{text}': {named_by} is given twice, in the name and in brackets",
+        )
+        fields[named_by] = value
+    if preset is not None:
+        ready = presets(member)
+        if preset not in ready:
+            raise unknown(f"preset of {name}", preset, ready)
+        fields = {**ready[preset], **fields}
+    return member(**_checked(fields, member, name))
+
+
+def _found(family: str, name: str) -> tuple[str, Any, str | None, str | None]:
+    """(name, class, what it is named by, preset) of a member; the last two None where not given."""
+    family_members = members(family)
+    first, _, preset = name.partition(":")
+    if first in family_members:
+        return first, family_members[first], None, preset or None
+    if preset and "/" not in first:
+        return name, _imported(family, first, preset), None, None
+    first, _, value = name.partition("/")
+    if not value or not hasattr(family_members.get(first), "named_by"):
+        raise unknown(family.removesuffix("s"), name.partition(":")[0], family_members)
+    return first, family_members[first], value, None
+
+
+def _checked(fields: dict[str, Any], member: Any, name: str) -> dict[str, Any]:
+    """Fields that fit their types; those that the class does not know, where it keeps them."""
+    known, others_in = field_types(member), getattr(member, "others_in", None)
+    fitted, others = dict[str, Any](), dict[str, Any]()
+    for field, value in fields.items():
+        if field in known and field != others_in:
+            fitted[field] = _fitted(value, known[field], f"{name}: {field}")
+        elif others_in is None:
+            raise unknown(f"field of {name}", field, known)
+        else:
+            others[field] = value
+    return {**fitted, others_in: others} if others_in and others else fitted
+
+
+def written(values: Mapping[str, Any] | Sequence[tuple[str, str]], what: str) -> Written:
+    """Names with values as Python writes them, sorted by name; those that are so already, too.
+
+    Raises `RegrowError` for a value that could not be read back.
+    """
+    if not isinstance(values, Mapping):
+        return tuple(sorted((str(name), str(text)) for name, text in values))
+    for name, value in values.items():
+        try:
+            ast.literal_eval(repr(value))
+        except (ValueError, SyntaxError) as error:
+            raise RegrowError(
+                f"{what}: {name} is {' '.join(repr(value).split())[:80]}; it must be made of "
+                "finite numbers, words, True, False, None, lists, tuples and dicts, so that it can "
+                "be written down"
+            ) from error
+    return tuple(sorted((str(name), repr(value)) for name, value in values.items()))
+
+
+def read_back(pairs: Written) -> dict[str, Any]:
+    """What `written` wrote down."""
+    return {name: ast.literal_eval(text) for name, text in pairs}
+
+
+def _imported(family: str, module: str, name: str) -> type:
+    """The class of that name in a module of the user's own."""
+    kind = family.removesuffix("s")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise RegrowError(
+            f"no {kind} '{module}:{name}': {error}; a module of your own must be on PYTHONPATH"
+        ) from error
+    base = inspect.getmembers(importlib.import_module(f"regrow.{family}.base"), inspect.isclass)
+    kinds = tuple(cls for _, cls in base if cls.__name__ in _BASES[family])
+    if not (isinstance(found, type) and issubclass(found, kinds) and _is_member(found)):
+        wanted = " or ".join(_BASES[family])
+        raise RegrowError(
+            f"{module}:{name} is no {kind}; it must be a dataclass, a kind of {wanted}"
+        )
+    return found
+
+
+_BASES = {
+    "environments": ("Environment", "HostEnvironment"),
+    "agents": ("Agent",),
+    "interventions": ("Intervention",),
+    "gradients": ("GradientTerm",),
+    "probes": ("Probe",),
+    "studies": ("Study",),
+}
+
+
+def _is_member(found: type) -> bool:
+    return dataclasses.is_dataclass(found) and not inspect.isabstract(found)
+
+
+def make_all(family: str, text: str) -> tuple[Any, ...]:
+    """The members that `text` joins by a plus, e.g. `l2_init + weight_clipping(kappa=2)`.
+
+    An empty text names no members. Raises `RegrowError` as `make` does.
+    """
+    # A plus that a closing bracket follows before any opening one stands within brackets.
+    joined = re.split(r"\+(?![^()]*\))", text) if text.strip() else []
+    return tuple(make(family, one.strip()) for one in joined)
+
+
+def _parsed(text: str, arguments: str) -> dict[str, Any]:
+    try:
+        call = ast.parse(f"f{arguments}", mode="eval").body
+        assert isinstance(call, ast.Call)
+        assert isinstance(call.func, ast.Name), "one pair of brackets"
+        require(not call.args, f"'{text}': give fields by name, e.g. fit_noise(redraw=False)")
+        fields: dict[str, Any] = {}
+        for keyword in call.keywords:
+            assert keyword.arg is not None, "** is no field"
+            require(keyword.arg not in fields, f"'{text}': {keyword.arg} is given twice")
+            fields[keyword.arg] = ast.literal_eval(keyword.value)
+        return fields
+    except (SyntaxError, TypeError, AssertionError) as error:
+        raise RegrowError(f"'{text}' cannot be read as a name with fields") from error
+    except RegrowError:
+        raise
+    except ValueError as error:
+        raise RegrowError(
+            f"'{text}': a field takes a number, a word in quotes, True or False"
+        ) from error
+
+
+def presets(member: type) -> dict[str, dict[str, Any]]:
+    """The settings that a member's class holds by name, as `young_tian_2019` of `DoubleDQN`."""
+    return {name: held for name, held in vars(member).items() if _is_preset(name, held)}
+
+
+def _is_preset(name: str, held: Any) -> bool:
+    return isinstance(held, dict) and not name.startswith("_")
+
+
+def field_types(member: type) -> dict[str, Any]:
+    """The fields of a member and their types."""
+    hints = typing.get_type_hints(member)
+    return {field.name: hints[field.name] for field in dataclasses.fields(member)}
+
+
+def _fitted(value: Any, expected: Any, what: str) -> Any:
+    """`value` if it fits the type (2 fits a float, 1e6 an int); `RegrowError` if not."""
+    origin, options = typing.get_origin(expected), typing.get_args(expected)
+    kinds = options if origin in (typing.Union, types.UnionType) else (expected,)
+    words = [w for k in kinds if typing.get_origin(k) is typing.Literal for w in typing.get_args(k)]
+    if words:
+        words += [None] if type(None) in kinds else []
+        choices = ", ".join(str(word) for word in words)
+        require(value in words, f"{what} is {value!r}; it must be one of: {choices}")
+        return value
+    if float in kinds and type(value) in (int, float):
+        require(abs(value) < 1e300, f"{what} is {str(value)[:20]}; it must be a finite number")
+        return float(value)
+    if int in kinds and type(value) is float and value.is_integer():
+        value = int(value)
+    if int in kinds and type(value) is int:
+        require(abs(value) < 2**31, f"{what} is {str(value)[:20]}; it must be below 2^31")
+    names = " or ".join(
+        "None" if k is type(None) else getattr(k, "__name__", str(k)) for k in kinds
+    )
+    require(any(type(value) is kind for kind in kinds), f"{what} is {value!r}; it must be: {names}")
+    return value
+
+
+def name_of(member: Any) -> str:
+    """The name of a member or of its class: its place in the family's package.
+
+    Of a class of one's own it is `module:Class`.
+    """
+    cls = member if isinstance(member, type) else type(member)
+    if not cls.__module__.startswith("regrow."):
+        return f"{cls.__module__}:{cls.__qualname__}"
+    return "/".join(cls.__module__.split(".")[2:])
+
+
+def describe(member: Any) -> str:
+    """A member in the grammar that `make` reads, without the fields left at their defaults."""
+    own = member.text() if hasattr(member, "text") else None
+    if own is not None or not dataclasses.is_dataclass(member):
+        return own or type(member).__name__  # somebody's own, which no text makes
+    named_by, others_in = getattr(member, "named_by", None), getattr(member, "others_in", None)
+    changed = [
+        f"{field.name}={getattr(member, field.name)!r}"
+        for field in dataclasses.fields(member)
+        if getattr(member, field.name) != field.default and field.name not in (named_by, others_in)
+    ]
+    changed += [
+        f"{name}={text}" for name, text in (getattr(member, others_in) if others_in else ())
+    ]
+    name = name_of(member) + (f"/{getattr(member, named_by)}" if named_by else "")
+    return name + (f"({', '.join(changed)})" if changed else "")
+
+
+def place_of(thing: Any) -> str | None:
+    """`module:attribute` of a module-level thing, by identity; None where no module has it.
+
+    The module that was imported first is taken, and the program that was started last.
+    """
+    modules = list(sys.modules.items())
+    modules.sort(key=lambda each: each[0] in ("__main__", "__mp_main__"))
+    for name, module in modules:
+        held = getattr(module, "__dict__", None) or {}
+        for attribute, value in list(held.items()):
+            if value is thing and not attribute.startswith("_"):
+                return f"{name.replace('__mp_main__', '__main__')}:{attribute}"
+    return None
+
+
+def summary(member: type) -> str:
+    """The first line of a member's docstring."""
+    return (inspect.getdoc(member) or "").split("\n", 1)[0]
+
+
+def exports(family: str) -> tuple[Callable[[str], type], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` for a family's package: its classes, without a list to keep."""
+
+    def lookup(name: str) -> type:
+        # Submodules are asked for while the package is walked; those are not classes.
+        if not name.startswith("_") and name[:1].isupper():
+            for member in members(family).values():
+                if member.__name__ == name:
+                    return member
+        raise AttributeError(f"module 'regrow.{family}' has no attribute '{name}'")
+
+    return lookup, lambda: sorted(member.__name__ for member in members(family).values())
+
+
+# Whole numbers as people write them: 1000000, 1_000_000, 1e6, 1M.
+
+MOST = 2**31
+"""Counters are int32."""
+
+PATTERN = r"[\d_.]+(?:[eE]\+?\d+)?[kKM]?"
+"""What may be such a number."""
+
+_NUMBER = re.compile(r"\s*([+-]?[\d_.]+(?:[eE][+-]?\d+)?)([kKM]?)\s*")
+_TIMES = {"": 0, "k": 3, "K": 3, "M": 6}
+
+
+def whole(text: str) -> int:
+    """The number that a text writes; `RegrowError` unless it is whole and fits a counter."""
+    match = _NUMBER.fullmatch(text)
+    try:
+        number = decimal.Decimal(match[1]).scaleb(_TIMES[match[2]]) if match else None
+    except ArithmeticError:  # two points, or an exponent beyond all bounds
+        number = None
+    if number is not None and not 0 <= number < MOST:
+        raise RegrowError(f"{text} is out of range; it must be from 0 to 2^31 − 1")
+    if number is None or number != int(number):
+        raise RegrowError(f"'{text}' is not a whole number; write 1000000, 1_000_000, 1e6 or 1M")
+    return int(number)

@@ -1,0 +1,178 @@
+"""Saving and loading a Run: exact, atomic, and never a pickle.
+
+One file: a zip of plain NumPy arrays, one per leaf, and a manifest with the agent, the environment,
+the interventions carried out, and a SHA-256 of every array. The structure is rebuilt from those
+names by the code that made it; the arrays must then fit it. A file that was cut short or altered is
+refused by name.
+"""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from regrow.errors import RegrowError, require
+from regrow.files.atomic import damaged, write_atomically
+from regrow.files.formats import as_meant
+from regrow.numerics import in_float32, setting
+from regrow.registry import describe, make
+from regrow.training.run import Event, Run, rehearsed
+
+FORMAT = 3  # 2 had neither `restarts` nor, of what is remembered, `truncated`
+READABLE = (2, 3)
+SAVE_EVERY = 60.0  # seconds between saves of long work
+_MANIFEST = "manifest.json"
+
+
+def save(run: Run, path: Path) -> None:
+    """Writes `run` to `path`, in place of what was there, or not at all."""
+    arrays = {name: _to_numpy(leaf) for name, leaf in _named_leaves(run.state)}
+    manifest = {
+        "format": FORMAT,
+        "agent": describe(run.agent),
+        "environment": describe(run.environment),
+        "history": [list(event) for event in run.history],
+        "restarts": list(run.restarts),
+        "key_impl": str(jax.random.key_impl(run.state.root)),
+        "threefry_partitionable": setting("jax_threefry_partitionable"),
+        "arrays": {name: _signature(array) for name, array in arrays.items()},
+    }
+
+    def write(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr(_MANIFEST, json.dumps(manifest))
+            for name, array in arrays.items():
+                # Straight into the file: a replay may be half of the memory that there is.
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, _packed(array), allow_pickle=False)
+
+    write_atomically(path, write)
+
+
+@in_float32
+def load(path: Path) -> Run:
+    """The Run that was saved at `path`.
+
+    Raises `RegrowError` where the file is absent, cut short, altered, or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RegrowError(f"no checkpoint at {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            manifest = _checked(json.loads(archive.read(_MANIFEST)), path)
+            arrays = {
+                name: _unpacked(_read(archive, name), signature)
+                for name, signature in manifest["arrays"].items()
+            }
+    except (RegrowError, PermissionError):
+        raise
+    except Exception as error:  # a byte that is not as it was may surface as anything at all
+        raise damaged(path, str(error)) from error
+    for name, signature in manifest["arrays"].items():
+        if _signature(arrays[name]) != signature:
+            raise damaged(path, f"{name} does not match its checksum")
+    return _rebuilt(manifest, arrays, path)
+
+
+def _checked(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
+    if manifest["format"] not in READABLE:
+        raise RegrowError(
+            f"{path} is a checkpoint of format {manifest['format']}; this version reads "
+            f"{' and '.join(map(str, READABLE))}"
+        )
+    for name in ("agent", "environment", "key_impl"):
+        require(isinstance(manifest[name], str), f"{path}: {name} is no text")
+    manifest["restarts"] = tuple(int(step) for step in manifest.get("restarts", ()))
+    meant = as_meant if manifest["format"] < 3 else str
+    manifest["history"] = [(int(step), meant(str(text))) for step, text in manifest["history"]]
+    return manifest
+
+
+def _rebuilt(manifest: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> Run:
+    agent = make("agents", manifest["agent"])
+    environment = make("environments", manifest["environment"])
+    history = tuple(Event(steps, text) for steps, text in manifest["history"])
+    done = [make("interventions", event.intervention) for event in history]
+    structure = rehearsed(agent, environment, done)
+    expected = dict(_named_leaves(structure))
+    if manifest["format"] == 2:
+        new = {name for name in expected if name.endswith("replay.truncated")}
+        new |= {name for name in expected if name.endswith("storage.truncated")}
+        arrays |= {name: np.zeros(expected[name].shape, bool) for name in new}
+    if expected.keys() != arrays.keys():
+        odd = sorted(expected.keys() ^ arrays.keys())[0]
+        raise RegrowError(f"{path} does not fit its own agent and environment: {odd} is odd")
+    impl = manifest["key_impl"]
+    _require_same_draws(manifest, path)
+    leaves = [_to_jax(arrays[name], like, impl) for name, like in expected.items()]
+    for (name, like), leaf in zip(expected.items(), leaves, strict=True):
+        if (leaf.shape, leaf.dtype) != (like.shape, like.dtype):
+            raise RegrowError(
+                f"{path}: {name} is {leaf.dtype}{list(leaf.shape)}, "
+                f"{like.dtype}{list(like.shape)} was expected"
+            )
+    state = jax.tree.unflatten(jax.tree.structure(structure), leaves)
+    return Run(state, agent, environment, history, manifest["restarts"])
+
+
+def _require_same_draws(manifest: dict[str, Any], path: Path) -> None:
+    """Raises `RegrowError` where JAX would draw other numbers from the keys that were saved."""
+    now = {
+        "jax_default_prng_impl": (manifest["key_impl"], setting("jax_default_prng_impl")),
+        "jax_threefry_partitionable": (
+            manifest.get("threefry_partitionable", True),  # older checkpoints, JAX's default
+            setting("jax_threefry_partitionable"),
+        ),
+    }
+    for name, (then, here) in now.items():
+        require(
+            then == here,
+            f"{path} was saved with {name} {then}, and it is {here} now: other random numbers; "
+            f"set {name.upper()}={then}",
+        )
+
+
+def _named_leaves(state: PyTree) -> list[tuple[str, Any]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
+
+
+def _to_numpy(leaf: Array) -> np.ndarray:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.asarray(leaf)
+
+
+def _to_jax(array: np.ndarray, like: Any, impl: str) -> Array:
+    leaf = jnp.array(array)
+    is_key = jnp.issubdtype(like.dtype, jax.dtypes.prng_key)
+    return jax.random.wrap_key_data(leaf, impl=impl) if is_key else leaf
+
+
+def _signature(array: np.ndarray) -> dict[str, Any]:
+    digest = hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data).hexdigest()
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
+
+
+def _packed(array: np.ndarray) -> np.ndarray:
+    """Booleans eight to a byte: a replay of binary images shrinks to an eighth."""
+    return np.packbits(array) if array.dtype == bool else array
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(f"{name}.npy") as entry:
+        return np.lib.format.read_array(entry, allow_pickle=False)
+
+
+def _unpacked(array: np.ndarray, signature: dict[str, Any]) -> np.ndarray:
+    if signature["dtype"] != "bool":
+        return array
+    shape = tuple(signature["shape"])
+    return np.unpackbits(array, count=int(np.prod(shape))).astype(bool).reshape(shape)

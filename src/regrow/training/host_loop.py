@@ -1,0 +1,318 @@
+"""The training loop for an environment on the host: the simulation steps while the device learns.
+
+    env step t:   act (device) → learn, where a round begins (device, not waited for)
+                  → step the simulation (host, meanwhile) → add to replay (device)
+
+So an update samples from what was there before the env step that it runs beside; after whole rounds
+the number of updates is that of the loop on the device. An agent that waits for its updates learns
+at the end of a round instead, and acts on what it learnt. Simulations side by side
+(`agent.num_envs`) are acted on in one call and stepped one after the other.
+
+A simulation is restored from its snapshot when a Run is advanced, and copied into the Run at the
+end. Where there is no snapshot, a Run that was forked or loaded begins new episodes: what was
+remembered last is then marked as truncated, and `Run.restarts` says when.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+from numpy.typing import NDArray
+
+from regrow.agents.base import Agent
+from regrow.environments.base import HostEnvironment, HostStep
+from regrow.experience.normalization import as_seen
+from regrow.prng import keys_from
+from regrow.training.device_loop import (
+    State,
+    each,
+    keys_of,
+    require_finite,
+    require_finite_log,
+    taught,
+)
+from regrow.training.session import Session, keep, take
+from regrow.types import ActionSpace, Continuous, Discrete, Key, Log, Memory, Transition
+
+
+def first(environment: HostEnvironment, num_envs: int, root: Key) -> tuple[Array, Array]:
+    """(the snapshots, what is seen) at the start of a training."""
+    session = Session(environment, num_envs)
+    seen = [session.reset(n, int(seed), 0) for n, seed in enumerate(_seeds(root, 0, num_envs))]
+    return _marked(session), jnp.array(_together(seen))
+
+
+def blank(environment: HostEnvironment, num_envs: int) -> tuple[Array, Array]:
+    """Arrays of the shapes that `first` returns, without a simulation."""
+    axes = () if num_envs == 1 else (num_envs,)
+    shape, dtype = environment.observation_shape, environment.observation_dtype
+    snapshots = jnp.zeros((*axes, environment.snapshot_size), jnp.uint8)
+    return snapshots, jnp.zeros((*axes, *shape), dtype)
+
+
+class Advanced(NamedTuple):
+    """A state, what every env step up to it reported, and whether new episodes were forced."""
+
+    state: State
+    log: Log
+    restarted: bool
+
+
+def advanced(state: State, agent: Agent, environment: HostEnvironment, env_steps: int) -> Advanced:
+    """The state `env_steps` later, whole rounds of them.
+
+    Raises `FaultyEnvironmentError` at the env step where the environment did what it may not do,
+    `NotFiniteError` where the agent's own numbers are no longer finite.
+    """
+    resumed = _resumed(state, environment, agent.num_envs)
+    session = resumed[0]
+    try:
+        return _advanced(state, agent, environment, env_steps, resumed)
+    except BaseException:
+        session.close()
+        raise
+
+
+def _advanced(
+    state: State,
+    agent: Agent,
+    environment: HostEnvironment,
+    env_steps: int,
+    resumed: tuple[Session, NDArray[Any], NDArray[np.float32], bool],
+) -> Advanced:
+    session, observation, totals, restarted = resumed
+    start, warm = int(state.env_steps), agent.first_learning_round
+    per_round, side_by_side = agent.env_steps_per_round, agent.num_envs
+    resets = _seeds(state.root, start, env_steps)
+    learner, form = jax.tree.flatten(state.agent)
+    replay, updates = state.replay, int(state.updates)
+    if restarted and start:
+        replay = _cut_off(replay, side_by_side)
+    state.env_steps.delete()  # this state is used up from here on, as on the device
+    log, continuous = _Pages(env_steps), isinstance(environment.action_space, Continuous)
+    for i in range(0, env_steps, side_by_side):
+        now, then = start + i, start + i + side_by_side
+        shown = as_seen(replay, observation)
+        action, value = _act(learner, form, shown, np.int32(now), state.root, agent)
+        if not agent.waits_for_updates and now >= warm and now % per_round == 0:
+            learner = _learn(learner, form, replay, np.int32(updates), state.root, agent)
+            updates += agent.updates_per_round
+        action, value = np.asarray(action), np.asarray(value)
+        within = np.clip(action, -1.0, 1.0) if continuous else action
+        chosen = _apart(within, len(session))
+        steps = [session.step(n, act, now + n + 1) for n, act in enumerate(chosen)]
+        after = [step.observation for step in steps]
+        replay = _add(replay, observation, action, _numbers(steps), _together(after))
+        seen = []
+        for n, (step, predicted) in enumerate(zip(steps, value.ravel().tolist(), strict=True)):
+            totals[n] += np.float32(step.reward)
+            log.write(i + n, step, totals[n], predicted)
+            seen.append(step.observation)
+            if step.terminated or step.truncated:
+                seen[n], totals[n] = session.reset(n, int(resets[i + n]), now + n + 1), 0.0
+        observation = _together(seen)
+        if agent.waits_for_updates and then > warm and then % per_round == 0:
+            learner = _learn(learner, form, replay, np.int32(updates), state.root, agent)
+            updates += agent.updates_per_round
+    state = State(
+        agent=jax.tree.unflatten(form, learner),
+        environment=_marked(session),
+        observation=jnp.array(observation),
+        episode_return=jnp.array(_together(list(totals))),
+        replay=replay,
+        root=state.root,
+        origin=state.origin,
+        env_steps=jnp.array(start + env_steps),
+        updates=jnp.array(updates),
+    )
+    require_finite_log(log.log, session.name, start)
+    require_finite(state.agent, agent, start + env_steps)
+    return Advanced(state, log.log, restarted)
+
+
+def played_out(
+    state: State, agent: Agent, environment: HostEnvironment, at_most: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(the return of every running episode, whether it ended) as `Run.play_out` has it.
+
+    NaN where the episode cannot be continued. A simulation without snapshots is stepped itself.
+    """
+    count, now = agent.num_envs, int(state.env_steps)
+    if environment.snapshot_size:
+        session, *_ = _resumed(state, environment, count)
+    else:
+        session = take(state.environment)
+    if session is None:
+        return np.full(count, np.nan), np.zeros(count, bool)
+    learner, form = jax.tree.flatten(state.agent)
+    observation = np.array(state.observation)
+    totals, over = np.array(state.episode_return, np.float64).reshape(count), np.zeros(count, bool)
+    continuous = isinstance(environment.action_space, Continuous)
+    with session:
+        for i in range(0, at_most * count, count):
+            shown = as_seen(state.replay, observation)
+            action, _ = _act(learner, form, shown, np.int32(now + i), state.root, agent)
+            action = np.clip(action, -1.0, 1.0) if continuous else np.asarray(action)
+            seen = list(_apart(observation, count))
+            for n, act in enumerate(_apart(action, count)):
+                if not over[n]:
+                    step = session.step(n, act, now + i + n + 1)
+                    totals[n] += step.reward
+                    over[n], seen[n] = step.terminated or step.truncated, step.observation
+            observation = _together(seen)
+            if over.all():
+                break
+    return totals, over
+
+
+def random_policy(environment: HostEnvironment, env_steps: int, root: Key) -> Log:
+    """What actions drawn uniformly collect."""
+    space, draw = environment.action_space, np.random.default_rng(_seed(root))
+    resets = _seeds(root, 0, env_steps + 1)
+    log, total = _Pages(env_steps), np.float32(0.0)
+    with Session(environment, 1) as session:
+        session.reset(0, int(resets[-1]), 0)
+        for i in range(env_steps):
+            step = session.step(0, _at_random(space, draw), i + 1)
+            total = np.float32(total + step.reward)
+            log.write(i, step, total, float("nan"))
+            if step.terminated or step.truncated:
+                session.reset(0, int(resets[i]), i + 1)
+                total = np.float32(0.0)
+    require_finite_log(log.log, session.name, 0)
+    return log.log
+
+
+def _at_random(space: ActionSpace, draw: np.random.Generator) -> NDArray[Any]:
+    if isinstance(space, Continuous):
+        return draw.uniform(-1, 1, space.size).astype(np.float32)
+    return np.asarray(draw.integers(space.number if isinstance(space, Discrete) else space.numbers))
+
+
+def _marked(session: Session) -> Array:
+    """The snapshots of a session, which is kept for the Run that this array belongs to."""
+    mark = jnp.array(_together(session.snapshots()))
+    keep(mark, session)
+    return mark
+
+
+def _resumed(
+    state: State, environment: HostEnvironment, num_envs: int
+) -> tuple[Session, NDArray[Any], NDArray[np.float32], bool]:
+    """(a session where the state's is, what is seen there, the episodes' returns so far, False).
+
+    Where there is no way back into the episodes, every Run that was forked or loaded begins new
+    ones alike: then the last is True.
+    """
+    kept = take(state.environment)
+    session = kept or Session(environment, num_envs)
+    totals = np.array(state.episode_return).reshape(num_envs)
+    if environment.snapshot_size:
+        for n, snapshot in enumerate(_apart(np.asarray(state.environment), num_envs)):
+            session.restore(n, snapshot)
+    elif kept is None:
+        now = int(state.env_steps)
+        keys = np.asarray(
+            each(jax.random.bits, num_envs)(keys_of(state.root, "restart", now, num_envs))
+        ).reshape(num_envs)
+        seen = [session.reset(n, int(seed), now) for n, seed in enumerate(keys)]
+        return session, _together(seen), np.zeros_like(totals), True
+    return session, np.asarray(state.observation), totals, False
+
+
+def _together(arrays: Sequence[Any]) -> NDArray[Any]:
+    """What belongs to every simulation as one array; of a lone one it stays as it is."""
+    return np.asarray(arrays[0]) if len(arrays) == 1 else np.stack(arrays)
+
+
+def _apart(array: NDArray[Any], count: int) -> Sequence[NDArray[Any]]:
+    """What `_together` put together."""
+    return [array] if count == 1 else [np.asarray(each) for each in array]
+
+
+def _seed(key: Key) -> int:
+    return int(jax.random.bits(key))
+
+
+def _seeds(root: Key, start: int, count: int) -> NDArray[np.uint32]:
+    """The seed of the episode that would begin after each env step."""
+    return np.asarray(jax.vmap(jax.random.bits)(keys_from(root, "reset", start, count)))
+
+
+def _numbers(steps: Sequence[HostStep]) -> NDArray[np.float32]:
+    """(reward, discount, whether it was cut off) of what the agent learns from.
+
+    The log has the rewards and ends of the environment itself. One array of all numbers, since each
+    that is handed to the device costs some microseconds.
+    """
+    numbers = [
+        (
+            s.reward if s.learned_reward is None else s.learned_reward,
+            not (s.terminated or s.life_lost),
+            s.truncated and not s.terminated,
+        )
+        for s in steps
+    ]
+    return np.array(numbers[0] if len(steps) == 1 else numbers, np.float32)
+
+
+# The agent's state goes in and out as leaves: its modules would be taken apart in Python, and put
+# together again, at every call.
+@functools.partial(jax.jit, static_argnames=("form", "agent"))
+def _act(
+    leaves: list[Array],
+    form: Any,  # a PyTreeDef
+    observation: Array,
+    env_steps: Int[Array, ""],
+    root: Key,
+    agent: Agent,
+) -> tuple[Array, Array]:
+    state = jax.tree.unflatten(form, leaves)
+    keys = keys_of(root, "act", env_steps, agent.num_envs)
+    return each(lambda obs, key: agent.act(state, obs, env_steps, key), agent.num_envs)(
+        observation, keys
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("form", "agent"), donate_argnames="leaves")
+def _learn(
+    leaves: list[Array],
+    form: Any,  # a PyTreeDef
+    replay: Memory,
+    updates: Int[Array, ""],
+    root: Key,
+    agent: Agent,
+) -> list[Array]:
+    """The updates of one round."""
+    keys = keys_from(root, "sample", updates, agent.updates_per_round)
+    return jax.tree.leaves(taught(jax.tree.unflatten(form, leaves), replay, keys, agent))
+
+
+@functools.partial(jax.jit, donate_argnames="replay")
+def _add(replay: Memory, observation: Array, action: Array, numbers: Array, seen: Array) -> Memory:
+    reward, discount, truncated = numbers[..., 0], numbers[..., 1], numbers[..., 2] > 0
+    return replay.add(Transition(observation, action, reward, discount, seen, truncated))
+
+
+@functools.partial(jax.jit, static_argnames="count", donate_argnames="replay")
+def _cut_off(replay: Memory, count: int) -> Memory:
+    return replay.cut_off(count)
+
+
+class _Pages:
+    """A log that is being written."""
+
+    def __init__(self, env_steps: int):
+        numbers = [np.zeros(env_steps, np.float32) for _ in range(3)]
+        flags = [np.zeros(env_steps, np.bool_) for _ in range(2)]
+        self.log = Log(numbers[0], *flags, *numbers[1:])
+
+    def write(self, i: int, step: HostStep, episode_return: np.float32, value: float) -> None:
+        """The entry of one env step."""
+        entry = (step.reward, step.terminated, step.truncated, episode_return, value)
+        for page, number in zip(self.log, entry, strict=True):
+            page[i] = number

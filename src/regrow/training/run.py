@@ -1,0 +1,318 @@
+"""A training run: one pytree, started, advanced, forked, intervened in, probed.
+
+Nothing that matters is kept elsewhere: a Run that was saved and loaded goes on bit for bit as if it
+had never stopped, and so does a fork with nothing done to it, wherever the environment can be
+copied. `loop.py` and `hosted.py` advance it.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from regrow.agents.base import Agent
+from regrow.environments.base import HostEnvironment, World
+from regrow.errors import RegrowError, require, require_rounds
+from regrow.experience.frame_replay import FrameReplay
+from regrow.experience.normalization import NormalizingMemory
+from regrow.experience.replay import Replay
+from regrow.interventions.base import Intervention
+from regrow.learners.learner import map_learners
+from regrow.numerics import in_float32, nan_is_an_answer
+from regrow.prng import key_at
+from regrow.probes.base import Past, Probe
+from regrow.registry import describe
+from regrow.training import device_loop as loop
+from regrow.training import host_loop as hosted
+from regrow.training.device_loop import State
+from regrow.types import Key, Log, Memory, Transition
+
+LONGEST = 30_000
+"""Env steps after which an episode that is played out is given up: a little more than Atari's."""
+
+
+class Event(NamedTuple):
+    """An intervention that was carried out, as the grammar of `regrow.registry` writes it."""
+
+    env_steps: int
+    intervention: str
+
+
+class Run(eqx.Module):
+    """A training run: agent, environment, and all of its state."""
+
+    state: State
+    agent: Agent = eqx.field(static=True)
+    environment: World = eqx.field(static=True)
+    history: tuple[Event, ...] = eqx.field(static=True, default=())
+    restarts: tuple[int, ...] = eqx.field(static=True, default=())
+    """Env steps at which new episodes were begun, since a simulation could not be copied."""
+
+    @staticmethod
+    @in_float32
+    def start(agent: Agent, environment: World, *, seed: int) -> "Run":
+        """A Run at env step 0; everything random in it follows from `seed`."""
+        root = jax.random.key(seed)
+        if isinstance(environment, HostEnvironment):
+            first = hosted.first(environment, agent.num_envs, root)
+        else:
+            first = loop.first(environment, agent.num_envs, root)
+        state = _begun(agent, environment, root, *first)
+        # The replay shares nothing, and there may be no room for a second one.
+        rest = _unshared_but_for(eqx.tree_at(lambda s: s.replay, state, None), environment)
+        state = eqx.tree_at(
+            lambda s: s.replay, rest, state.replay, is_leaf=lambda leaf: leaf is None
+        )
+        return Run(state, agent, environment)
+
+    @property
+    def env_steps(self) -> int:
+        """Env steps taken so far."""
+        return int(self._alive().state.env_steps)
+
+    @in_float32
+    def advance(self, env_steps: int) -> tuple["Run", Log]:
+        """(the Run `env_steps` later, what every env step reported); this Run is used up.
+
+        Raises `FaultyEnvironmentError` where the environment did what it may not do,
+        `NotFiniteError` where the agent's own numbers are no longer finite, and `RegrowError`
+        unless `env_steps` is a positive multiple of the agent's round, or when this Run was
+        advanced before (its memory has passed to the Run that came out).
+        """
+        require_rounds("env_steps", env_steps, self.agent.env_steps_per_round)
+        state, restarts = self._alive().state, self.restarts
+        if isinstance(self.environment, HostEnvironment):
+            now = self.env_steps
+            state, log, restarted = hosted.advanced(state, self.agent, self.environment, env_steps)
+            restarts = (*restarts, now) if restarted else restarts
+        else:
+            state, log = loop.advanced(state, self.agent, self.environment, env_steps)
+        return Run(state, self.agent, self.environment, self.history, restarts), log
+
+    def play_out(self, *, at_most: int = LONGEST) -> tuple[np.ndarray, np.ndarray]:
+        """(returns of the running episodes, whether each ended), without learning from them.
+
+        Both of shape (num_envs,), in the order of the environments. The agent acts as in training
+        at this env step; an episode is given up after `at_most` further env steps, and its return
+        is then what it had collected. NaN where an episode cannot be continued. This Run stays as
+        it is, but for a simulation that cannot be copied: it is used for this, and a later
+        `advance` begins new episodes.
+        """
+        state = self._alive().state
+        if isinstance(self.environment, HostEnvironment):
+            return hosted.played_out(state, self.agent, self.environment, at_most)
+        return loop.played_out(state, self.agent, self.environment, at_most)
+
+    @in_float32
+    def fork(self, draws: int = 0) -> "Run":
+        """A copy that shares nothing with this one.
+
+        With `draws` 0 it goes on exactly as this Run would; any other number gives it random
+        numbers of its own from here on.
+        """
+        state = _unshared(self._alive().state)
+        if draws:
+            state = eqx.tree_at(lambda s: s.root, state, key_at(state.root, "draws", draws))
+            agent = jax.tree.map(functools.partial(_drawing_otherwise, draws), state.agent)
+            state = eqx.tree_at(lambda s: s.agent, state, agent)
+        return Run(state, self.agent, self.environment, self.history, self.restarts)
+
+    @in_float32
+    def intervene(self, intervention: Intervention) -> "Run":
+        """A copy on whose agent the intervention was carried out; an Event in its history."""
+        state = self._alive().state
+        require(
+            not intervention.needs_experience or int(state.replay.size) > 0,
+            f"{describe(intervention)} needs experience, and the replay is empty; "
+            "advance the run first",
+        )
+        key = key_at(state.root, "intervene", len(self.history))
+        changed = _intervened(state.agent, state.replay, key, intervention, self.agent)
+        changed = eqx.tree_at(lambda s: s.agent, state, changed)
+        state = _unshared_but_for(changed, self.environment)
+        event = Event(self.env_steps, describe(intervention))
+        history = (*self.history, event)
+        return Run(state, self.agent, self.environment, history, self.restarts)
+
+    @in_float32
+    @nan_is_an_answer
+    def probe(
+        self,
+        probes: Sequence[Probe],
+        *,
+        count: int = 512,
+        fresh: bool = False,
+        since: "Run | None" = None,
+    ) -> list[dict[str, float]]:
+        """For every probe its value for each Learner, on `count` transitions from the replay.
+
+        Probes that compare with an earlier time do so with `since`, or with the state before
+        training where none is given. With `fresh` the same probes look at newly drawn networks of
+        the same architectures, on the same transitions and beside the same past: what is normal
+        there is no sign of loss. Raises `RegrowError` on an empty replay.
+        """
+        state = self._alive().state
+        require(int(state.replay.size) > 0, "the replay is empty; advance the run first")
+        batch = state.replay.sample(key_at(state.root, "probe", state.env_steps), count)
+        key = key_at(state.root, "probe fresh", state.env_steps)
+        initial = _initial(self.agent, self.environment, state.origin)
+        past = Past(initial, initial if since is None else since._alive().state.agent)
+        looked_at = _drawn_anew(state.agent, key) if fresh else state.agent
+        values = _probed(looked_at, batch, key, past, tuple(probes), self.agent)
+        return [{name: float(value) for name, value in each.items()} for each in values]
+
+    def losses(self) -> dict[str, float]:
+        """The agent's losses as it is now, on what an update would learn from, by Learner.
+
+        Of none that has not learnt yet. The batch and what else is random have a stream of their
+        own.
+        """
+        state = self._alive().state
+        if not int(state.updates):
+            return {}
+        key = key_at(state.root, "losses", state.env_steps)
+        values = _losses(state.agent, state.replay, key, self.agent)
+        return {name: float(value) for name, value in values.items()}
+
+    @property
+    def used_up(self) -> bool:
+        """Whether `advance` was called on this Run, so that its memory has passed on."""
+        return self.state.env_steps.is_deleted()
+
+    def _alive(self) -> "Run":
+        if self.used_up:
+            raise RegrowError(
+                "this Run was advanced before and its memory has passed on; "
+                "use the Run that `advance` returned, or `fork()` before advancing"
+            )
+        return self
+
+
+def _begun(agent: Agent, environment: World, root: Key, world: PyTree, observation: Array) -> State:
+    """The state at env step 0, given that of the environment and what is seen first."""
+    return State(
+        agent=_initial(agent, environment, root),
+        environment=world,
+        observation=observation,
+        episode_return=jnp.zeros(agent.num_envs if agent.num_envs > 1 else ()),
+        replay=_empty(agent, environment),
+        root=root,
+        origin=root,
+        env_steps=jnp.array(0),
+        updates=jnp.array(0),
+    )
+
+
+def _empty(agent: Agent, environment: World) -> Memory:
+    """What the agent will remember, normalised where it asks for that."""
+    return NormalizingMemory.around(
+        _stored(agent, environment),
+        environment.observation_shape,
+        environment.observation_dtype,
+        num_envs=agent.num_envs,
+        discount=agent.discount,
+        observations=agent.normalize_observations,
+        rewards=agent.normalize_rewards,
+    )
+
+
+def _stored(agent: Agent, environment: World) -> Memory:
+    """What is kept as it came; every frame once, where the environment stacks them."""
+    shape, dtype = environment.observation_shape, environment.observation_dtype
+    actions, stacked = environment.action_space, environment.frames
+    # On policy a whole round is needed, and short episodes would cost its beginning.
+    if stacked == 1 or agent.waits_for_updates:
+        return Replay.empty(agent.capacity, shape, dtype, actions)
+    return FrameReplay.empty(
+        agent.capacity, shape, dtype, actions, stacked=stacked, num_envs=agent.num_envs
+    )
+
+
+def _initial(agent: Agent, environment: World, root: Key) -> PyTree:
+    """The agent's state before training, the same in every bit whenever it is asked for."""
+    shape, dtype = environment.observation_shape, environment.observation_dtype
+    return agent.init(shape, dtype, environment.action_space, key_at(root, "init", 0))
+
+
+@jax.jit
+def _drawn_anew(state: PyTree, key: Key) -> PyTree:
+    """Apart from `_probed`, which is long in compiling and mostly serves both."""
+    return map_learners(lambda learner, key: learner.fresh(key), state, key)
+
+
+@functools.partial(jax.jit, static_argnames=("probes", "agent"))
+def _probed(
+    state: PyTree, batch: Transition, key: Key, past: Past, probes: tuple[Probe, ...], agent: Agent
+) -> list[dict[str, Array]]:
+    return [probe(state, agent=agent, batch=batch, key=key, past=past) for probe in probes]
+
+
+@functools.partial(jax.jit, static_argnames="agent")
+def _losses(state: PyTree, replay: Memory, key: Key, agent: Agent) -> dict[str, Array]:
+    sampling, learning = jax.random.split(key)
+    return agent.losses(state, agent.batch(replay, sampling), learning)
+
+
+@in_float32
+def rehearsed(agent: Agent, environment: World, interventions: Sequence[Intervention]) -> State:
+    """The shapes of a Run's state after some interventions, without computing any of it.
+
+    Raises what the interventions raise where they cannot be carried out on this agent.
+    """
+
+    def start() -> State:
+        root = jax.random.key(0)
+        if isinstance(environment, HostEnvironment):
+            first = hosted.blank(environment, agent.num_envs)
+        else:
+            first = loop.first(environment, agent.num_envs, root)
+        state = _begun(agent, environment, root, *first)
+        changed = state.agent
+        for intervention in interventions:
+            changed = intervention(
+                changed, agent=agent, experience=state.replay, key=jax.random.key(0)
+            )
+        return eqx.tree_at(lambda s: s.agent, state, changed)
+
+    return jax.eval_shape(start)
+
+
+@in_float32
+@nan_is_an_answer
+def random_policy(environment: World, env_steps: int, *, seed: int) -> Log:
+    """What actions drawn uniformly collect in `env_steps`; their predicted value is NaN."""
+    root = key_at(jax.random.key(seed), "random policy", 0)
+    if isinstance(environment, HostEnvironment):
+        return hosted.random_policy(environment, env_steps, root)
+    return loop.random_policy(environment, env_steps, root)
+
+
+def _drawing_otherwise(draws: int, leaf: Array) -> Array:
+    """A leaf of an agent's state: where it is a key, as UPGD's noise has, one of its own."""
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return key_at(leaf, "draws", draws) if is_key else leaf
+
+
+def _unshared_but_for(state: State, environment: World) -> State:
+    """`_unshared`, but for the array by which the session of a host environment is known."""
+    copy = _unshared(state)
+    if isinstance(environment, HostEnvironment):
+        copy = eqx.tree_at(lambda s: s.environment, copy, state.environment)
+    return copy
+
+
+def _unshared(state: State) -> State:
+    """A copy in which no two leaves share memory, so that all of it can be donated."""
+    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
+
+
+@functools.partial(jax.jit, static_argnames=("intervention", "agent"))
+def _intervened(
+    state: PyTree, replay: Memory, key: Key, intervention: Intervention, agent: Agent
+) -> PyTree:
+    return intervention(state, agent=agent, experience=replay, key=key)

@@ -1,0 +1,237 @@
+"""A session: the live simulations of one Run, side by side, watched and closed.
+
+Whatever a simulation returns is compared with what its environment declares, before anything learns
+from it. A `FaultyEnvironmentError` names the environment, the env step and what came; it closes the
+session.
+
+A session belongs to the Run whose array of snapshots it was kept under. Where that array is gone,
+the session is closed: a Run that is dropped, whatever the reason, leaves nothing open.
+"""
+
+import math
+import os
+import signal
+import threading
+import warnings
+import weakref
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array
+from numpy.typing import NDArray
+
+from regrow.environments.base import HostEnvironment, HostStep, Simulator
+from regrow.errors import FaultyEnvironmentError, RegrowError, in_a_line
+from regrow.registry import describe
+from regrow.types import Continuous
+
+LARGEST = float(np.finfo(np.float32).max)
+
+PATIENCE = "REGROW_PATIENCE"
+"""The environment variable with the seconds that a reset or a step may take; 0: for ever."""
+
+_DEFAULT_PATIENCE = 600.0
+
+
+class Session:
+    """`count` simulations of an environment; a context manager that closes them."""
+
+    def __init__(self, environment: HostEnvironment, count: int):
+        self.name = describe(environment)
+        self._shape = tuple(environment.observation_shape)
+        self._dtype = np.dtype(environment.observation_dtype)
+        self._floats = self._dtype.kind == "f"
+        self._vectors = isinstance(environment.action_space, Continuous)
+        self._simulators: list[Simulator] = []
+        self._patience = _patience()
+        try:
+            for _ in range(count):
+                self._simulators.append(environment.simulator())
+        except BaseException:
+            self.close()
+            raise
+
+    def __len__(self) -> int:
+        return len(self._simulators)
+
+    @property
+    def simulators(self) -> tuple[Simulator, ...]:
+        """The simulations themselves, which nobody watches."""
+        return tuple(self._simulators)
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def reset(self, n: int, seed: int, env_step: int) -> NDArray[Any]:
+        """Starts an episode of the n-th simulation, after `env_step`: its first observation."""
+        _watch.begin(self._patience)
+        try:
+            seen = self._simulators[n].reset(seed)
+        except (Exception, SystemExit) as error:
+            raise self._raised("reset", error, env_step) from error
+        finally:
+            _watch.end()
+        return self._observation(seen, env_step)
+
+    def step(self, n: int, action: NDArray[Any], env_step: int) -> HostStep:
+        """The env step `env_step` of training, with the n-th simulation."""
+        if self._vectors and not np.isfinite(action).all():
+            raise self._fault(env_step, f"the agent's action is {_shown(action)}, not finite")
+        _watch.begin(self._patience)
+        try:
+            step = self._simulators[n].step(action)
+        except (Exception, SystemExit) as error:
+            raise self._raised("step", error, env_step) from error
+        finally:
+            _watch.end()
+        for reward in (step.reward, step.learned_reward):
+            if reward is not None and not abs(reward) <= LARGEST:
+                raise self._fault(env_step, f"the reward is {reward}; it must be a finite number")
+        seen = self._observation(step.observation, env_step)
+        return step if seen is step.observation else step._replace(observation=seen)
+
+    def snapshots(self) -> list[NDArray[np.uint8]]:
+        """What each simulation can be continued from."""
+        return [one.snapshot() for one in self._simulators]
+
+    def restore(self, n: int, snapshot: NDArray[np.uint8]) -> None:
+        """Continues the n-th simulation from a snapshot."""
+        self._simulators[n].restore(snapshot)
+
+    def rest(self) -> None:
+        """Nothing is timed until the next reset or step."""
+        _watch.stop()
+
+    def close(self) -> None:
+        """Closes every simulation; one that cannot be closed is told in a warning."""
+        self.rest()
+        while self._simulators:
+            try:
+                self._simulators.pop().close()
+            except Exception as error:
+                # Nothing is lost, and whoever closes may be at work on an error of more weight.
+                warnings.warn(f"{self.name}: close() raised {in_a_line(error)}", stacklevel=2)
+
+    def _raised(self, what: str, error: BaseException, env_step: int) -> FaultyEnvironmentError:
+        """Whatever a simulation raises is a fault of the environment."""
+        ours = isinstance(error, FaultyEnvironmentError)
+        words = str(error) if ours else f"{what}() raised {in_a_line(error)}"
+        return self._fault(env_step, words)
+
+    def _observation(self, seen: Any, env_step: int) -> NDArray[Any]:
+        array = np.asarray(seen)
+        if array.dtype != self._dtype and np.can_cast(array.dtype, self._dtype, "same_kind"):
+            with np.errstate(over="ignore"):
+                array = array.astype(self._dtype)
+        if array.shape != self._shape or array.dtype != self._dtype:
+            came = f"{array.dtype}{list(array.shape)}"
+            declared = f"{self._dtype}{list(self._shape)}"
+            raise self._fault(env_step, f"the observation is {came}; declared is {declared}")
+        if self._floats and not _finite(array):
+            raise self._fault(env_step, f"the observation is not finite: {_shown(array)}")
+        return array
+
+    def _fault(self, env_step: int, what: str) -> FaultyEnvironmentError:
+        self.close()
+        return FaultyEnvironmentError(f"{self.name}, env step {env_step}: {what}")
+
+
+def _patience() -> float:
+    text = os.environ.get(PATIENCE, "")
+    try:
+        return max(float(text), 0.0) if text else _DEFAULT_PATIENCE
+    except ValueError:
+        raise RegrowError(f"{PATIENCE} is '{text}'; it must be a number of seconds") from None
+
+
+class _Watch:
+    """Raises TimeoutError in a call that takes longer than so many seconds; 0: never.
+
+    A timer for every call would cost two system calls at every env step. One timer rings ten times
+    within the seconds instead, and looks when the call began.
+    """
+
+    def __init__(self):
+        self._seconds, self._began, self._rings = 0.0, 0.0, False
+
+    def begin(self, seconds: float) -> None:
+        """A call begins."""
+        if seconds and (self._rings or self._started(seconds)):
+            self._seconds, self._began = seconds, monotonic()
+
+    def end(self) -> None:
+        """The call came back."""
+        self._began = 0.0
+
+    def stop(self) -> None:
+        """The timer is put away, until the next call begins."""
+        if self._rings:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            self._rings = False
+
+    def _started(self, seconds: float) -> bool:
+        """Whether there is a timer now: one that interrupts here, and is nobody else's."""
+        self._rings = (
+            hasattr(signal, "setitimer")
+            and threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+        )
+        if self._rings:
+            signal.signal(signal.SIGALRM, self._ring)
+            signal.setitimer(signal.ITIMER_REAL, seconds / 10, seconds / 10)
+        return self._rings
+
+    def _ring(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self._began and monotonic() - self._began >= self._seconds:
+            raise TimeoutError(
+                f"it did not come back in time; {PATIENCE} says how many seconds it has"
+            )
+
+
+_watch = _Watch()
+
+
+def _finite(array: NDArray[Any]) -> bool:
+    """Whether every number is; a product tells it of most arrays in a fraction of the time."""
+    flat = array.ravel()
+    return math.isfinite(np.dot(flat, flat)) or bool(np.isfinite(flat).all())
+
+
+def _shown(array: NDArray[Any]) -> str:
+    """Where an array is not finite, and what stands there first."""
+    flat = np.ravel(array)
+    (odd,) = np.nonzero(~np.isfinite(flat))
+    where = np.unravel_index(odd[0], array.shape)
+    place = f"[{', '.join(str(int(i)) for i in where)}]"
+    more = f", and at {len(odd) - 1} other places" if len(odd) > 1 else ""
+    return f"{flat[odd[0]]} at {place}{more}"
+
+
+# Which Run a session belongs to.
+
+_kept: dict[int, Session] = {}
+
+
+def keep(mark: Array, session: Session) -> None:
+    """Keeps a session for the Run that this very array belongs to, until one of the two is gone."""
+    session.rest()
+    _kept[id(mark)] = session
+    weakref.finalize(mark, _drop, id(mark), session)
+
+
+def take(mark: Array) -> Session | None:
+    """The session that was kept under an array, once; None where there is none."""
+    return _kept.pop(id(mark), None)
+
+
+def _drop(key: int, session: Session) -> None:
+    if _kept.get(key) is session:
+        del _kept[key]
+        session.close()

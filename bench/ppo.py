@@ -33,7 +33,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from regrow.agents import PPO
 from regrow.environments import Breakout, Gymnasium
 from regrow.environments.base import World
-from regrow.training.device_loop import taught
+from regrow.training.device_loop import scan_updates
 from regrow.training.run import Run
 
 POLE = PPO()
@@ -102,7 +102,9 @@ class Ours:
 
     def __init__(self, agent: PPO, environment: World):
         self.run, self.agent = Run.start(agent, environment, seed=0), agent
-        self.update = jax.jit(lambda state, replay, key: taught(state, replay, key[None], agent))
+        self.update = jax.jit(
+            lambda state, replay, key: scan_updates(state, replay, key[None], agent)
+        )
 
     def learn(self, env_steps: int) -> None:
         self.run, _ = self.run.advance(env_steps)

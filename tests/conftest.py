@@ -68,7 +68,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 # The files that take longest, from an empty cache, longest first: begun early, no worker is left
 # with one of them when the others are done.
 LONGEST = (
-    *("interventions", "network", "shifting", "hosted", "drq", "live", "run", "cli", "habits"),
+    *("interventions", "network", "shifting", "hosted", "drq", "live", "run", "cli", "hooks"),
     *("sac", "ppo", "diagnose", "probes", "minatar", "probes_gradients", "evaluate", "double_dqn"),
 )
 

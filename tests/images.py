@@ -7,14 +7,16 @@ import numpy as np
 from regrow.agents import DoubleDQN
 from regrow.learners.learner import Learner
 from regrow.learners.optimizer import Optimizer
-from regrow.networks.architecture import Style
+from regrow.networks.architecture import Architecture
 from regrow.networks.network import Network, convolutional
 from regrow.types import Transition
 
 KEY = jax.random.key(5)
 CONV = convolutional((6, 6, 3), 4, 10, 3, key=KEY)
 IMAGES = jax.random.normal(jax.random.key(6), (20, 6, 6, 3))
-PAIRS = convolutional((6, 6, 3), 8, 20, 3, Style(activation="crelu"), key=KEY)  # 4 and 10 units
+PAIRS = convolutional(
+    (6, 6, 3), 8, 20, 3, Architecture(activation="crelu"), key=KEY
+)  # 4 and 10 units
 AGENT = DoubleDQN(channels=4, hidden=10)
 BATCH = Transition(
     obs_tm1=IMAGES,

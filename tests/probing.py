@@ -10,7 +10,7 @@ import pytest
 
 from regrow.learners.learner import Learner
 from regrow.learners.optimizer import Optimizer
-from regrow.networks.architecture import Style
+from regrow.networks.architecture import Architecture
 from regrow.networks.layers import Conv
 from regrow.networks.network import Network, convolutional, mlp
 from regrow.probes.base import Past, View
@@ -177,9 +177,9 @@ def small(kind: str, *, layer_norm: bool = False, seed: int = 0, count: int = 12
     """(a network small enough for its Hessian, inputs)."""
     key, drawing = jax.random.split(jax.random.key(seed))
     if kind == "mlp":
-        network = mlp(3, (6, 5), 2, Style(layer_norm=layer_norm), key=key)
+        network = mlp(3, (6, 5), 2, Architecture(layer_norm=layer_norm), key=key)
         return network, jax.random.normal(drawing, (count, 3))
-    network = convolutional((4, 5, 2), 3, 5, 2, Style(layer_norm=layer_norm), key=key)
+    network = convolutional((4, 5, 2), 3, 5, 2, Architecture(layer_norm=layer_norm), key=key)
     return network, jax.random.normal(drawing, (count, 4, 5, 2))
 
 

@@ -68,7 +68,7 @@ def test_another_format_is_named(saved):
     _, path = saved
     alter(path, "manifest.json", lambda d: json.dumps({**json.loads(d), "format": 99}).encode())
     with pytest.raises(
-        RegrowError, match="is a checkpoint of format 99; this version reads 2 and 3"
+        RegrowError, match="is a checkpoint of format 99; this version reads 2 to 4"
     ):
         load(path)
 

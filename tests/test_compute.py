@@ -7,7 +7,7 @@ import pytest
 from regrow.agents import PPO, SAC, DoubleDQN
 from regrow.environments import MatchingReward, Reach
 from regrow.training.flops import _flops, cost, flops
-from regrow.training.run import Event, rehearsed
+from regrow.training.run import Event, abstract_state
 
 AGENT = DoubleDQN(hidden=256, learn_start=400)
 ENVIRONMENT = MatchingReward()
@@ -20,12 +20,12 @@ def after(*interventions: str) -> tuple[Event, ...]:
 
 
 def test_acting_is_one_forward_pass():
-    act, _ = cost(AGENT, rehearsed(AGENT, ENVIRONMENT, ()))
+    act, _ = cost(AGENT, abstract_state(AGENT, ENVIRONMENT, ()))
     assert act == pytest.approx(FORWARD, rel=0.02)
 
 
 def test_an_update_is_three_forward_passes_and_a_gradient():
-    _, update = cost(AGENT, rehearsed(AGENT, ENVIRONMENT, ()))
+    _, update = cost(AGENT, abstract_state(AGENT, ENVIRONMENT, ()))
     gradient = 2 * FORWARD - 2 * 256  # weights, and inputs but for the first layer's
     products = 32 * (3 * FORWARD + gradient)
     parameters = sum((inputs + 1) * outputs for inputs, outputs in LAYERS)
@@ -33,7 +33,7 @@ def test_an_update_is_three_forward_passes_and_a_gradient():
 
 
 def test_env_steps_add_up_and_nothing_is_learnt_before_the_start():
-    act, update = cost(AGENT, rehearsed(AGENT, ENVIRONMENT, ()))
+    act, update = cost(AGENT, abstract_state(AGENT, ENVIRONMENT, ()))
     assert flops(AGENT, ENVIRONMENT, (), 0, 400) == 400 * act
     whole = flops(AGENT, ENVIRONMENT, (), 0, 2_000)
     assert whole == 2_000 * act + 400 * update  # one update every four env steps
@@ -67,10 +67,10 @@ def test_a_loop_counts_as_often_as_it_turns():
 
 def test_other_agents():
     ppo = [PPO(epochs=n, minibatches=4, num_envs=4, batch_size=64) for n in (2, 4)]
-    two, four = (cost(agent, rehearsed(agent, ENVIRONMENT, ())).update for agent in ppo)
+    two, four = (cost(agent, abstract_state(agent, ENVIRONMENT, ())).update for agent in ppo)
     assert four / two == pytest.approx(2, rel=0.1)
     sac = SAC(replay_capacity=100, hidden=128)
     forward = 2 * (128 * 128 + 128 * 4 + 4 * 128)
     # Seven forward passes of a batch of 256, and the gradients of three networks, one through two.
-    update = cost(sac, rehearsed(sac, Reach(), ())).update
+    update = cost(sac, abstract_state(sac, Reach(), ())).update
     assert 10 < update / (256 * forward) < 18

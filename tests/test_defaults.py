@@ -8,7 +8,7 @@ import regrow
 from regrow.environments.base import HostEnvironment
 from regrow.registry import describe, make, members
 from regrow.training.default_agent import LEARNING_RATES, default_agent
-from regrow.training.run import rehearsed
+from regrow.training.run import abstract_state
 
 NESTED = "shifting/permuted_observations(game='minatar/seaquest')"
 CHOSEN = {
@@ -53,7 +53,7 @@ def test_it_can_begin_in_every_environment_of_the_device(name):
         assert hasattr(type(environment), "named_by")  # those above stand for them
         return
     agent = default_agent(environment)
-    rehearsed(agent, environment, ())
+    abstract_state(agent, environment, ())
     regrow.Diagnosis(agent, environment, fork_at=61_440, horizon=40_960)  # whole rounds of all
 
 

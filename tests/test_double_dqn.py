@@ -21,7 +21,7 @@ from regrow.interventions import Inject
 from regrow.learners.churn import ChurnBalance
 from regrow.networks.network import Network, mlp
 from regrow.registry import make, members
-from regrow.training.run import Run, rehearsed
+from regrow.training.run import Run, abstract_state
 from regrow.types import Discrete, Transition
 
 KEY = jax.random.key(5)
@@ -79,7 +79,7 @@ def slope(learner, before):
 
 def forgetful(state):
     """The same without the network before, so that nothing is held."""
-    return dataclasses.replace(state, q=dataclasses.replace(state.q, before=None))
+    return dataclasses.replace(state, q=dataclasses.replace(state.q, previous_network=None))
 
 
 def test_churn_is_held_down_in_numpy():
@@ -160,7 +160,7 @@ def test_with_a_share_the_strength_follows_the_losses_in_numpy():
         alone = fixed.update(dataclasses.replace(state, balance=None), batch, KEY)
         losses.append(float(agent.loss(state.q.network, state.q.target, learned)))
         obs = np.asarray(held.obs_tm1)
-        moved = q_values(state.q.network, obs) - q_values(state.q.before, obs)
+        moved = q_values(state.q.network, obs) - q_values(state.q.previous_network, obs)
         churns.append((moved**2).mean())
         state = agent.update(state, batch, KEY)
         assert distance(state.q.network, alone.q.network) < 1e-5
@@ -186,23 +186,25 @@ NO_UPDATES = [
 @pytest.mark.parametrize("text", NO_UPDATES)
 def test_what_changes_a_network_between_updates_is_no_churn(churning, text):
     q = churning.state.agent.q
-    assert distance(q.before, q.network) > 0
+    assert distance(q.previous_network, q.network) > 0
     changed = churning.fork().intervene(make("interventions", text))
     assert not bit_equal(changed.state.agent.q.network, q.network)
-    assert bit_equal(changed.state.agent.q.before, changed.state.agent.q.network)
+    assert bit_equal(changed.state.agent.q.previous_network, changed.state.agent.q.network)
 
 
 def test_after_a_change_updates_are_churn_again(churning):
     later, log = churning.fork().intervene(Inject()).advance(40)
-    assert distance(later.state.agent.q.before, later.state.agent.q.network) > 0
+    assert distance(later.state.agent.q.previous_network, later.state.agent.q.network) > 0
     assert np.isfinite(log.value).all()
 
 
 @pytest.mark.parametrize("name", sorted(members("interventions")))
 def test_every_intervention_keeps_the_network_before_in_shape(name):
     agent, environment = DoubleDQN(**SMALL, churn=1.0), ObservationReward()
-    state = rehearsed(agent, environment, [members("interventions")[name]()])
-    assert jax.tree.structure(state.agent.q.before) == jax.tree.structure(state.agent.q.network)
+    state = abstract_state(agent, environment, [members("interventions")[name]()])
+    assert jax.tree.structure(state.agent.q.previous_network) == jax.tree.structure(
+        state.agent.q.network
+    )
 
 
 def test_epsilon_falls_linearly():

@@ -22,7 +22,7 @@ from regrow.learners.learner import Learner, learners
 from regrow.probes import DeadOverlap, PolicyChurn
 from regrow.probes.base import PartProbe
 from regrow.registry import describe, make, members
-from regrow.training.run import Run, random_policy, rehearsed
+from regrow.training.run import Run, abstract_state, random_policy
 from regrow.types import Continuous, Discrete, Transition
 
 KEY = jax.random.key(5)
@@ -296,9 +296,9 @@ def test_a_reset_is_the_published_one(trained):
             assert distance(layer.weight, before.weight) > 0.01
         assert new.target is None or bit_equal(new.target, new.network)
         assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(new.statistics))
-    knob = trained.intervene(Reset()).state.agent.log_temperature
-    assert float(knob.value) == pytest.approx(math.log(0.1))
-    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(knob.statistics))
+    scalar = trained.intervene(Reset()).state.agent.log_temperature
+    assert float(scalar.value) == pytest.approx(math.log(0.1))
+    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(scalar.statistics))
     assert int(trained.state.agent.encoder.statistics[0][0].count) == 90
 
 
@@ -338,7 +338,7 @@ def test_networks_without_hidden_units_are_left_out_or_named(trained):
         trained.intervene(Widen())
     with refused_in_a_line("deaden: layer is 1; the hidden layers are 0 to 0"):
         trained.intervene(Deaden(1))
-    rehearsed(trained.agent, trained.environment, [Widen(only="encoder critic critic_2")])
+    abstract_state(trained.agent, trained.environment, [Widen(only="encoder critic critic_2")])
 
 
 def missing(run: Run, probe) -> set[str]:

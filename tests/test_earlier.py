@@ -70,7 +70,7 @@ def test_a_checkpoint_of_then_is_read_with_the_history_that_it_had(tmp_path):
     with zipfile.ZipFile(path) as archive:
         contents = {member: archive.read(member) for member in archive.namelist()}
     manifest = json.loads(contents["manifest.json"])
-    assert manifest["format"] == 3
+    assert manifest["format"] == 4
     manifest["format"], manifest["history"][-1][1] = 2, "inject"
     contents["manifest.json"] = json.dumps(manifest).encode()
     with zipfile.ZipFile(path, "w") as archive:

@@ -19,7 +19,7 @@ from regrow.errors import RegrowError
 from regrow.experience import replay as module
 from regrow.experience.frame_replay import FrameReplay
 from regrow.experience.replay import Replay
-from regrow.training.run import rehearsed
+from regrow.training.run import abstract_state
 from regrow.types import Continuous, Discrete, Transition
 
 BYTES = np.dtype(np.uint8)
@@ -250,9 +250,9 @@ def test_no_room_is_refused():
 
 def test_the_paper_s_million_takes_under_7_gib_of_a_run(monkeypatch):
     monkeypatch.setattr(module, "_free_memory", lambda: None)
-    state = rehearsed(DoubleDQN(**DoubleDQN.atari_paper), Atari("pong"), [])
+    state = abstract_state(DoubleDQN(**DoubleDQN.atari_paper), Atari("pong"), [])
     assert isinstance(state.replay, FrameReplay)
     leaves = jax.tree.leaves(state.replay)
     assert 6.7 < sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / 2**30 < 6.9
-    on_policy = rehearsed(PPO(), Atari("pong"), [])
+    on_policy = abstract_state(PPO(), Atari("pong"), [])
     assert isinstance(on_policy.replay, Replay)

@@ -20,7 +20,7 @@ from regrow.interventions import Inject, Reset, ShrinkPerturb
 from regrow.learners.learner import Learner
 from regrow.learners.optimizer import Optimizer
 from regrow.learners.recycling import recycled
-from regrow.networks.architecture import Style
+from regrow.networks.architecture import Architecture
 from regrow.networks.network import convolutional, mlp
 from regrow.networks.residual import Residual
 from regrow.registry import describe, field_types, make, make_all, members
@@ -40,12 +40,12 @@ class Leaf(NamedTuple):
 
 
 def network():
-    return convolutional((5, 5, 2), 3, 6, 2, Style(layer_norm=True), key=KEY)
+    return convolutional((5, 5, 2), 3, 6, 2, Architecture(layer_norm=True), key=KEY)
 
 
 def blocks():
     """A part of it has two weights."""
-    return mlp(4, (6, 6), 2, Style(block="bro", initialiser="torch"), key=KEY)
+    return mlp(4, (6, 6), 2, Architecture(block="bro", initialiser="torch"), key=KEY)
 
 
 def learner(text: str = "", made=network, **fields: Any) -> Learner:

@@ -29,15 +29,15 @@ def noise(learner: Learner, i: int):
 @pytest.mark.parametrize("network", [CONV, CONV.inject(KEY), CONV.inject(KEY, freeze=False)])
 def test_the_rule_in_numpy(network):
     rule = HareTortoise(momentum=0.8, period=3)
-    learner = Learner.create(network, Optimizer(learning_rate=0.01)).with_habit(rule)
+    learner = Learner.create(network, Optimizer(learning_rate=0.01)).with_hook(rule)
     tortoise = vector(network.parts())
     for i in range(1, 8):
         hare = learner.descend(noise(learner, i))
-        learner = hare.tended(IMAGES, KEY)
+        learner = hare.after_hooks(IMAGES, KEY)
         tortoise = 0.8 * tortoise + 0.2 * vector(hare.network.parts())
         expected = tortoise if i % 3 == 0 else vector(hare.network.parts())
         np.testing.assert_allclose(vector(learner.network.parts()), expected, atol=1e-6)
-        np.testing.assert_allclose(vector(learner.habits[0].memory.parts), tortoise, atol=1e-6)
+        np.testing.assert_allclose(vector(learner.hooks[0].memory.parts), tortoise, atol=1e-6)
         # Statistics stay as they are, and the target follows when it is next copied.
         assert bit_equal(learner.statistics, hare.statistics)
         assert bit_equal(learner.target, hare.target)
@@ -46,31 +46,31 @@ def test_the_rule_in_numpy(network):
 
 
 def test_it_begins_anew_where_layers_are_replaced():
-    learner = Learner.create(CONV, Optimizer()).with_habit(HareTortoise())
-    moved = learner.descend(noise(learner, 0)).tended(IMAGES, KEY)
+    learner = Learner.create(CONV, Optimizer()).with_hook(HareTortoise())
+    moved = learner.descend(noise(learner, 0)).after_hooks(IMAGES, KEY)
     fresh = CONV.fresh(jax.random.key(1))
     replaced = moved.with_network(fresh, fresh, fresh="reset")
-    assert bit_equal(replaced.habits[0].memory.parts, fresh.parts())
-    assert int(replaced.habits[0].memory.since) == 0
+    assert bit_equal(replaced.hooks[0].memory.parts, fresh.parts())
+    assert int(replaced.hooks[0].memory.since) == 0
 
 
 def test_it_does_not_wake_units_that_were_killed():
-    learner = Learner.create(CONV, Optimizer()).with_habit(HareTortoise(period=1))
-    moved = learner.descend(noise(learner, 0)).tended(IMAGES, KEY)
+    learner = Learner.create(CONV, Optimizer()).with_hook(HareTortoise(period=1))
+    moved = learner.descend(noise(learner, 0)).after_hooks(IMAGES, KEY)
     killed = Deaden(layer=1).change(moved, KEY)
-    after = killed.tended(IMAGES, KEY).network
+    after = killed.after_hooks(IMAGES, KEY).network
     assert not np.asarray(after.features(IMAGES)[2]).any()
 
 
 def test_only_where_the_hare_went_back_is_the_update_no_churn():
     rule = HareTortoise(period=2)
-    learner = Learner.create(CONV, Optimizer(), before=True).with_habit(rule)
-    one = learner.descend(noise(learner, 0)).tended(IMAGES, KEY)
-    assert bit_equal(one.before, learner.network)
-    two = one.descend(noise(one, 1)).tended(IMAGES, KEY)
-    assert bit_equal(two.before, two.network)
-    three = two.descend(noise(two, 2)).tended(IMAGES, KEY)
-    assert bit_equal(three.before, two.network)
+    learner = Learner.create(CONV, Optimizer(), keep_previous=True).with_hook(rule)
+    one = learner.descend(noise(learner, 0)).after_hooks(IMAGES, KEY)
+    assert bit_equal(one.previous_network, learner.network)
+    two = one.descend(noise(one, 1)).after_hooks(IMAGES, KEY)
+    assert bit_equal(two.previous_network, two.network)
+    three = two.descend(noise(two, 2)).after_hooks(IMAGES, KEY)
+    assert bit_equal(three.previous_network, two.network)
 
 
 @pytest.mark.parametrize(

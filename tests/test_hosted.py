@@ -99,7 +99,7 @@ def test_in_pieces_or_in_one_or_forked_it_is_the_same_run(environment):
     pieces, logs = started(environment), []
     for steps in (16, 4, 28, 12):
         pieces = pieces.fork().intervene(Nothing()) if steps == 28 else pieces
-        other = advanced(pieces.fork(draws=1), 4)  # a stranger in between
+        other = advanced(pieces.fork(replicate=1), 4)  # a stranger in between
         assert not bit_equal(other.state.root, pieces.state.root)
         pieces, part = pieces.advance(steps)
         logs.append(part)
@@ -122,7 +122,7 @@ def test_saved_and_loaded_it_goes_on_as_if_it_had_never_stopped(environment, tmp
 
 def test_what_cannot_be_copied_begins_a_new_episode_alike():
     run = advanced(started(POLE), 400)
-    forks = [run.fork(), run.fork().intervene(Nothing()), run.fork(draws=1)]
+    forks = [run.fork(), run.fork().intervene(Nothing()), run.fork(replicate=1)]
     going_on, log = run.advance(40)
     (a, log_a), (b, log_b), (c, _) = (fork.advance(40) for fork in forks)
     assert bit_equal(a.state, b.state)

@@ -28,14 +28,14 @@ from regrow.interventions import (
     ShrinkPerturb,
     Widen,
 )
-from regrow.interventions.base import Habitual
+from regrow.interventions.base import Hook
 from regrow.learners.learner import Learner, learners
 from regrow.learners.optimizer import Optimizer
 from regrow.networks.network import mlp
 from regrow.registry import describe, field_types, make, members
 from regrow.training.checkpoint import load, save
-from regrow.training.device_loop import taught
-from regrow.training.run import Run, _intervened, rehearsed
+from regrow.training.device_loop import scan_updates
+from regrow.training.run import Run, _intervened, abstract_state
 
 KEY = jax.random.key(11)
 SHORT = {
@@ -126,7 +126,7 @@ def before_and_after(trained, intervention):
 
 @functools.partial(jax.jit, static_argnames="agent")
 def three_updates_later(state, replay, agent):
-    return taught(state, replay, jax.random.split(KEY, 3), agent)
+    return scan_updates(state, replay, jax.random.split(KEY, 3), agent)
 
 
 @eqx.filter_jit
@@ -137,8 +137,8 @@ def _outputs(network, obs):
 def marked(agent, one):
     """What takes long to compile and is much like the rest runs under `make test-all`."""
     alike = agent in ("drq", "ppo") or one in VARIANTS[4:]
-    # A habit acts between any two updates: it is compiled with all of an agent's.
-    alike |= agent != "double_dqn" and isinstance(one, Habitual)
+    # A hook acts between any two updates: it is compiled with all of an agent's.
+    alike |= agent != "double_dqn" and isinstance(one, Hook)
     quick = not alike or type(one) in (Nothing, Inject, Reset)
     marks = () if quick else pytest.mark.slow
     return pytest.param(agent, one, id=f"{agent}-{describe(one)}", marks=marks)
@@ -177,7 +177,7 @@ class TestContract:
         )
         assert _intervened._cache_size() <= traces + 1
         assert bit_equal(a, b)
-        assert bit_equal(a, c) == isinstance(intervention, Nothing | ResetOptimizer | Habitual)
+        assert bit_equal(a, c) == isinstance(intervention, Nothing | ResetOptimizer | Hook)
 
     def test_it_is_saved_with_its_run(self, trained, intervention, tmp_path):
         run = trained.intervene(intervention)
@@ -198,15 +198,15 @@ class TestContract:
 def test_they_can_follow_each_other(trained, first, name):
     cls = members("interventions")[name]
     both = [first, cls(**SHORT.get(cls, {}))]
-    state = rehearsed(trained.agent, trained.environment, both)
+    state = abstract_state(trained.agent, trained.environment, both)
     inputs = trained.agent.inputs(trained.state.agent, trained.state.replay.first(4))
     for name_of_learner, learner in learners(state.agent).items():
 
         def step(learner, seen=inputs[name_of_learner]):
             learner = learner.descend(jax.tree.map(jnp.ones_like, learner.network))
-            return learner.tended(seen, KEY)
+            return learner.after_hooks(seen, KEY)
 
-        # As it has to be in a compiled loop, habits included.
+        # As it has to be in a compiled loop, hooks included.
         stepped = eqx.filter_eval_shape(step, learner)
         assert jax.tree.structure(stepped) == jax.tree.structure(learner)
         for leaf, same in zip(jax.tree.leaves(stepped), jax.tree.leaves(learner), strict=True):
@@ -238,7 +238,7 @@ def test_other_architectures_are_treated_or_refused(style, fields):
     refused = set()
     for name, cls in members("interventions").items():
         try:
-            state = rehearsed(agent, environment, [cls(**SHORT.get(cls, {}))])
+            state = abstract_state(agent, environment, [cls(**SHORT.get(cls, {}))])
         except RegrowError:
             refused.add(name)
             continue

@@ -44,7 +44,7 @@ SETTINGS = {
 def grown(agent, environment, path) -> tuple[Run, dict[str, float], list[float]]:
     """(a Run after all that can become of one, its probes, the returns of an evaluation)."""
     run, _ = Run.start(agent, environment, seed=3).advance(80)
-    run = run.intervene(Inject()).fork(draws=1)
+    run = run.intervene(Inject()).fork(replicate=1)
     save(run, path)
     run, _ = load(path).advance(80)
     played = evaluate(run, 2) if isinstance(environment, Breakout) else []
@@ -86,7 +86,7 @@ def test_what_was_saved_in_double_precision_is_loaded_without_it(plain, tmp_path
     expected, *_ = plain("double_dqn")
     with jax.enable_x64(True):
         run, _ = Run.start(*AGENTS["double_dqn"], seed=3).advance(80)
-        run = run.intervene(Inject()).fork(draws=1)
+        run = run.intervene(Inject()).fork(replicate=1)
         save(run, tmp_path / "run.ckpt")
     run, _ = load(tmp_path / "run.ckpt").advance(80)
     assert bit_equal(run.state, expected.state)

@@ -8,7 +8,7 @@ import pytest
 
 from regrow.agents import DoubleDQN
 from regrow.errors import RegrowError
-from regrow.networks.architecture import Style
+from regrow.networks.architecture import Architecture
 from regrow.networks.initialisers import drawn
 from regrow.networks.layers import Conv, Dense, largest_singular_value
 from regrow.networks.network import convolutional, dqn_zoo, mlp
@@ -172,7 +172,7 @@ def test_spectral_norm_divides_and_lets_the_gradient_through():
 
 
 def test_simba_in_numpy():
-    network = mlp(3, (8, 8, 8), 2, Style(block="simba"), key=KEY)
+    network = mlp(3, (8, 8, 8), 2, Architecture(block="simba"), key=KEY)
     x = RNG.normal(size=(5, 3))
     stem, *blocks, out = network.layers
     h = affine(stem, x)
@@ -188,7 +188,7 @@ def test_simba_in_numpy():
 
 
 def test_bro_in_numpy():
-    network = mlp(3, (8, 8, 8), 2, Style(block="bro"), key=KEY)
+    network = mlp(3, (8, 8, 8), 2, Architecture(block="bro"), key=KEY)
     x = RNG.normal(size=(5, 3))
     stem, *blocks, out = network.layers
     h = relu(normed(affine(stem, x)))
@@ -229,7 +229,7 @@ def test_the_network_of_dqn_zoo_has_the_published_size():
 
 @pytest.mark.parametrize("activation", ["relu", "crelu", "fourier"])
 def test_a_doubling_activation_halves_units_and_keeps_widths(activation):
-    network = convolutional((6, 6, 2), 8, 16, 3, Style(activation=activation), key=KEY)
+    network = convolutional((6, 6, 2), 8, 16, 3, Architecture(activation=activation), key=KEY)
     x = RNG.normal(size=(4, 6, 6, 2))
     conv, dense, out = network.layers
     assert [layer.width for layer in network.layers] == [8, 16, 3]
@@ -239,7 +239,7 @@ def test_a_doubling_activation_halves_units_and_keeps_widths(activation):
 
 
 def test_spectral_norm_of_a_network_is_that_of_its_last_hidden_layer():
-    network = mlp(3, (8, 8), 2, Style(spectral_norm=True), key=KEY)
+    network = mlp(3, (8, 8), 2, Architecture(spectral_norm=True), key=KEY)
     assert [layer.spectral_norm for layer in network.layers] == [False, True, False]
 
 
@@ -280,7 +280,10 @@ def test_the_default_is_what_it_was():
         (lambda: DoubleDQN(depth=0), "depth is 0; it must be at least 1"),
         (lambda: make("agents", "double_dqn(block='resnet')"), "must be one of: dense, simba, bro"),
         (lambda: make("agents", "double_dqn(initialiser='he')"), "he_normal, .*, torch, None"),
-        (lambda: mlp(3, (8, 6), 2, Style(block="bro"), key=KEY), "must be the width of the stream"),
+        (
+            lambda: mlp(3, (8, 6), 2, Architecture(block="bro"), key=KEY),
+            "must be the width of the stream",
+        ),
         (lambda: Dense(3, 4, shared_bias=True, key=KEY), "only a linear layer"),
         (lambda: Residual(4, key=KEY).fresh(KEY, below=5), "reads 5 channels and sends 4"),
     ],

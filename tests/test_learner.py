@@ -133,25 +133,25 @@ def test_learners_are_found_and_changed_wherever_they_are():
 
 
 class FirstBiasToOne:
-    """A habit that changes a single number at every update."""
+    """A hook that changes a single number at every update."""
 
     renews_units = False
 
-    def begin(self, learner):
+    def init(self, learner):
         return ()
 
-    def tend(self, learner, memory, inputs, key):
+    def after_update(self, learner, memory, inputs, key):
         network = eqx.tree_at(
             lambda one: one.layers[0].bias, learner.network, replace_fn=lambda b: b.at[0].set(1.0)
         )
         return learner.moved_to(network), memory
 
 
-def test_what_a_habit_changes_is_no_update_and_the_rest_is():
+def test_what_a_hook_changes_is_no_update_and_the_rest_is():
     first = mlp(4, (8, 8), 2, key=KEY)
-    made = Learner.create(first, Optimizer(), before=True).with_habit(FirstBiasToOne())
-    after = made.descend(ones_like(made)).tended(jnp.ones((2, 4)), KEY)
-    before, now = after.before, after.network
+    made = Learner.create(first, Optimizer(), keep_previous=True).with_hook(FirstBiasToOne())
+    after = made.descend(ones_like(made)).after_hooks(jnp.ones((2, 4)), KEY)
+    before, now = after.previous_network, after.network
     assert before.layers[0].bias[0] == now.layers[0].bias[0] == 1
     assert bit_equal(before.layers[0].bias[1:], first.layers[0].bias[1:])
     assert bit_equal(before.layers[1:], first.layers[1:])

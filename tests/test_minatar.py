@@ -173,7 +173,7 @@ def coin(outcome: Any) -> float:
 
 
 def tape_of(game: Any, name: str, draws: Any) -> list[Any]:
-    """The random numbers that the reference needs to decide as `draws` does, in its order."""
+    """The random numbers that the reference needs to decide as `replicate` does, in its order."""
     if name == "breakout":
         return [int(draws.from_right)]
     if name == "freeway":

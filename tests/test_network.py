@@ -12,7 +12,7 @@ from trees import bit_equal, distance
 from regrow.errors import RegrowError
 from regrow.learners.learner import Learner
 from regrow.learners.optimizer import Optimizer
-from regrow.networks.architecture import Style
+from regrow.networks.architecture import Architecture
 from regrow.networks.layers import Conv, Dense
 from regrow.networks.network import Network, convolutional, mlp
 
@@ -23,9 +23,9 @@ def built(kind: str, layer_norm: bool, seed: int = 0) -> tuple[Network, jax.Arra
     """(a network, a batch of 16 observations for it)."""
     key, inputs = jax.random.split(jax.random.key(seed))
     if kind == "mlp":
-        network = mlp(5, (16, 12), 3, Style(layer_norm=layer_norm), key=key)
+        network = mlp(5, (16, 12), 3, Architecture(layer_norm=layer_norm), key=key)
         return network, jax.random.normal(inputs, (16, 5))
-    style = Style(**{"layer_norm": layer_norm, **STYLES.get(kind, {})})
+    style = Architecture(**{"layer_norm": layer_norm, **STYLES.get(kind, {})})
     hidden = 16 if style.block == "dense" else (16, 16)
     network = convolutional((6, 7, 2), 4, hidden, 3, style, key=key)
     return network, jax.random.bernoulli(inputs, 0.3, (16, 6, 7, 2))

@@ -31,7 +31,7 @@ from regrow.registry import describe, make
 from regrow.training.checkpoint import load, save
 from regrow.training.evaluate import evaluate
 from regrow.training.flops import cost
-from regrow.training.run import Run, rehearsed
+from regrow.training.run import Run, abstract_state
 from regrow.types import Discrete, Transition
 
 KEY = jax.random.key(2)
@@ -511,7 +511,7 @@ def test_values_are_held_against_rewards_in_their_own_unit(unit, tmp_path):
 def test_images_of_bytes_or_booleans_are_refused(agent, environment, shown):
     message = f"normalize_observations takes floats, and observations are {shown}; leave it off"
     with refused_in_a_line(message):
-        rehearsed(agent, environment, ())
+        abstract_state(agent, environment, ())
 
 
 def test_named_in_the_grammar_and_off_where_nothing_is_said():
@@ -520,11 +520,11 @@ def test_named_in_the_grammar_and_off_where_nothing_is_said():
         assert make("agents", describe(agent)) == agent
         plain = type(agent)()
         assert "normalize" not in describe(plain)
-        state = rehearsed(plain, Loud() if agent is not SOFT else Reach(), ())
+        state = abstract_state(plain, Loud() if agent is not SOFT else Reach(), ())
         assert isinstance(state.replay, Replay)
 
 
 def test_compute_is_counted_as_without():
     plain = dataclasses.replace(POLICY, **dict.fromkeys(BOTH, False))
-    costs = [cost(agent, rehearsed(agent, Loud(), ())) for agent in (POLICY, plain)]
+    costs = [cost(agent, abstract_state(agent, Loud(), ())) for agent in (POLICY, plain)]
     assert costs[0] == costs[1]

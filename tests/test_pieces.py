@@ -1,10 +1,10 @@
-"""Pieces of a run are as long as may be between two looks at whether to stop."""
+"""ChunkPacer of a run are as long as may be between two looks at whether to stop."""
 
 import pytest
 
 from regrow.training import pacing as pieces
 from regrow.training.device_loop import STEPS_PER_CHUNK
-from regrow.training.pacing import FIRST, Pieces
+from regrow.training.pacing import FIRST, ChunkPacer
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from regrow.training.pacing import FIRST, Pieces
 def test_they_take_about_a_second_in_whole_rounds(monkeypatch, per_round, seconds_a_round, settled):
     clock = [0.0]
     monkeypatch.setattr(pieces.time, "monotonic", lambda: clock[0])
-    made, found = Pieces(per_round), []
+    made, found = ChunkPacer(per_round), []
     for _ in range(20):
         found.append(made.next())
         clock[0] += seconds_a_round * found[-1] / per_round
@@ -26,6 +26,6 @@ def test_they_take_about_a_second_in_whole_rounds(monkeypatch, per_round, second
 def test_a_pause_is_made_up_for(monkeypatch):
     clock = iter([0.0, 100.0, *range(101, 140)])
     monkeypatch.setattr(pieces.time, "monotonic", lambda: next(clock) / 10)
-    made = Pieces(1)
+    made = ChunkPacer(1)
     lengths = [made.next() for _ in range(12)]
     assert lengths[1] < lengths[0] < lengths[-1]

@@ -174,7 +174,7 @@ def test_in_pieces_or_forked_or_from_a_file_it_is_the_same_run(tmp_path):
     pieces, logs = Run.start(SMALL, CARTPOLE, seed=0), []
     for steps in (12, 11, 17):
         pieces = pieces.fork().intervene(Nothing()) if steps == 11 else pieces
-        pieces.fork(draws=1).advance(3)  # a stranger in between
+        pieces.fork(replicate=1).advance(3)  # a stranger in between
         if steps == 17:
             save(pieces, tmp_path / "run.ckpt")
             pieces = load(tmp_path / "run.ckpt")

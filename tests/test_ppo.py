@@ -259,7 +259,11 @@ def held_by_hand(space, agent: PPO, state, seen: Rollout, orders, strength: floa
     actor, critic, log_std = state.actor, state.critic, state.log_std
     losses, churns = [], []
     for rows, held in zip(*(np.asarray(order) for order in orders), strict=True):
-        part, obs, before = Rollout(*(x[rows] for x in seen)), seen.obs[held], actor.before
+        part, obs, before = (
+            Rollout(*(x[rows] for x in seen)),
+            seen.obs[held],
+            actor.previous_network,
+        )
         gain = part.advantage - part.advantage.mean()
         part = part._replace(advantage=gain / gain.std())
         std = None if log_std is None else log_std.value

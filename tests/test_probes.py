@@ -155,15 +155,20 @@ def test_the_start_of_a_run_is_known_exactly(run, tmp_path):
     """Also to a fork with draws of its own, and to a Run that was saved and loaded."""
     probes = [DistanceFromInit(part) for part in PARTS]
     at_rest = Run.start(DQN, Breakout(), seed=3).advance(20)[0]  # nothing learnt yet
-    other = at_rest.fork(draws=2)
+    other = at_rest.fork(replicate=2)
     assert [each["q"] for each in at_rest.probe(probes)] == [0, 0]
     assert [each["q"] for each in other.probe(probes)] == [0, 0]
     start = Run.start(DQN, Breakout(), seed=0).state.agent.q.network
     now = run.state.agent.q.network
     expected = np.linalg.norm(weights(now.head) - weights(start.head))
-    fork = run.fork(draws=7)
+    fork = run.fork(replicate=7)
     save(fork, tmp_path / "run.ckpt")
-    for one in (run, fork, load(tmp_path / "run.ckpt"), load(tmp_path / "run.ckpt").fork(draws=1)):
+    for one in (
+        run,
+        fork,
+        load(tmp_path / "run.ckpt"),
+        load(tmp_path / "run.ckpt").fork(replicate=1),
+    ):
         assert one.probe(probes)[1]["q"] == pytest.approx(expected, rel=1e-5)
     assert expected > 0
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from probing import KEY, PARTS, broken, learns, small, value, values, weights
 
-from regrow.networks.architecture import Style
+from regrow.networks.architecture import Architecture
 from regrow.networks.network import mlp
 from regrow.probes import (
     ApproximateRank,
@@ -112,7 +112,7 @@ def test_another_architecture_is_no_past():
     network, x = small("mlp", count=32)
     probes = (WeightChange(), DistanceFromInit(), DeadOverlap(tau=0.5))
     others = (mlp(3, (6, 7), 2, key=KEY), mlp(3, (6, 5, 5), 2, key=KEY), mlp(3, (6,), 2, key=KEY))
-    for other in (*others, mlp(3, (6, 5), 2, Style(layer_norm=True), key=KEY)):
+    for other in (*others, mlp(3, (6, 5), 2, Architecture(layer_norm=True), key=KEY)):
         assert np.isnan(values(probes, learns(network), x, before=learns(other))).all()
     # A network that was injected, even at another split, has the architecture that it had.
     injected = learns(network.inject(KEY, split=0))

@@ -24,7 +24,7 @@ from probing import (
     values,
 )
 
-from regrow.networks.architecture import Style
+from regrow.networks.architecture import Architecture
 from regrow.networks.layers import Conv
 from regrow.networks.network import convolutional, mlp
 from regrow.probes import (
@@ -76,7 +76,7 @@ def test_dead_by_firing(case, part):
 
 
 def test_a_unit_of_two_features_is_dead_where_both_are_zero():
-    network = mlp(3, (8, 8), 2, Style(activation="crelu"), key=KEY)  # four units a layer
+    network = mlp(3, (8, 8), 2, Architecture(activation="crelu"), key=KEY)  # four units a layer
     network = eqx.tree_at(
         lambda n: n.layers[0].weight, network, network.layers[0].weight.at[:, 0].set(0.0)
     )
@@ -90,7 +90,7 @@ def test_a_unit_of_two_features_is_dead_where_both_are_zero():
 
 
 def test_the_units_of_a_block_are_the_stream_after_it():
-    network = mlp(3, (6, 6, 6), 2, Style(block="bro"), key=KEY)
+    network = mlp(3, (6, 6, 6), 2, Architecture(block="bro"), key=KEY)
     learner, x = learns(network), jax.random.normal(KEY, (20, 3))
     streams = [np.abs(np.asarray(h)) for h in network.features(x)[2:4]]
     quiet = [h.mean(axis=0) <= 0.9 * h.mean() for h in streams]

@@ -76,7 +76,7 @@ def test_a_fork_with_nothing_done_is_the_unforked_run(trained):
 
 
 def test_other_draws_make_another_run_from_the_same_state(trained):
-    again = trained.fork(draws=1)
+    again = trained.fork(replicate=1)
     assert bit_equal(again.state.agent, trained.state.agent)
     assert bit_equal(again.state.replay, trained.state.replay)
     other, same = advanced(again, 400), advanced(trained.fork(), 400)
@@ -91,7 +91,7 @@ def test_other_draws_are_other_noise_in_the_agent_too():
         leaves = jax.tree.leaves(run.state.agent)
         return [plain(x).tobytes() for x in leaves if jnp.issubdtype(x.dtype, jax.dtypes.prng_key)]
 
-    own, same, other = (noise_keys(one) for one in (run, run.fork(), run.fork(draws=1)))
+    own, same, other = (noise_keys(one) for one in (run, run.fork(), run.fork(replicate=1)))
     assert own == same
     assert len(own) == 3  # one for each layer
     assert not set(own) & set(other)

@@ -19,7 +19,7 @@ from regrow.environments.base import Step
 from regrow.errors import RegrowError
 from regrow.interventions import Inject, Redo, Reset, ResetOptimizer, ShrinkPerturb
 from regrow.learners.learner import learners
-from regrow.networks.architecture import Style
+from regrow.networks.architecture import Architecture
 from regrow.networks.network import Network, mlp
 from regrow.probes import DeadOverlap, PolicyChurn
 from regrow.registry import describe, members
@@ -30,7 +30,7 @@ from regrow.types import Continuous, Discrete, Transition
 KEY = jax.random.key(5)
 AGENT = SAC(hidden=8, batch_size=16, discount=0.9, initial_temperature=0.3, target_entropy=-1.0)
 SEEN, SIZE, COUNT = 4, 2, 32
-ORTHOGONAL = Style(initialiser="orthogonal")
+ORTHOGONAL = Architecture(initialiser="orthogonal")
 CRITICS = ("critic", "critic_2")
 SMALL = {"hidden": 32, "learn_start": 200, "replay_capacity": 4_000, "batch_size": 64}
 QUICK = {**SMALL, "learning_rate": 3e-3, "target_rate": 0.02}
@@ -93,7 +93,7 @@ def loss_of(name: str, state, batch: Transition, key):
 def test_the_goal_and_the_losses_in_numpy():
     state, batch = started(), batch_of()
     following, acting = jax.random.split(KEY)
-    y = AGENT.goal(state, batch, following)
+    y = AGENT.td_target(state, batch, following)
     np.testing.assert_allclose(y, goal(state, plain(batch), following), rtol=2e-5, atol=2e-5)
     ended = np.asarray(batch.discount) == 0
     np.testing.assert_array_equal(np.asarray(y)[ended], np.asarray(batch.reward)[ended])
@@ -124,11 +124,11 @@ def test_what_is_held_in_numpy(name):
     agent = dataclasses.replace(AGENT, batch_size=COUNT // 2, **strengths)
     assert agent.rows_per_update == COUNT
     fresh, batch = started(agent), batch_of()
-    assert [one.before is not None for one in learners(fresh).values()].count(True) == (
+    assert [one.previous_network is not None for one in learners(fresh).values()].count(True) == (
         2 if name == "critic" else 1
     )
     before = jax.tree.map(lambda x: 0.8 * x - 0.05, getattr(fresh, name).network)
-    state = eqx.tree_at(lambda s: getattr(s, name).before, fresh, before)
+    state = eqx.tree_at(lambda s: getattr(s, name).previous_network, fresh, before)
     after = jax.jit(agent.update)(state, batch, KEY)
     gradient = [10 * m for s in getattr(after, name).statistics for m in jax.tree.leaves(s[0].mu)]
     learned, held = (
@@ -168,10 +168,10 @@ def test_held_or_not_it_is_one_state_through_all_that_is_done_to_it(tmp_path):
     agent = SAC(**SMALL, churn=0.1, policy_churn=5e-4)
     run = Run.start(agent, Reach(), seed=0).advance(240)[0]
     for one in learners(run.state.agent).values():
-        assert distance(one.before, one.network) > 0
+        assert distance(one.previous_network, one.network) > 0
     run = run.intervene(Inject()).intervene(Reset())
     for one in learners(run.state.agent).values():
-        assert bit_equal(one.before, one.network)
+        assert bit_equal(one.previous_network, one.network)
     save(run, tmp_path / "run.ckpt")
     one, other = (each.advance(40)[0] for each in (run, load(tmp_path / "run.ckpt")))
     assert bit_equal(one.state, other.state)

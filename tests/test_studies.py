@@ -23,7 +23,7 @@ from regrow.experiments.shared_jobs import digest_of, parts_in, parts_of, shared
 from regrow.records.rows import SCHEMA, Row, file_of, read_rows, table_of, write_row
 from regrow.registry import describe, members
 from regrow.studies.base import SCALES, Condition, Figure, Setting, Study, study_name
-from regrow.training.run import rehearsed
+from regrow.training.run import abstract_state
 
 STUDIES = members("studies")
 AGENT = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400, exploration_steps=200)
@@ -125,7 +125,7 @@ def test_every_arm_can_be_carried_out(scale):
     for group in shared(parts_of([study() for study in STUDIES.values()], scale), Path()):
         plan = group.plan
         for arm in plan.arms:
-            rehearsed(plan.agent, plan.environment, (*plan.before, arm.does))
+            abstract_state(plan.agent, plan.environment, (*plan.before, arm.does))
 
 
 def test_an_arm_is_what_its_name_says():

@@ -17,7 +17,7 @@ from regrow.interventions import Deaden, Redo, Regrama
 from regrow.learners.learner import learners
 from regrow.learners.recycling import activity, quiet, recycled, rows, sensitivity
 from regrow.learners.widening import widened
-from regrow.networks.architecture import Style
+from regrow.networks.architecture import Architecture
 from regrow.networks.network import Network, convolutional
 from regrow.types import Discrete
 
@@ -184,7 +184,7 @@ def test_what_is_measured_of_a_unit_is_over_both_its_features():
 
 @pytest.mark.parametrize("activation", ["crelu", "fourier"])
 def test_nobody_hears_a_recycled_unit_that_sends_two_features(activation):
-    network = convolutional((6, 6, 3), 8, 20, 3, Style(activation=activation), key=KEY)
+    network = convolutional((6, 6, 3), 8, 20, 3, Architecture(activation=activation), key=KEY)
     after = recycled(untrained(network.inject(KEY, split=1)), MASKS, KEY).network
     louder = eqx.tree_at(lambda n: n.layers[0].bias, after, after.layers[0].bias.at[1].add(9))
     louder = eqx.tree_at(lambda n: n.layers[1].bias, louder, louder.layers[1].bias.at[7].add(9))
@@ -193,7 +193,7 @@ def test_nobody_hears_a_recycled_unit_that_sends_two_features(activation):
     assert distance(other(IMAGES), after(IMAGES)) > 1e-3
 
 
-BLOCKS = convolutional((6, 6, 3), 4, (10, 10), 3, Style(block="simba"), key=KEY)
+BLOCKS = convolutional((6, 6, 3), 4, (10, 10), 3, Architecture(block="simba"), key=KEY)
 
 
 def test_the_sensitivity_of_a_stream_is_the_gradient_for_it():

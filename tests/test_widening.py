@@ -11,7 +11,7 @@ from images import CONV, IMAGES, KEY, PAIRS, trained, untrained
 from regrow.errors import RegrowError
 from regrow.interventions import Widen
 from regrow.learners.widening import widened
-from regrow.networks.architecture import Style
+from regrow.networks.architecture import Architecture
 from regrow.networks.network import convolutional, mlp
 
 
@@ -50,10 +50,10 @@ def test_a_wider_network_computes_what_it_did(network):
 
 
 def test_widening_says_where_it_cannot_be():
-    normed = convolutional((6, 6, 3), 4, 10, 3, Style(layer_norm=True), key=KEY)
+    normed = convolutional((6, 6, 3), 4, 10, 3, Architecture(layer_norm=True), key=KEY)
     with pytest.raises(RegrowError, match="layer normalisation"):
         widened(untrained(normed), 2.0, KEY)
-    divided = mlp(5, (8, 6), 2, Style(spectral_norm=True), key=KEY)
+    divided = mlp(5, (8, 6), 2, Architecture(spectral_norm=True), key=KEY)
     with pytest.raises(RegrowError, match="spectral normalisation"):
         widened(untrained(divided), 2.0, KEY)
     with pytest.raises(RegrowError, match=r"factor is 1\.0; it must be above 1"):

@@ -36,7 +36,7 @@ from regrow.learners.churn import ChurnBalance, check_share, halves
 from regrow.learners.learner import Learner
 from regrow.learners.optimizer import Optimizer
 from regrow.networks.activations import Activation, units_for
-from regrow.networks.architecture import Kind, Style
+from regrow.networks.architecture import Architecture, Kind
 from regrow.networks.initialisers import Initialiser
 from regrow.networks.network import Network, convolutional, dqn_zoo, mlp
 from regrow.registry import make_all
@@ -57,9 +57,9 @@ class DoubleDQN(OffPolicy):
 
     `channels` of the convolution and `hidden` are widths, in features that the next layer reads.
     `depth`: hidden dense layers, or residual blocks after a first dense layer; None is 1 on images
-    and 2 on vectors. `regrow.networks.architecture.Style` says what the other words do. On images
-    of bytes the network is that of DQN Zoo for Atari, which has no such words; on those with a
-    side below 36 it is the one of MinAtar, for bytes divided by 255. Presets: `young_tian_2019` for
+    and 2 on vectors. The other words are those of `regrow.networks.architecture`. On images of
+    bytes the network is that of DQN Zoo for Atari, which has no such words; on those with a side
+    below 36 it is the one of MinAtar, for bytes divided by 255. Presets: `young_tian_2019` for
     MinAtar, `atari_paper` (DQN Zoo's settings, 200M frames) and `atari_laptop`.
     """
 
@@ -174,14 +174,15 @@ class DoubleDQN(OffPolicy):
             network = self._network_for_frames(shape, actions.number, key)
         else:
             network = self._network(shape, actions.number, 255.0 if frames else 1.0, key)
-        q = Learner.create(network, self._optimizer(), before=self.churn > 0)
+        q = Learner.create(network, self._optimizer(), keep_previous=self.churn > 0)
         balance = ChurnBalance.create(50_000, patience=10_000) if self.churn_share else None
         return DoubleDQNState(q, jnp.array(0), balance)
 
     def _network(
         self, shape: tuple[int, ...], num_actions: int, divisor: float, key: Key
     ) -> Network:
-        style = Style(**{field.name: getattr(self, field.name) for field in fields(Style)})
+        chosen = {field.name: getattr(self, field.name) for field in fields(Architecture)}
+        style = Architecture(**chosen)
         first = 0 if self.block == "dense" else 1
         match shape:
             case (height, width, depth):
@@ -235,8 +236,8 @@ class DoubleDQN(OffPolicy):
         selector = jax.lax.stop_gradient(network)
         chosen = jnp.argmax(selector(batch.obs_t) if self.double else values_t, axis=-1)
         value_t = _picked(values_t, chosen)
-        goal = batch.reward + self.discount * batch.discount * value_t
-        error = goal - _picked(network(batch.obs_tm1), batch.action)
+        td_target = batch.reward + self.discount * batch.discount * value_t
+        error = td_target - _picked(network(batch.obs_tm1), batch.action)
         return jnp.mean(optax.losses.huber_loss(error, delta=self.error_clip))
 
     @property
@@ -261,12 +262,12 @@ class DoubleDQN(OffPolicy):
         del key
         return {"q": self.loss(state.q.network, _target(state.q), batch)}
 
-    def _lesson(
+    def loss_gradient(
         self, state: DoubleDQNState, batch: Transition
     ) -> tuple[PyTree, ChurnBalance | None]:
         """(gradient, balance) of an update; with `churn` the second half is not learnt but held."""
         q, balance = state.q, state.balance
-        target, before = _target(q), q.before
+        target, before = _target(q), q.previous_network
         if before is None or len(batch.action) == 1:
             return q.gradient(lambda network: self.loss(network, target, batch))[1], balance
         learned, others = halves(batch)
@@ -284,7 +285,7 @@ class DoubleDQN(OffPolicy):
     def update(self, state: DoubleDQNState, batch: Transition, key: Key) -> DoubleDQNState:
         """One gradient step; the target is copied every `target_period` updates."""
         del key
-        gradient, balance = self._lesson(state, batch)
+        gradient, balance = self.loss_gradient(state, batch)
         q = state.q.descend(gradient)
         updates = state.updates + 1
         return DoubleDQNState(q.sync(updates % self.target_period == 0), updates, balance)
@@ -293,7 +294,7 @@ class DoubleDQN(OffPolicy):
 EVALUATED_AT = 0.01  # ε
 LEAST_FRAME = 36  # pixels, on which the three kernels of DQN Zoo find room
 # What widths and style say of a network.
-_WORDS = ("channels", "hidden", "depth", *(field.name for field in fields(Style)))
+_WORDS = ("channels", "hidden", "depth", *(field.name for field in fields(Architecture)))
 
 
 def _epsilon_greedy(

@@ -37,8 +37,8 @@ from regrow.agents.soft.base import (
     typical,
 )
 from regrow.errors import RegrowError, require
-from regrow.learners.learner import Knob, Learner, joint_gradient
-from regrow.networks.architecture import Style
+from regrow.learners.learner import LearnedScalar, Learner, joint_gradient
+from regrow.networks.architecture import Architecture
 from regrow.networks.layers import Conv, Dense
 from regrow.networks.network import Network, mlp, with_output
 from regrow.types import ActionSpace, Key, Scalar, Transition
@@ -55,7 +55,7 @@ class DrQState(eqx.Module):
     critic: Learner
     critic_2: Learner
     actor: Learner
-    log_temperature: Knob
+    log_temperature: LearnedScalar
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class DrQ(SoftActorCritic):
         )
 
     def _dense(self, inputs: int, outputs: int, key: Key) -> tuple[Any, ...]:
-        style = Style(layer_norm=self.layer_norm, initialiser="orthogonal")
+        style = Architecture(layer_norm=self.layer_norm, initialiser="orthogonal")
         return mlp(inputs, (self.hidden, self.hidden), outputs, style, key=key).layers
 
     def act(
@@ -187,7 +187,7 @@ class DrQ(SoftActorCritic):
         )
         return batch._replace(obs_tm1=obs_tm1, obs_t=obs_t)
 
-    def goal(self, state: DrQState, batch: Transition, key: Key) -> Float[Array, " batch"]:
+    def td_target(self, state: DrQState, batch: Transition, key: Key) -> Float[Array, " batch"]:
         """y, what both critics are fitted to."""
         drawn = policy(state.actor.network, state.encoder.network(batch.obs_t), key)
         targets = {name: target_of(getattr(state, name)) for name in VALUED}
@@ -195,12 +195,12 @@ class DrQ(SoftActorCritic):
         return self.backed_up(batch, value, drawn.log_prob, state.log_temperature.value)
 
     def critic_loss(
-        self, networks: Mapping[str, Network], goal: Float[Array, " batch"], batch: Transition
+        self, networks: Mapping[str, Network], target: Float[Array, " batch"], batch: Transition
     ) -> Scalar:
         """L: the mean squared errors of both critics, added."""
         pairs = _pairs(networks, networks["encoder"](batch.obs_tm1), batch.action)
         first, second = (networks[name](pairs)[..., 0] for name in ("critic", "critic_2"))
-        return jnp.mean((first - goal) ** 2 + (second - goal) ** 2)
+        return jnp.mean((first - target) ** 2 + (second - target) ** 2)
 
     def actor_loss(
         self, actor: Network, state: DrQState, batch: Transition, key: Key
@@ -239,9 +239,9 @@ class DrQ(SoftActorCritic):
         """L, which encoder and critics share, and L(π), on images as shifted, both at `state`."""
         shifting, following, acting = jax.random.split(key, 3)
         batch, still = self.shifted(batch, shifting), jax.lax.stop_gradient(state)
-        goal = self.goal(still, batch, following)
+        target = self.td_target(still, batch, following)
         return {
-            "critic": self.critic_loss(_networks(state), goal, batch),
+            "critic": self.critic_loss(_networks(state), target, batch),
             "actor": self.actor_loss(state.actor.network, still, batch, acting)[0],
         }
 
@@ -265,10 +265,11 @@ class DrQ(SoftActorCritic):
         )
 
     def _critic_gradients(self, state: DrQState, batch: Transition, key: Key) -> dict[str, PyTree]:
-        goal = self.goal(jax.lax.stop_gradient(state), batch, key)  # it is held, whatever moves
+        still = jax.lax.stop_gradient(state)
+        target = self.td_target(still, batch, key)
         return joint_gradient(
             {name: getattr(state, name) for name in VALUED},
-            lambda networks: self.critic_loss(networks, goal, batch),
+            lambda networks: self.critic_loss(networks, target, batch),
         )[1]
 
     def _actor_gradient(

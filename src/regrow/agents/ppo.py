@@ -50,10 +50,10 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 from regrow.agents.base import Agent
 from regrow.errors import RegrowError, require
 from regrow.learners.churn import ChurnBalance, check_share
-from regrow.learners.learner import Knob, Learner
+from regrow.learners.learner import LearnedScalar, Learner
 from regrow.learners.optimizer import Optimizer
 from regrow.networks.activations import Activation, units_for
-from regrow.networks.architecture import Style
+from regrow.networks.architecture import Architecture
 from regrow.networks.initialisers import Initialiser
 from regrow.networks.network import Network, convolutional, mlp, with_output
 from regrow.registry import make_all
@@ -78,7 +78,7 @@ class PPOState(eqx.Module):
 
     actor: Learner
     critic: Learner
-    log_std: Knob | None
+    log_std: LearnedScalar | None
     balance: ChurnBalance | None = None
     numbers: tuple[int, ...] = eqx.field(static=True, default=())
 
@@ -229,11 +229,15 @@ class PPO(Agent):
         log_std, window, patience = None, 200, 20
         if isinstance(actions, Continuous):
             plain = Optimizer("adam", self.learning_rate, self.epsilon)
-            log_std, window, patience = Knob.create(0.0, plain, shape=(actions.size,)), 100, 50
+            log_std, window, patience = (
+                LearnedScalar.create(0.0, plain, shape=(actions.size,)),
+                100,
+                50,
+            )
         actor = self._network(shape, divisor, _outputs(actions), "orthogonal_small", actor_key)
         critic = self._network(shape, divisor, 1, "orthonormal", critic_key)
         return PPOState(
-            Learner.create(actor, optimizer, target=False, before=self.churn > 0),
+            Learner.create(actor, optimizer, target=False, keep_previous=self.churn > 0),
             Learner.create(critic, optimizer, target=False),
             log_std,
             ChurnBalance.create(window, patience) if self.churn_share else None,
@@ -243,7 +247,7 @@ class PPO(Agent):
     def _network(
         self, shape: tuple[int, ...], divisor: float, outputs: int, last: Initialiser, key: Key
     ) -> Network:
-        style = Style(self.activation, self.layer_norm, initialiser="orthogonal")
+        style = Architecture(self.activation, self.layer_norm, initialiser="orthogonal")
         hidden, (body, end) = [self.hidden] * self.depth, jax.random.split(key)
         match shape:
             case (height, width, depth):
@@ -398,7 +402,7 @@ class PPO(Agent):
         """(state, (L(π), R)) of one gradient step on a minibatch; the policy is held on `held`."""
         centred = seen.advantage - jnp.mean(seen.advantage)
         seen = seen._replace(advantage=centred / (jnp.std(seen.advantage) + 1e-8))
-        log_std, before, numbers = state.log_std, state.actor.before, state.numbers
+        log_std, before, numbers = state.log_std, state.actor.previous_network, state.numbers
 
         def whole(actor: Network) -> tuple[Scalar, tuple[Scalar, Scalar] | None]:
             loss = self.actor_loss(actor, _value_of(log_std), seen, numbers)
@@ -488,8 +492,8 @@ def _outputs(actions: ActionSpace) -> int:
             return number
 
 
-def _value_of(knob: Knob | None) -> Array | None:
-    return None if knob is None else knob.value
+def _value_of(scalar: LearnedScalar | None) -> Array | None:
+    return None if scalar is None else scalar.value
 
 
 def _goes_on(batch: Transition, stride: int) -> Bool[Array, " batch"]:

@@ -36,8 +36,8 @@ from regrow.agents.soft.base import (
 )
 from regrow.errors import RegrowError
 from regrow.learners.churn import check_churn, halves
-from regrow.learners.learner import Knob, Learner
-from regrow.networks.architecture import Style
+from regrow.learners.learner import LearnedScalar, Learner
+from regrow.networks.architecture import Architecture
 from regrow.networks.network import Network, mlp, with_output
 from regrow.types import ActionSpace, Key, Scalar, Transition
 
@@ -48,7 +48,7 @@ class SACState(eqx.Module):
     actor: Learner
     critic: Learner
     critic_2: Learner
-    log_temperature: Knob
+    log_temperature: LearnedScalar
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,16 @@ class SAC(SoftActorCritic):
         critic, critic_2 = (self._network(seen + size, 1, k) for k in keys[1:])
         optimizer = self.optimizer()
         return SACState(
-            actor=Learner.create(actor, optimizer, target=False, before=self.policy_churn > 0),
-            critic=Learner.create(critic, optimizer, before=self.churn > 0),
-            critic_2=Learner.create(critic_2, optimizer, before=self.churn > 0),
+            actor=Learner.create(
+                actor, optimizer, target=False, keep_previous=self.policy_churn > 0
+            ),
+            critic=Learner.create(critic, optimizer, keep_previous=self.churn > 0),
+            critic_2=Learner.create(critic_2, optimizer, keep_previous=self.churn > 0),
             log_temperature=self.first_temperature(),
         )
 
     def _network(self, inputs: int, outputs: int, key: Key) -> Network:
-        style = Style(layer_norm=self.layer_norm, initialiser="orthogonal")
+        style = Architecture(layer_norm=self.layer_norm, initialiser="orthogonal")
         return mlp(inputs, (self.hidden, self.hidden), outputs, style, key=key)
 
     def act(
@@ -118,7 +120,7 @@ class SAC(SoftActorCritic):
         del key
         return typical(state.actor.network, obs)
 
-    def goal(self, state: SACState, batch: Transition, key: Key) -> Float[Array, " batch"]:
+    def td_target(self, state: SACState, batch: Transition, key: Key) -> Float[Array, " batch"]:
         """y, what both critics are fitted to."""
         action, log_prob = policy(state.actor.network, batch.obs_t, key)
         pairs = joined(batch.obs_t, action)
@@ -126,11 +128,11 @@ class SAC(SoftActorCritic):
         return self.backed_up(batch, value, log_prob, state.log_temperature.value)
 
     def critic_loss(
-        self, critic: Network, goal: Float[Array, " batch"], batch: Transition
+        self, critic: Network, target: Float[Array, " batch"], batch: Transition
     ) -> Scalar:
         """L(Q): the mean squared error of one critic, without a factor of ½."""
         value = critic(joined(batch.obs_tm1, batch.action))[..., 0]
-        return jnp.mean((value - goal) ** 2)
+        return jnp.mean((value - target) ** 2)
 
     def actor_loss(
         self, actor: Network, state: SACState, batch: Transition, key: Key
@@ -166,11 +168,11 @@ class SAC(SoftActorCritic):
         """L(π) and that of each critic, all of them at `state`, all rows learnt."""
         following, acting = jax.random.split(key)
         still = jax.lax.stop_gradient(state)
-        goal = self.goal(still, batch, following)
+        target = self.td_target(still, batch, following)
         return {
             "actor": self.actor_loss(state.actor.network, still, batch, acting)[0],
-            "critic": self.critic_loss(state.critic.network, goal, batch),
-            "critic_2": self.critic_loss(state.critic_2.network, goal, batch),
+            "critic": self.critic_loss(state.critic.network, target, batch),
+            "critic_2": self.critic_loss(state.critic_2.network, target, batch),
         }
 
     def update(self, state: SACState, batch: Transition, key: Key) -> SACState:
@@ -197,13 +199,14 @@ class SAC(SoftActorCritic):
     def _critic_gradients(
         self, state: SACState, batch: Transition, key: Key, held: Transition | None = None
     ) -> dict[str, PyTree]:
-        goal = self.goal(jax.lax.stop_gradient(state), batch, key)  # it is held, whatever moves
+        still = jax.lax.stop_gradient(state)
+        target = self.td_target(still, batch, key)
 
         def gradient(learner: Learner) -> PyTree:
-            before = learner.before
+            before = learner.previous_network
 
             def loss(critic: Network) -> Scalar:
-                error = self.critic_loss(critic, goal, batch)
+                error = self.critic_loss(critic, target, batch)
                 if before is None or held is None:
                     return error
                 pairs = joined(held.obs_tm1, held.action)
@@ -217,7 +220,7 @@ class SAC(SoftActorCritic):
         self, state: SACState, batch: Transition, key: Key, held: Transition | None = None
     ) -> tuple[PyTree, Scalar]:
         """(the actor's gradient, the entropy of the policy)."""
-        still, before = jax.lax.stop_gradient(state), state.actor.before
+        still, before = jax.lax.stop_gradient(state), state.actor.previous_network
         log_temperature = still.log_temperature.value
 
         def loss(actor: Network) -> tuple[Scalar, Scalar]:

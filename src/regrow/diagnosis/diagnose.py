@@ -24,7 +24,7 @@ from regrow.execution.tasks import Execute, Task, in_order
 from regrow.files.folders import claimed
 from regrow.records.sinks import checked
 from regrow.training.environment_checks import check_before_training
-from regrow.training.run import LONGEST, random_policy, rehearsed
+from regrow.training.run import LONGEST, abstract_state, random_policy
 from regrow.types import Log, Report, silent
 
 RANDOM_STEPS = 10_000
@@ -63,7 +63,7 @@ def diagnose(
     log = checked(log)
     require(folder is not None or not log, f"log is {', '.join(log)} and folder is None; give one")
     for arm in plan.arms:
-        rehearsed(plan.agent, plan.environment, (*plan.before, arm.does))
+        abstract_state(plan.agent, plan.environment, (*plan.before, arm.does))
     check_before_training(plan.environment)
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="regrow-") as temporary:
@@ -101,5 +101,5 @@ def random_return(plan: Diagnosis) -> float:
         return mean_return(log)
     count = plan.agent.num_envs
     fork, end = (steps // count for steps in (plan.fork_at, plan.fork_at + plan.horizon))
-    log = random_policy(plan.environment.beside(count), end, seed=0)
+    log = random_policy(plan.environment.with_num_envs(count), end, seed=0)
     return final_mean(Log(*(entries[fork:] for entries in log)))

@@ -25,7 +25,7 @@ from regrow.registry import describe
 from regrow.stats.curves import awaits_running, final_return, learning_curve, realised_values
 from regrow.training.checkpoint import SAVE_EVERY, load, save
 from regrow.training.live import Live
-from regrow.training.pacing import Pieces
+from regrow.training.pacing import ChunkPacer
 from regrow.training.probing import measured
 from regrow.training.run import Run
 from regrow.training.schedule import Check, Rule, followed, next_check, recent_return, until_now
@@ -132,7 +132,7 @@ def _branch(
     fork = Cell(seed, None)
     try:
         run, log = _followed(
-            lambda: load(fork.checkpoint(folder)).fork(arm.draws).intervene(arm.intervention),
+            lambda: load(fork.checkpoint(folder)).fork(arm.replicate).intervene(arm.intervention),
             plan.fork_at + plan.horizon,
             kept,
             lambda steps: report(f"seed {seed}, {arm.name}", steps),
@@ -187,7 +187,7 @@ def _followed(
         live.flush(run)
         kept.write(run, log, checks)
 
-    pieces = Pieces(run.agent.env_steps_per_round)
+    pieces = ChunkPacer(run.agent.env_steps_per_round)
     saved = time.monotonic()
     while (now := run.env_steps) < until:
         if rules:

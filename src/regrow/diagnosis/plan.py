@@ -14,7 +14,7 @@ from regrow.interventions.nothing import Nothing
 from regrow.interventions.reset import Reset
 from regrow.learners.learner import learners
 from regrow.registry import describe, make
-from regrow.training.run import rehearsed
+from regrow.training.run import abstract_state
 from regrow.training.schedule import Rule, check_rules, is_rule
 
 BINS = 20
@@ -24,19 +24,19 @@ BINS = 20
 class Arm(NamedTuple):
     """What is done at the fork, or from there on by a rule.
 
-    `draws` other than 0 gives the arm random numbers of its own.
+    `replicate` other than 0 gives the arm random numbers of its own.
     """
 
     name: str
     intervention: Intervention
-    draws: int = 0
+    replicate: int = 0
     rule: Rule | None = None
 
     @staticmethod
     def parse(text: str) -> "Arm":
         """An arm from its name: `again`, an intervention as in `inject(split=0)`, or a rule."""
         if text == "again":
-            return Arm("again", Nothing(), draws=1)
+            return Arm("again", Nothing(), replicate=1)
         if is_rule(text):
             rule = Rule.parse(text)
             return Arm(str(rule), Nothing(), rule=rule)
@@ -64,7 +64,7 @@ DEFAULT_ARMS = ("nothing", "again", "inject", "reset")
 
 def arms_at_every_split(agent: Agent, environment: World) -> tuple[str, ...]:
     """The default arms, with an injection at every split of the agent's networks."""
-    state = rehearsed(agent, environment, ())
+    state = abstract_state(agent, environment, ())
     layers = min(len(learner.network.layers) for learner in learners(state.agent).values())
     injections = tuple(f"inject(split={split})" for split in range(layers))
     return ("nothing", "again", *injections, "reset")
@@ -109,7 +109,7 @@ class Diagnosis:
             0 < self.confidence < 1, f"confidence is {self.confidence}; it must be between 0 and 1"
         )
         if isinstance(self.environment, Environment):
-            self.environment.beside(self.agent.num_envs)
+            self.environment.with_num_envs(self.agent.num_envs)
         self._check_arms()
 
     def _check_arms(self) -> None:
@@ -140,7 +140,7 @@ class Diagnosis:
             "agent": describe(self.agent),
             "environment": describe(self.environment),
             "arms": [
-                [arm.name, describe(arm.intervention), arm.draws, str(arm.rule or "")]
+                [arm.name, describe(arm.intervention), arm.replicate, str(arm.rule or "")]
                 for arm in self.arms
             ],
             "seeds": self.seeds,
@@ -158,8 +158,10 @@ class Diagnosis:
             agent=make("agents", config["agent"]),
             environment=make("environments", config["environment"]),
             arms=tuple(
-                Arm(name, make("interventions", text), draws, Rule.parse(rule) if rule else None)
-                for name, text, draws, rule in config["arms"]
+                Arm(
+                    name, make("interventions", text), replicate, Rule.parse(rule) if rule else None
+                )
+                for name, text, replicate, rule in config["arms"]
             ),
             before=tuple(make("interventions", text) for text in config["before"]),
             **{

@@ -21,8 +21,8 @@ class Subject(Protocol):
         """Env steps taken so far."""
         ...
 
-    def fork(self, draws: int = 0) -> "Subject":
-        """A copy that shares nothing; `draws` other than 0 gives it draws of its own."""
+    def fork(self, replicate: int = 0) -> "Subject":
+        """A copy that shares nothing; `replicate` other than 0 gives it draws of its own."""
         ...
 
     def intervene(self, intervention: Intervention) -> "Subject":

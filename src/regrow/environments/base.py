@@ -95,7 +95,7 @@ class Environment(Spaces):
         """The numbered actions; an environment whose actions are vectors has a space of its own."""
         return Discrete(self.num_actions)
 
-    def beside(self, count: int) -> "Environment":
+    def with_num_envs(self, count: int) -> "Environment":
         """The environment of which `count` are stepped side by side: what each of them then is.
 
         Itself, unless it counts env steps of training, which are then those of all. Raises

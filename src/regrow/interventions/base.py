@@ -4,7 +4,7 @@ An intervention is a frozen dataclass, called with the agent's state; it maps ov
 finds there and never names an agent. It declares what it keeps, and one test measures whether it
 does.
 
-Most are done at one moment. A `Habitual` one installs itself then, and acts after every update.
+Most are done at one moment. A `Hook` one installs itself then, and acts after every update.
 """
 
 import abc
@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from regrow.errors import require
-from regrow.learners.learner import Knob, Learner, learners, map_knobs, map_named
+from regrow.learners.learner import LearnedScalar, Learner, learners, map_knobs, map_named
 from regrow.learners.recycling import quiet, recycled, recycled_where_any, require_recyclable
 from regrow.networks.network import Network
 from regrow.registry import name_of
@@ -35,7 +35,7 @@ class Updates(Protocol):
         ...
 
     def update(self, state: State, batch: Transition, key: Key) -> State:
-        """One update of every Learner on a batch; their habits do not act, those are the Run's."""
+        """One update of every Learner on a batch; their hooks do not act, those are the Run's."""
         ...
 
     def inputs(self, state: State, batch: Transition) -> dict[str, Array]:
@@ -128,9 +128,9 @@ class LearnerIntervention(SelectiveIntervention):
     def change(self, learner: Learner, key: Key) -> Learner:
         """One Learner afterwards."""
 
-    def turn(self, knob: Knob) -> Knob:
+    def turn(self, scalar: LearnedScalar) -> LearnedScalar:
         """A learned number afterwards: as it was, unless an intervention says otherwise."""
-        return knob
+        return scalar
 
     def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
         """The agent's state with the chosen Learners changed, each with its own key."""
@@ -180,20 +180,20 @@ class Recycling(SelectiveIntervention):
 
         def change(name: str, learner: Learner, key: Key) -> Learner:
             masks = [quiet(score, self.tau) for score in scores[name]]
-            return recycled(learner, masks, key).with_memories_anew()
+            return recycled(learner, masks, key).with_fresh_hooks()
 
         return self.mapped(change, state, key)
 
 
 @dataclass(frozen=True)
-class Habitual(SelectiveIntervention):
-    """An intervention that goes on acting: carried out, it is a habit of the Learners it treats.
+class Hook(SelectiveIntervention):
+    """An intervention that goes on acting: carried out, it is a hook of the Learners it treats.
 
     From then on it acts after every update that a Run makes (not after those that another
     intervention or a probe makes), on the batch of that update and with draws of its own. A second
     one of the same kind takes the place of the first. Its memory is part of the Learner; it begins
-    anew when another intervention replaces layers or single units. A member writes `begin` and
-    `tend`.
+    anew when another intervention replaces layers or single units. A member writes `init` and
+    `after_update`.
     """
 
     renews_units: ClassVar[bool] = False
@@ -215,17 +215,17 @@ class Habitual(SelectiveIntervention):
         return self.renews_units
 
     @abc.abstractmethod
-    def begin(self, learner: Learner) -> PyTree:
+    def init(self, learner: Learner) -> PyTree:
         """What it remembers at first: a tree of arrays."""
 
     @abc.abstractmethod
-    def tend(
+    def after_update(
         self, learner: Learner, memory: PyTree, inputs: Shaped[Array, "batch *obs"], key: Key
     ) -> tuple[Learner, PyTree]:
         """(the Learner, the memory) after an update on `inputs`; trees and shapes as they were."""
 
     def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
-        """The agent's state with the habit installed.
+        """The agent's state with the hook installed.
 
         Raises `RegrowError` where it renews units and there are none that could be.
         """
@@ -235,39 +235,39 @@ class Habitual(SelectiveIntervention):
             del name, key
             if self.renews_units:
                 require_recyclable(learner.network)
-            return learner.with_habit(self)
+            return learner.with_hook(self)
 
         return self.mapped(change, state, key)
 
 
 @dataclass(frozen=True)
-class HabitualRecycling(Habitual):
-    """A habit that draws single hidden units anew: layer by layer it keeps a record and judges.
+class UnitRecyclingHook(Hook):
+    """A hook that draws single hidden units anew: layer by layer it keeps a record and judges.
 
-    A member writes `blank`, `seen` and `judged`.
+    A member writes `init_record`, `scores` and `select`.
     """
 
     renews_units: ClassVar[bool] = True
 
     @abc.abstractmethod
-    def blank(self, units: int) -> PyTree:
+    def init_record(self, units: int) -> PyTree:
         """The record of a hidden layer with so many units, at first: a tree of arrays."""
 
     @abc.abstractmethod
-    def seen(self, network: Network, inputs: Shaped[Array, "batch *obs"]) -> Sequence[Array]:
+    def scores(self, network: Network, inputs: Shaped[Array, "batch *obs"]) -> Sequence[Array]:
         """What each hidden layer is judged by: an array whose last axis is its units."""
 
     @abc.abstractmethod
-    def judged(
-        self, record: PyTree, seen: Float[Array, "... units"]
+    def select(
+        self, record: PyTree, scores: Float[Array, "... units"]
     ) -> tuple[PyTree, Bool[Array, " units"]]:
         """(the record of a layer after an update, which of its units go)."""
 
-    def begin(self, learner: Learner) -> tuple[PyTree, ...]:
+    def init(self, learner: Learner) -> tuple[PyTree, ...]:
         """A record for every hidden layer."""
-        return tuple(self.blank(layer.units) for layer in learner.network.layers[:-1])
+        return tuple(self.init_record(layer.units) for layer in learner.network.layers[:-1])
 
-    def tend(
+    def after_update(
         self,
         learner: Learner,
         memory: Sequence[PyTree],
@@ -275,7 +275,7 @@ class HabitualRecycling(Habitual):
         key: Key,
     ) -> tuple[Learner, tuple[PyTree, ...]]:
         """(the Learner with the units drawn anew that go, the memory)."""
-        seen = self.seen(learner.network, inputs)
-        judged = [self.judged(*each) for each in zip(memory, seen, strict=True)]
-        masks = [mask for _, mask in judged]
-        return recycled_where_any(learner, masks, key), tuple(record for record, _ in judged)
+        scores = self.scores(learner.network, inputs)
+        selected = [self.select(*each) for each in zip(memory, scores, strict=True)]
+        masks = [mask for _, mask in selected]
+        return recycled_where_any(learner, masks, key), tuple(record for record, _ in selected)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from regrow.errors import require
-from regrow.interventions.base import HabitualRecycling
+from regrow.interventions.base import UnitRecyclingHook
 from regrow.networks.layers import Affine, Dense
 from regrow.networks.network import Network
 
@@ -37,7 +37,7 @@ class _Record(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ContinualBackprop(HabitualRecycling):
+class ContinualBackprop(UnitRecyclingHook):
     """From here on draws a few of the least useful hidden units anew, update by update.
 
     `rate` ρ: units to replace per update and unit that is older than `maturity` m updates. `decay`
@@ -63,12 +63,12 @@ class ContinualBackprop(HabitualRecycling):
             f"continual_backprop: decay is {self.decay}; it must be at least 0 and below 1",
         )
 
-    def blank(self, units: int) -> _Record:
+    def init_record(self, units: int) -> _Record:
         """No utility, and every unit of age 0."""
         utility, age = jnp.zeros(units, jnp.float32), jnp.zeros(units, jnp.int32)
         return _Record(utility, age, jnp.array(0.0, jnp.float32))
 
-    def seen(self, network: Network, inputs: Shaped[Array, "batch *obs"]) -> list[Array]:
+    def scores(self, network: Network, inputs: Shaped[Array, "batch *obs"]) -> list[Array]:
         """What every hidden unit contributes."""
         hidden = network.features(inputs)[1:-1]
         layers = [layer for layer in network.layers if isinstance(layer, Affine)]
@@ -77,12 +77,12 @@ class ContinualBackprop(HabitualRecycling):
             for i, features in enumerate(hidden)
         ]
 
-    def judged(
-        self, record: _Record, seen: Float[Array, " units"]
+    def select(
+        self, record: _Record, scores: Float[Array, " units"]
     ) -> tuple[_Record, Bool[Array, " units"]]:
         """(what is known of a layer after an update, its mature units whose turn it is)."""
         age = record.age + 1
-        utility = self.decay * record.utility + (1 - self.decay) * seen
+        utility = self.decay * record.utility + (1 - self.decay) * scores
         unbiased = utility / (1 - self.decay**age)
         mature = age > self.maturity
         owed = record.owed + self.rate * mature.sum()

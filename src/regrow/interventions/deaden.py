@@ -55,8 +55,8 @@ class Deaden(LearnerIntervention):
         lowered = jnp.where(jnp.expand_dims(dead, range(shift.ndim - 1)), _FAR_BELOW, shift)
         killed = eqx.tree_at(shift_of, layer, lowered)
         network = eqx.tree_at(lambda one: one.layers[self.layer], learner.network, killed)
-        # What habits remember is of units that lived: an average would wake them again.
-        changed = learner.moved_to(network).with_memories_anew()
+        # What hooks remember is of units that lived: an average would wake them again.
+        changed = learner.moved_to(network).with_fresh_hooks()
         return changed if changed.target is None else changed.sync()
 
 

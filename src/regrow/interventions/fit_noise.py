@@ -59,7 +59,7 @@ class FitNoise(Intervention):
             keys = jax.random.split(jax.random.fold_in(learning, i), self.updates)
             return jax.lax.scan(one_update, state, keys)
 
-        # Habits keep their memories: the units are those that they know, only trained on.
+        # Hooks keep their memories: the units are those that they know, only trained on.
         state, _ = jax.lax.scan(one_round, state, jnp.arange(self.rounds))
         return map_learners(_with_synced_target, state, key)
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree, Shaped
 
 from regrow.errors import require
-from regrow.interventions.base import Habitual
+from regrow.interventions.base import Hook
 from regrow.learners.learner import Learner
 from regrow.types import Key
 
@@ -32,7 +32,7 @@ class _Tortoise(NamedTuple):
 
 
 @dataclass(frozen=True)
-class HareTortoise(Habitual):
+class HareTortoise(Hook):
     """From here on puts the network back, every so often, to the average of where it has been.
 
     `momentum` m of the average, per update; `period` between two switches, in updates. Frozen heads
@@ -49,11 +49,11 @@ class HareTortoise(Habitual):
         )
         require(self.period >= 1, f"hare_tortoise: period is {self.period}; it must be at least 1")
 
-    def begin(self, learner: Learner) -> _Tortoise:
+    def init(self, learner: Learner) -> _Tortoise:
         """The tortoise where the hare is."""
         return _Tortoise(learner.network.parts(), jnp.array(0))
 
-    def tend(
+    def after_update(
         self,
         learner: Learner,
         memory: _Tortoise,

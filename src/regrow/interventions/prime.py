@@ -44,5 +44,5 @@ class Prime(Intervention):
             batch = jax.tree.map(lambda x: x[rows], data)
             return agent.update(state, batch, updating), None
 
-        # Habits keep their memories: the units are those that they know, only trained on.
+        # Hooks keep their memories: the units are those that they know, only trained on.
         return jax.lax.scan(one_update, state, jax.random.split(key, self.updates))[0]

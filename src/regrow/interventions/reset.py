@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from regrow.interventions.base import LearnerIntervention
-from regrow.learners.learner import Knob, Learner
+from regrow.learners.learner import LearnedScalar, Learner
 from regrow.types import Key
 
 
@@ -32,8 +32,8 @@ class Reset(LearnerIntervention):
         target = None if learner.target is None else network
         return learner.with_network(network, target, fresh=self.optimizer)
 
-    def turn(self, knob: Knob) -> Knob:
+    def turn(self, scalar: LearnedScalar) -> LearnedScalar:
         """The number as at the start, unless only last layers are drawn anew."""
         if self.where == "last":
-            return knob
-        return knob.fresh() if self.optimizer == "reset" else knob.with_initial_value()
+            return scalar
+        return scalar.fresh() if self.optimizer == "reset" else scalar.with_initial_value()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from regrow.interventions.base import LearnerIntervention
-from regrow.learners.learner import Knob, Learner
+from regrow.learners.learner import LearnedScalar, Learner
 from regrow.types import Key
 
 
@@ -28,6 +28,6 @@ class ResetOptimizer(LearnerIntervention):
         start = learner.network.split if self.where == "head" else 0
         return learner.with_fresh_statistics(start)
 
-    def turn(self, knob: Knob) -> Knob:
+    def turn(self, scalar: LearnedScalar) -> LearnedScalar:
         """The number with fresh statistics, where everything gets them."""
-        return knob.with_fresh_statistics() if self.where == "everything" else knob
+        return scalar.with_fresh_statistics() if self.where == "everything" else scalar

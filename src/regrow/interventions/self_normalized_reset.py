@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from regrow.errors import require
-from regrow.interventions.base import HabitualRecycling
+from regrow.interventions.base import UnitRecyclingHook
 from regrow.networks.network import Network
 
 
@@ -39,7 +39,7 @@ class _Record(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SelfNormalizedReset(HabitualRecycling):
+class SelfNormalizedReset(UnitRecyclingHook):
     """From here on draws a hidden unit anew that has been silent longer than it used to be.
 
     `percentile` p of a unit's silences, and `expansion` γ, by which a threshold grows that was no
@@ -71,7 +71,7 @@ class SelfNormalizedReset(HabitualRecycling):
             "be at most 1,000,000, and the product of both below 2^31",
         )
 
-    def blank(self, units: int) -> _Record:
+    def init_record(self, units: int) -> _Record:
         """No silence yet, and the longest threshold for every unit."""
         return _Record(
             silence=jnp.zeros(units, jnp.int32),
@@ -80,16 +80,16 @@ class SelfNormalizedReset(HabitualRecycling):
             since=jnp.array(0, jnp.int32),
         )
 
-    def seen(self, network: Network, inputs: Shaped[Array, "batch *obs"]) -> list[Array]:
+    def scores(self, network: Network, inputs: Shaped[Array, "batch *obs"]) -> list[Array]:
         """What every hidden unit sends, in size."""
         hidden = network.features(inputs)[1:-1]
         return [layer.sizes(h) for layer, h in zip(network.layers, hidden, strict=False)]
 
-    def judged(
-        self, record: _Record, seen: Float[Array, "... units"]
+    def select(
+        self, record: _Record, scores: Float[Array, "... units"]
     ) -> tuple[_Record, Bool[Array, " units"]]:
         """(what is known of a layer after an update, its units that were silent for too long)."""
-        fired = (seen > 0).reshape(-1, seen.shape[-1]).any(axis=0)
+        fired = (scores > 0).reshape(-1, scores.shape[-1]).any(axis=0)
         silence = jnp.where(fired, record.silence, record.silence + 1)
         goes = ~fired & (silence >= record.threshold)
         over = fired | goes

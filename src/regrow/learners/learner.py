@@ -25,7 +25,7 @@ Other = TypeVar("Other")
 
 
 @runtime_checkable
-class Tending(Protocol):
+class HookRule(Protocol):
     """What acts on a Learner after every update, with a memory that it keeps in between.
 
     `regrow.interventions` holds those that there are: they are installed by being carried out.
@@ -34,29 +34,29 @@ class Tending(Protocol):
     renews_units: ClassVar[bool]
     """Whether it draws single units anew, so that the optimizer must count ages by element."""
 
-    def begin(self, learner: "Learner") -> PyTree:
+    def init(self, learner: "Learner") -> PyTree:
         """What it remembers at first."""
         ...
 
-    def tend(
+    def after_update(
         self, learner: "Learner", memory: PyTree, inputs: Shaped[Array, "batch *obs"], key: Key
     ) -> "tuple[Learner, PyTree]":
         """(the Learner, the memory) after an update on `inputs`; trees and shapes as they were."""
         ...
 
 
-class Habit(eqx.Module):
+class UpdateHook(eqx.Module):
     """What a Learner does after every update, and what it remembers for that."""
 
-    rule: Tending = eqx.field(static=True)
+    rule: HookRule = eqx.field(static=True)
     memory: PyTree
 
 
 class Learner(eqx.Module):
     """A network, its target network, and an optimizer state for each part of the network.
 
-    `habits`: what happens to it after every update of a Run. Where layers are replaced, their
-    memories begin anew: what they knew was of other units. `before`: the network as it was before
+    `hooks`: what happens to it after every update of a Run. Where layers are replaced, their
+    memories begin anew: what they knew was of other units. `previous_network`: as it was before
     the last update, for an agent whose loss asks for it; what changes the network between updates
     is no update.
     """
@@ -65,23 +65,25 @@ class Learner(eqx.Module):
     target: Network | None
     statistics: tuple[optax.OptState, ...]  # one per network.parts()
     optimizer: Optimizer = eqx.field(static=True)
-    habits: tuple[Habit, ...] = ()
-    before: Network | None = None
+    hooks: tuple[UpdateHook, ...] = ()
+    previous_network: Network | None = None
 
     @staticmethod
     def create(
-        network: Network, optimizer: Optimizer, *, target: bool = True, before: bool = False
+        network: Network, optimizer: Optimizer, *, target: bool = True, keep_previous: bool = False
     ) -> "Learner":
         """A learner at its first step; the target and the network before start as copies."""
         statistics = tuple(optimizer.init(part) for part in network.parts())
-        kept = network if before else None
-        return Learner(network, network if target else None, statistics, optimizer, before=kept)
+        kept = network if keep_previous else None
+        return Learner(
+            network, network if target else None, statistics, optimizer, previous_network=kept
+        )
 
     def fresh(self, key: Key) -> "Learner":
-        """A learner of the same architecture at its first step, without habits."""
-        target, before = self.target is not None, self.before is not None
+        """A learner of the same architecture at its first step, without hooks."""
+        target, before = self.target is not None, self.previous_network is not None
         network = self.network.fresh(key)
-        return Learner.create(network, self.optimizer, target=target, before=before)
+        return Learner.create(network, self.optimizer, target=target, keep_previous=before)
 
     def gradient(self, loss: Callable[[Network], Scalar]) -> tuple[Scalar, PyTree]:
         """(loss, its gradient); the gradient is None wherever the network is frozen."""
@@ -108,14 +110,14 @@ class Learner(eqx.Module):
             for part, (update, _) in zip(self.network.parts(), stepped, strict=True)
         ]
         network = self.network.with_parts(parts)
-        before = None if self.before is None else self.network
+        before = None if self.previous_network is None else self.network
         statistics = tuple(state for _, state in stepped)
-        return replace(self, network=network, statistics=statistics, before=before)
+        return replace(self, network=network, statistics=statistics, previous_network=before)
 
     def moved_to(self, network: Network, **changed: Any) -> "Learner":
         """This Learner with a network that no update led to, and what else is `changed`."""
-        before = None if self.before is None else network
-        return replace(self, network=network, before=before, **changed)
+        before = None if self.previous_network is None else network
+        return replace(self, network=network, previous_network=before, **changed)
 
     def _clipped(self, gradient: PyTree) -> PyTree:
         limit = self.optimizer.max_gradient_norm
@@ -164,7 +166,7 @@ class Learner(eqx.Module):
             for part in network.parts()
         )
         changed = self.moved_to(network, target=target, statistics=statistics)
-        return changed.with_memories_anew()
+        return changed.with_fresh_hooks()
 
     def with_moved_layers(
         self, network: Network, target: Network | None, *, moments: Statistics
@@ -181,7 +183,7 @@ class Learner(eqx.Module):
             for before, part, state in pairs
         )
         changed = self.moved_to(network, target=target, statistics=statistics)
-        return changed.with_memories_anew()
+        return changed.with_fresh_hooks()
 
     def with_fresh_statistics(self, start: int = 0) -> "Learner":
         """The optimizer state of the live layers from `start` on drawn anew; parameters stay."""
@@ -200,12 +202,12 @@ class Learner(eqx.Module):
         return aged(state, part) if self._renews_units() else state
 
     def _renews_units(self) -> bool:
-        return any(habit.rule.renews_units for habit in self.habits)
+        return any(hook.rule.renews_units for hook in self.hooks)
 
-    def with_habit(self, rule: Tending) -> "Learner":
-        """This Learner with one habit more, the last, and no other of the same kind."""
-        others = tuple(habit for habit in self.habits if type(habit.rule) is not type(rule))
-        learner = replace(self, habits=(*others, Habit(rule, rule.begin(self))))
+    def with_hook(self, rule: HookRule) -> "Learner":
+        """This Learner with one hook more, the last, and no other of the same kind."""
+        others = tuple(hook for hook in self.hooks if type(hook.rule) is not type(rule))
+        learner = replace(self, hooks=(*others, UpdateHook(rule, rule.init(self))))
         if not rule.renews_units:
             return learner
         # Ages by element from now on: in a compiled loop the tree cannot change with the first
@@ -216,26 +218,26 @@ class Learner(eqx.Module):
         )
         return replace(learner, statistics=statistics)
 
-    def with_memories_anew(self) -> "Learner":
-        """This Learner with every habit as on its first day."""
-        habits = tuple(Habit(habit.rule, habit.rule.begin(self)) for habit in self.habits)
-        return replace(self, habits=habits)
+    def with_fresh_hooks(self) -> "Learner":
+        """This Learner with every hook as on its first day."""
+        hooks = tuple(UpdateHook(hook.rule, hook.rule.init(self)) for hook in self.hooks)
+        return replace(self, hooks=hooks)
 
-    def tended(self, inputs: Shaped[Array, "batch *obs"], key: Key) -> "Learner":
-        """This Learner after its habits, in the order they were installed; `inputs`: as updated on.
+    def after_hooks(self, inputs: Shaped[Array, "batch *obs"], key: Key) -> "Learner":
+        """This Learner after its hooks, in the order they were installed; `inputs`: as updated on.
 
-        A habit does not hear of what another one did.
+        A hook does not hear of what another one did.
         """
         learner, kept = self, []
-        for i, habit in enumerate(self.habits):
+        for i, hook in enumerate(self.hooks):
             own = jax.random.fold_in(key, i)
-            changed, memory = habit.rule.tend(learner, habit.memory, inputs, own)
-            learner = replace(changed, before=_before(learner, changed))
-            kept.append(Habit(habit.rule, memory))
-        return replace(learner, habits=tuple(kept))
+            changed, memory = hook.rule.after_update(learner, hook.memory, inputs, own)
+            learner = replace(changed, previous_network=_before(learner, changed))
+            kept.append(UpdateHook(hook.rule, memory))
+        return replace(learner, hooks=tuple(kept))
 
 
-class Knob(eqx.Module):
+class LearnedScalar(eqx.Module):
     """Learned numbers beside the networks, like a temperature, with their optimizer state."""
 
     value: Float[Array, "*shape"]
@@ -244,30 +246,32 @@ class Knob(eqx.Module):
     optimizer: Optimizer = eqx.field(static=True)
 
     @staticmethod
-    def create(initial: float, optimizer: Optimizer, shape: tuple[int, ...] = ()) -> "Knob":
+    def create(
+        initial: float, optimizer: Optimizer, shape: tuple[int, ...] = ()
+    ) -> "LearnedScalar":
         """A number at its first step, or an array of them."""
         value = jnp.full(shape, initial, jnp.float32)
-        return Knob(value, optimizer.init(value), initial, optimizer)
+        return LearnedScalar(value, optimizer.init(value), initial, optimizer)
 
-    def descend(self, gradient: Float[Array, "*shape"]) -> "Knob":
+    def descend(self, gradient: Float[Array, "*shape"]) -> "LearnedScalar":
         """One optimizer step along a gradient."""
         transform = self.optimizer.transform_of(output=False)
         update, statistics = transform.update(gradient, self.statistics, self.value)
         value = optax.apply_updates(self.value, update)
-        return Knob(jnp.asarray(value), statistics, self.initial, self.optimizer)
+        return LearnedScalar(jnp.asarray(value), statistics, self.initial, self.optimizer)
 
-    def fresh(self) -> "Knob":
+    def fresh(self) -> "LearnedScalar":
         """The number and its statistics as at the first step."""
-        return Knob.create(self.initial, self.optimizer, self.value.shape)
+        return LearnedScalar.create(self.initial, self.optimizer, self.value.shape)
 
-    def with_fresh_statistics(self) -> "Knob":
+    def with_fresh_statistics(self) -> "LearnedScalar":
         """The optimizer state drawn anew; the number stays."""
         statistics = self.fresh().statistics
-        return Knob(self.value, statistics, self.initial, self.optimizer)
+        return LearnedScalar(self.value, statistics, self.initial, self.optimizer)
 
-    def with_initial_value(self) -> "Knob":
+    def with_initial_value(self) -> "LearnedScalar":
         """The number as at the first step; the optimizer state stays."""
-        return Knob(self.fresh().value, self.statistics, self.initial, self.optimizer)
+        return LearnedScalar(self.fresh().value, self.statistics, self.initial, self.optimizer)
 
 
 def joint_gradient(
@@ -287,16 +291,16 @@ def joint_gradient(
 
 
 def _before(updated: Learner, tended: Learner) -> Network | None:
-    """The network before the last update, where a habit left the updated one as it was.
+    """The network before the last update, where a hook left the updated one as it was.
 
-    Elsewhere it is what the habit put there. Most habits change a few elements, or all of them once
+    Elsewhere it is what the hook put there. Most hooks change a few elements, or all of them once
     in a while: the rest of the update is to be seen.
     """
-    if updated.before is None:
+    if updated.previous_network is None:
         return None
     return jax.tree.map(
         lambda before, old, new: jnp.where(old == new, before, new),
-        updated.before,
+        updated.previous_network,
         updated.network,
         tended.network,
     )
@@ -354,20 +358,22 @@ def map_named(
     return jax.tree.unflatten(structure, leaves)
 
 
-def tended(state: PyTree, inputs: Mapping[str, Array], key: Key) -> PyTree:
-    """An agent's state after the habits of its Learners; `inputs`: what each was updated on."""
+def run_hooks(state: PyTree, inputs: Mapping[str, Array], key: Key) -> PyTree:
+    """An agent's state after the hooks of its Learners; `inputs`: what each was updated on."""
     return map_named(
-        lambda name, learner, key: learner.tended(inputs[name], key) if learner.habits else learner,
+        lambda name, learner, key: (
+            learner.after_hooks(inputs[name], key) if learner.hooks else learner
+        ),
         state,
         key,
     )
 
 
-def map_knobs(change: Callable[[Knob], Knob], state: PyTree) -> PyTree:
-    """An agent's state with `change(knob)` for every Knob in it."""
+def map_knobs(change: Callable[[LearnedScalar], LearnedScalar], state: PyTree) -> PyTree:
+    """An agent's state with `change(scalar)` for every LearnedScalar in it."""
 
     def is_knob(node: Any) -> bool:
-        return isinstance(node, Knob)
+        return isinstance(node, LearnedScalar)
 
     return jax.tree.map(
         lambda node: change(node) if is_knob(node) else node, state, is_leaf=is_knob

@@ -135,7 +135,7 @@ def recycled(learner: Learner, masks: Masks, key: Key) -> Learner:
 
     `masks`: one per hidden layer. What comes in is drawn by the layer's own initialiser; what goes
     out is 0, in frozen heads that read the unit too. The statistics of both start anew, each
-    element's age included. A target follows when it is next copied; memories of habits
+    element's age included. A target follows when it is next copied; memories of hooks
     stay. Where the layer above divides
     by its spectral norm, that is another one without those weights.
 

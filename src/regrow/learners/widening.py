@@ -26,7 +26,7 @@ def widened(learner: Learner, factor: float, key: Key) -> Learner:
     """A Learner with `factor` times as many units in every hidden layer, that computes what it did.
 
     What is new is drawn by the layers' own initialisers and its statistics start with it. The
-    target gets the same units, and memories of habits begin anew. Raises `RegrowError` for a
+    target gets the same units, and memories of hooks begin anew. Raises `RegrowError` for a
     network without hidden units, or in which new units would be felt by old ones: with residual
     blocks, layer or spectral normalisation; and where no layer would have a unit more.
     """
@@ -63,7 +63,7 @@ def widened(learner: Learner, factor: float, key: Key) -> Learner:
     ]
     statistics = (*live, *learner.statistics[len(live) :])
     wider = learner.moved_to(network, target=target, statistics=statistics)
-    return wider.with_memories_anew()
+    return wider.with_fresh_hooks()
 
 
 def _plain(network: Network) -> tuple[Plain, ...]:

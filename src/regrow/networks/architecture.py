@@ -1,4 +1,4 @@
-"""Style: what the layers of a network have in common, and the chain that comes of it.
+"""Architecture: what the layers of a network have in common, and the chain that comes of it.
 
 Sizes are counted in features, what the next layer reads: with "crelu" and "fourier", of which a
 unit sends two, a layer has half as many units, and all widths stay (as awjuliani's
@@ -20,7 +20,7 @@ Kind = Literal["dense", "simba", "bro"]
 
 
 @dataclass(frozen=True)
-class Style:
+class Architecture:
     """What the layers of a network have in common.
 
     `activation`: of hidden layers, within blocks too. `layer_norm`: before the activation, in every
@@ -116,4 +116,4 @@ class Style:
         return [stem, *blocks, Dense(width, outputs, activation="linear", init=init, key=keys[-1])]
 
 
-PLAIN = Style()
+PLAIN = Architecture()

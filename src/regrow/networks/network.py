@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, Shaped
 
 from regrow.errors import require
-from regrow.networks.architecture import PLAIN, Style
+from regrow.networks.architecture import PLAIN, Architecture
 from regrow.networks.initialisers import Initialiser
 from regrow.networks.layers import Conv, Dense
 from regrow.networks.residual import Layer
@@ -178,7 +178,7 @@ def mlp(
     inputs: int,
     hidden: Sequence[int],
     outputs: int,
-    style: Style = PLAIN,
+    style: Architecture = PLAIN,
     *,
     key: Key,
 ) -> Network:
@@ -195,7 +195,7 @@ def convolutional(
     channels: int,
     hidden: int | Sequence[int],
     outputs: int,
-    style: Style = PLAIN,
+    style: Architecture = PLAIN,
     *,
     divisor: float = 1.0,
     key: Key,

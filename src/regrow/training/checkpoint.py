@@ -22,10 +22,12 @@ from regrow.files.atomic import damaged, write_atomically
 from regrow.files.formats import as_meant
 from regrow.numerics import in_float32, setting
 from regrow.registry import describe, make
-from regrow.training.run import Event, Run, rehearsed
+from regrow.training.run import Event, Run, abstract_state
 
-FORMAT = 3  # 2 had neither `restarts` nor, of what is remembered, `truncated`
-READABLE = (2, 3)
+FORMAT = 4
+"""3 had other names of fields; 2 neither `restarts` nor, of what is remembered, `truncated`."""
+READABLE = (2, 3, 4)
+_RENAMED = {"habits": "hooks", "before": "previous_network"}  # since format 3
 SAVE_EVERY = 60.0  # seconds between saves of long work
 _MANIFEST = "manifest.json"
 
@@ -85,7 +87,7 @@ def _checked(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
     if manifest["format"] not in READABLE:
         raise RegrowError(
             f"{path} is a checkpoint of format {manifest['format']}; this version reads "
-            f"{' and '.join(map(str, READABLE))}"
+            f"{READABLE[0]} to {READABLE[-1]}"
         )
     for name in ("agent", "environment", "key_impl"):
         require(isinstance(manifest[name], str), f"{path}: {name} is no text")
@@ -100,8 +102,10 @@ def _rebuilt(manifest: dict[str, Any], arrays: dict[str, np.ndarray], path: Path
     environment = make("environments", manifest["environment"])
     history = tuple(Event(steps, text) for steps, text in manifest["history"])
     done = [make("interventions", event.intervention) for event in history]
-    structure = rehearsed(agent, environment, done)
+    structure = abstract_state(agent, environment, done)
     expected = dict(_named_leaves(structure))
+    if manifest["format"] < 4:
+        arrays = {_name_now(name): array for name, array in arrays.items()}
     if manifest["format"] == 2:
         new = {name for name in expected if name.endswith("replay.truncated")}
         new |= {name for name in expected if name.endswith("storage.truncated")}
@@ -120,6 +124,10 @@ def _rebuilt(manifest: dict[str, Any], arrays: dict[str, np.ndarray], path: Path
             )
     state = jax.tree.unflatten(jax.tree.structure(structure), leaves)
     return Run(state, agent, environment, history, manifest["restarts"])
+
+
+def _name_now(name: str) -> str:
+    return ".".join(_RENAMED.get(part, part) for part in name.split("."))
 
 
 def _require_same_draws(manifest: dict[str, Any], path: Path) -> None:

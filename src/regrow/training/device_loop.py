@@ -1,7 +1,7 @@
 """The training loop on the device, in compiled chunks.
 
     round = env_steps_per_round × (act, step, add to replay), then updates_per_round × (take a
-    batch, update, and what the Learners do after an update by habit)
+    batch, update, and what the Learners do after an update by hook)
 
 Environment, replay and update stay inside one compiled loop with donated state. Environments side
 by side (`agent.num_envs`) take their env steps at once: env step t·N + n is the t-th of the n-th.
@@ -22,7 +22,7 @@ from regrow.agents.base import Agent
 from regrow.environments.base import Environment, Spaces
 from regrow.errors import FaultyEnvironmentError, NotFiniteError
 from regrow.experience.normalization import as_seen
-from regrow.learners.learner import Knob, learners, tended
+from regrow.learners.learner import LearnedScalar, learners, run_hooks
 from regrow.prng import key_at, keys_from, stream
 from regrow.registry import describe
 from regrow.types import ActionSpace, Continuous, Discrete, Key, Keys, Log, Memory, Transition
@@ -49,7 +49,7 @@ class State(eqx.Module):
     updates: Int[Array, ""]
 
 
-def each(function: Callable[..., Any], num_envs: int) -> Callable[..., Any]:
+def vmap_envs(function: Callable[..., Any], num_envs: int) -> Callable[..., Any]:
     """`function` of one environment as a function of all of them; of a lone one it stays as it is.
 
     A leading axis of length one would be another program, and a slower one.
@@ -62,9 +62,11 @@ def keys_of(root: Key, name: str, start: int | Int[Array, ""], num_envs: int) ->
     return key_at(root, name, start) if num_envs == 1 else keys_from(root, name, start, num_envs)
 
 
-def first(environment: Environment, num_envs: int, root: Key) -> tuple[PyTree, Array]:
+def reset_envs(environment: Environment, num_envs: int, root: Key) -> tuple[PyTree, Array]:
     """(the environments' state, what is seen) at the start of a training."""
-    return each(environment.beside(num_envs).reset, num_envs)(keys_of(root, "reset", 0, num_envs))
+    return vmap_envs(environment.with_num_envs(num_envs).reset, num_envs)(
+        keys_of(root, "reset", 0, num_envs)
+    )
 
 
 def advanced(
@@ -75,7 +77,7 @@ def advanced(
     Raises `FaultyEnvironmentError` where the environment showed or gave what is not finite, and
     `NotFiniteError` where the agent's own numbers are no longer finite; both after a chunk.
     """
-    name, environment = describe(environment), environment.beside(agent.num_envs)
+    name, environment = describe(environment), environment.with_num_envs(agent.num_envs)
     per_round, now = agent.env_steps_per_round, int(state.env_steps)
     end, warm = now + env_steps, agent.first_learning_round
     logs: list[Log] = []
@@ -131,7 +133,7 @@ def _chunk(
             entries,
         )
         if learning:
-            state = updated(state, sampling[i], agent)
+            state = run_updates(state, sampling[i], agent)
         return state, log, odd
 
     return jax.lax.fori_loop(0, rounds, body, (state, _empty_log(length), jnp.array(-1)))
@@ -167,21 +169,21 @@ def _env_step(
         """Act and step; where the episode ended, start the next one."""
         shown = as_seen(state.replay, observation)
         action, value = agent.act(state.agent, shown, state.env_steps, keys["act"])
-        after, step = environment.step(world, within(environment, action), keys["step"])
+        after, step = environment.step(world, clip_action(environment, action), keys["step"])
         discount = 1.0 - step.terminated.astype(jnp.float32)
         transition = Transition(
             observation, action, step.reward, discount, step.observation, step.truncated
         )
         ended = step.terminated | step.truncated
         fresh = environment.restart(after, keys["reset"])
-        after, seen = either(ended, fresh, (after, step.observation))
+        after, seen = tree_select(ended, fresh, (after, step.observation))
         total = total + step.reward
         log = Log(step.reward, step.terminated, step.truncated, total, value)
         finite = jnp.isfinite(step.observation).all() & jnp.isfinite(seen).all()
         return (after, seen, jnp.where(ended, 0.0, total)), transition, (log, finite)
 
     world = (state.environment, state.observation, state.episode_return)
-    (after, observation, total), transition, log = each(one, agent.num_envs)(*world, keys)
+    (after, observation, total), transition, log = vmap_envs(one, agent.num_envs)(*world, keys)
     state = State(
         agent=state.agent,
         environment=after,
@@ -238,9 +240,11 @@ def require_finite(state: PyTree, agent: Agent, env_steps: int) -> None:
 def _learned(state: PyTree) -> dict[str, PyTree]:
     """Networks, and learned numbers beside them, by name."""
     found: dict[str, PyTree] = {name: held.network for name, held in learners(state).items()}
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=lambda x: isinstance(x, Knob))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(
+        state, is_leaf=lambda x: isinstance(x, LearnedScalar)
+    )
     for path, leaf in leaves:
-        if isinstance(leaf, Knob):
+        if isinstance(leaf, LearnedScalar):
             found[jax.tree_util.keystr(path, simple=True, separator=".")] = leaf.value
     return found
 
@@ -254,7 +258,7 @@ def played_out(
     state: State, agent: Agent, environment: Environment, at_most: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(the return of every running episode, whether it ended) as `Run.play_out` has it."""
-    environment = environment.beside(agent.num_envs)
+    environment = environment.with_num_envs(agent.num_envs)
     totals, over = _played_out(
         state.agent,
         state.replay,
@@ -270,7 +274,7 @@ def played_out(
 
 @functools.partial(jax.jit, static_argnames=("agent", "environment"))
 def _played_out(
-    learnt: PyTree,
+    agent_state: PyTree,
     memory: Memory,
     worlds: tuple[PyTree, Array, Array],
     start: Int[Array, ""],
@@ -281,10 +285,10 @@ def _played_out(
 ) -> tuple[Array, Array]:
     def one(world: Any, over: Array, now: Array, keys: dict[str, Key]) -> tuple[Any, Array]:
         state, seen, total = world
-        action, _ = agent.act(learnt, as_seen(memory, seen), now, keys["act"])
-        after, step = environment.step(state, within(environment, action), keys["step"])
+        action, _ = agent.act(agent_state, as_seen(memory, seen), now, keys["act"])
+        after, step = environment.step(state, clip_action(environment, action), keys["step"])
         later = (after, step.observation, total + step.reward)
-        return either(over, world, later), over | step.terminated | step.truncated
+        return tree_select(over, world, later), over | step.terminated | step.truncated
 
     def goes_on(carry: tuple[Array, Any, Array]) -> Array:
         turn, _, over = carry
@@ -294,7 +298,7 @@ def _played_out(
         turn, worlds, over = carry
         now = start + turn * agent.num_envs
         keys = {name: keys_of(root, name, now, agent.num_envs) for name in ("act", "step")}
-        played = each(lambda world, over, keys: one(world, over, now, keys), agent.num_envs)
+        played = vmap_envs(lambda world, over, keys: one(world, over, now, keys), agent.num_envs)
         return turn + 1, *played(worlds, over, keys)
 
     over = jnp.zeros(worlds[2].shape, bool)
@@ -302,7 +306,7 @@ def _played_out(
     return totals, over
 
 
-def within(environment: Spaces, action: Shaped[Array, "*action"]) -> Array:
+def clip_action(environment: Spaces, action: Shaped[Array, "*action"]) -> Array:
     """What the environment sees of an action; the replay has it as the agent chose it."""
     continuous = isinstance(environment.action_space, Continuous)
     return jnp.clip(action, -1.0, 1.0) if continuous else action
@@ -318,7 +322,7 @@ def random_policy(environment: Environment, env_steps: int, root: Key) -> Log:
             action = _at_random(environment.action_space, keys["act"])
             state, step = environment.step(state, action, keys["step"])
             total, ended = total + step.reward, step.terminated | step.truncated
-            state = either(ended, environment.restart(state, keys["reset"])[0], state)
+            state = tree_select(ended, environment.restart(state, keys["reset"])[0], state)
             log = Log(step.reward, step.terminated, step.truncated, total, jnp.array(jnp.nan))
             return (state, jnp.where(ended, 0.0, total)), log
 
@@ -336,33 +340,33 @@ def _at_random(space: ActionSpace, key: Key) -> Shaped[Array, "*action"]:
     return jax.random.randint(key, space.shape, 0, numbers)
 
 
-def either(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:
+def tree_select(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:
     """A tree: `yes` where the condition holds, else `no`."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
-def updated(state: State, keys: Keys, agent: Agent) -> State:
+def run_updates(state: State, keys: Keys, agent: Agent) -> State:
     """One update per key."""
     return eqx.tree_at(
         lambda s: (s.agent, s.updates),
         state,
-        (taught(state.agent, state.replay, keys, agent), state.updates + len(keys)),
+        (scan_updates(state.agent, state.replay, keys, agent), state.updates + len(keys)),
     )
 
 
-def taught(state: PyTree, replay: Memory, keys: Keys, agent: Agent) -> PyTree:
+def scan_updates(state: PyTree, replay: Memory, keys: Keys, agent: Agent) -> PyTree:
     """The agent's state after one update per key."""
     if len(keys) == 1:
         # A loop of length one makes the round a quarter longer: XLA copies what it carries.
-        return learnt(state, replay, keys[0], agent)
-    return jax.lax.scan(lambda s, key: (learnt(s, replay, key, agent), None), state, keys)[0]
+        return update_once(state, replay, keys[0], agent)
+    return jax.lax.scan(lambda s, key: (update_once(s, replay, key, agent), None), state, keys)[0]
 
 
-def learnt(state: PyTree, replay: Memory, key: Key, agent: Agent) -> PyTree:
-    """The agent's state after one update on a sample from the replay, and after its habits."""
+def update_once(state: PyTree, replay: Memory, key: Key, agent: Agent) -> PyTree:
+    """The agent's state after one update on a sample from the replay, and after its hooks."""
     sampling, learning = jax.random.split(key)
     batch = agent.batch(replay, sampling)
     after = agent.update(state, batch, learning)
-    if any(learner.habits for learner in learners(after).values()):
-        after = tended(after, agent.inputs(after, batch), stream(key, "habits"))
+    if any(learner.hooks for learner in learners(after).values()):
+        after = run_hooks(after, agent.inputs(after, batch), stream(key, "habits"))
     return after

@@ -20,7 +20,7 @@ from regrow.environments.base import Environment, HostEnvironment, HostStep, Ste
 from regrow.errors import FaultyEnvironmentError, RegrowError, in_a_line, require, warn_once
 from regrow.prng import keys_from
 from regrow.registry import describe, make
-from regrow.training.device_loop import either
+from regrow.training.device_loop import tree_select
 from regrow.training.session import Session
 from regrow.types import ActionSpace, Discrete, MultiDiscrete
 
@@ -308,7 +308,7 @@ def _an_action(space: ActionSpace) -> Any:
 
 def _on_device(environment: Environment, env_steps: int) -> EnvironmentReport:
     name, space = describe(environment), environment.action_space
-    environment = environment.beside(1)
+    environment = environment.with_num_envs(1)
     chosen = list(_choices(space, env_steps))
     first, steps = _carried_out(environment, jnp.asarray(np.stack(chosen)))
     seen = _Seen()
@@ -339,7 +339,7 @@ def _carried_out(environment: Environment, chosen: jax.Array) -> tuple[jax.Array
         action, key = now
         after, step = environment.step(state, action, key["step"])
         fresh, _ = environment.restart(after, key["reset"])
-        return either(step.terminated | step.truncated, fresh, after), step
+        return tree_select(step.terminated | step.truncated, fresh, after), step
 
     return first, jax.lax.scan(turn, state, (chosen, keys))[1]
 

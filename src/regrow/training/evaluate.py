@@ -17,7 +17,7 @@ from regrow.errors import require
 from regrow.experience.normalization import as_seen
 from regrow.numerics import in_float32
 from regrow.prng import key_at, keys_from
-from regrow.training.device_loop import STEPS_PER_CHUNK, either, within
+from regrow.training.device_loop import STEPS_PER_CHUNK, clip_action, tree_select
 from regrow.training.run import Run
 from regrow.training.session import Session
 from regrow.types import Key, Memory, Report, silent
@@ -64,21 +64,21 @@ def _on_device(run: Run, root: Key) -> Generator[tuple[float, bool]]:
     """(reward, whether the episode ended there) for one env step after the other."""
     agent, environment, state = run.agent, run.environment, run.state
     assert isinstance(environment, Environment)
-    environment = environment.beside(agent.num_envs)
+    environment = environment.with_num_envs(agent.num_envs)
     world = state.environment
     if agent.num_envs > 1:
         world = jax.tree.map(lambda leaf: leaf[0], world)
     carry = environment.restart(world, key_at(root, "restart", 0))
     for start in itertools.count(0, STEPS_PER_CHUNK):
         now = jnp.array(start)
-        learnt, memory = state.agent, state.replay
-        carry, rewards, ended = _chunk(learnt, memory, world, carry, root, now, agent, environment)
+        trained, memory = state.agent, state.replay
+        carry, rewards, ended = _chunk(trained, memory, world, carry, root, now, agent, environment)
         yield from zip(np.asarray(rewards).tolist(), np.asarray(ended).tolist(), strict=True)
 
 
 @functools.partial(jax.jit, static_argnames=("agent", "environment"))
 def _chunk(
-    learnt: PyTree,
+    trained: PyTree,
     memory: Memory,
     home: PyTree,
     carry: tuple[PyTree, Array],
@@ -89,11 +89,13 @@ def _chunk(
 ) -> tuple[tuple[PyTree, Array], Array, Array]:
     def step(carry: Any, keys: dict[str, Key]) -> tuple[Any, tuple[Array, Array]]:
         world, seen = carry
-        action = within(environment, agent.exploit(learnt, as_seen(memory, seen), keys["act"]))
+        action = clip_action(
+            environment, agent.exploit(trained, as_seen(memory, seen), keys["act"])
+        )
         after, step = environment.step(world, action, keys["step"])
         ended = step.terminated | step.truncated
         fresh = environment.restart(home, keys["reset"])
-        return either(ended, fresh, (after, step.observation)), (step.reward, ended)
+        return tree_select(ended, fresh, (after, step.observation)), (step.reward, ended)
 
     keys = {name: keys_from(root, name, start, STEPS_PER_CHUNK) for name in _STREAMS}
     carry, (rewards, ended) = jax.lax.scan(step, carry, keys)
@@ -115,7 +117,7 @@ def _on_host(run: Run, root: Key) -> Generator[tuple[float, bool]]:
                 seen = session.reset(0, int(jax.random.bits(key_at(root, "reset", now))), now)
             shown = as_seen(run.state.replay, seen)
             action = _exploited(leaves, form, shown, root, np.int32(now), run.agent)
-            step = session.step(0, np.asarray(within(environment, action)), now + 1)
+            step = session.step(0, np.asarray(clip_action(environment, action)), now + 1)
             seen, ended = step.observation, step.terminated or step.truncated
             yield float(step.reward), ended
 

@@ -2,7 +2,7 @@
 
 Counted is the program that is handed to XLA, before it optimises: the same on every machine, and
 within a percent of what it counts afterwards on a CPU. Not counted: the environment, sampling from
-the replay, habits, and what interventions do at their moment.
+the replay, hooks, and what interventions do at their moment.
 """
 
 import functools
@@ -19,7 +19,7 @@ from regrow.environments.base import World
 from regrow.numerics import in_float32
 from regrow.registry import make
 from regrow.training.device_loop import State
-from regrow.training.run import Event, rehearsed
+from regrow.training.run import Event, abstract_state
 
 
 class Cost(NamedTuple):
@@ -37,7 +37,7 @@ def flops(
 
     `history`: every event of the run up to `end`, in order. An event at `start` counts as done.
     """
-    state = rehearsed(agent, environment, ())
+    state = abstract_state(agent, environment, ())
     total, now = 0.0, start
     for event in history:
         if event.env_steps > now:

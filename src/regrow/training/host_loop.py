@@ -5,7 +5,7 @@
 
 So an update samples from what was there before the env step that it runs beside; after whole rounds
 the number of updates is that of the loop on the device. An agent that waits for its updates learns
-at the end of a round instead, and acts on what it learnt. Simulations side by side
+at the end of a round instead, and acts on what it agent_state. Simulations side by side
 (`agent.num_envs`) are acted on in one call and stepped one after the other.
 
 A simulation is restored from its snapshot when a Run is advanced, and copied into the Run at the
@@ -29,17 +29,17 @@ from regrow.experience.normalization import as_seen
 from regrow.prng import keys_from
 from regrow.training.device_loop import (
     State,
-    each,
     keys_of,
     require_finite,
     require_finite_log,
-    taught,
+    scan_updates,
+    vmap_envs,
 )
 from regrow.training.session import Session, keep, take
 from regrow.types import ActionSpace, Continuous, Discrete, Key, Log, Memory, Transition
 
 
-def first(environment: HostEnvironment, num_envs: int, root: Key) -> tuple[Array, Array]:
+def reset_envs(environment: HostEnvironment, num_envs: int, root: Key) -> tuple[Array, Array]:
     """(the snapshots, what is seen) at the start of a training."""
     session = Session(environment, num_envs)
     seen = [session.reset(n, int(seed), 0) for n, seed in enumerate(_seeds(root, 0, num_envs))]
@@ -47,7 +47,7 @@ def first(environment: HostEnvironment, num_envs: int, root: Key) -> tuple[Array
 
 
 def blank(environment: HostEnvironment, num_envs: int) -> tuple[Array, Array]:
-    """Arrays of the shapes that `first` returns, without a simulation."""
+    """Arrays of the shapes that `reset_envs` returns, without a simulation."""
     axes = () if num_envs == 1 else (num_envs,)
     shape, dtype = environment.observation_shape, environment.observation_dtype
     snapshots = jnp.zeros((*axes, environment.snapshot_size), jnp.uint8)
@@ -217,7 +217,7 @@ def _resumed(
     elif kept is None:
         now = int(state.env_steps)
         keys = np.asarray(
-            each(jax.random.bits, num_envs)(keys_of(state.root, "restart", now, num_envs))
+            vmap_envs(jax.random.bits, num_envs)(keys_of(state.root, "restart", now, num_envs))
         ).reshape(num_envs)
         seen = [session.reset(n, int(seed), now) for n, seed in enumerate(keys)]
         return session, _together(seen), np.zeros_like(totals), True
@@ -273,7 +273,7 @@ def _act(
 ) -> tuple[Array, Array]:
     state = jax.tree.unflatten(form, leaves)
     keys = keys_of(root, "act", env_steps, agent.num_envs)
-    return each(lambda obs, key: agent.act(state, obs, env_steps, key), agent.num_envs)(
+    return vmap_envs(lambda obs, key: agent.act(state, obs, env_steps, key), agent.num_envs)(
         observation, keys
     )
 
@@ -289,7 +289,7 @@ def _learn(
 ) -> list[Array]:
     """The updates of one round."""
     keys = keys_from(root, "sample", updates, agent.updates_per_round)
-    return jax.tree.leaves(taught(jax.tree.unflatten(form, leaves), replay, keys, agent))
+    return jax.tree.leaves(scan_updates(jax.tree.unflatten(form, leaves), replay, keys, agent))
 
 
 @functools.partial(jax.jit, donate_argnames="replay")

@@ -8,8 +8,8 @@ FIRST = 64  # rounds: a moment for most agents, and seconds for the slowest
 SECONDS = 1.0  # that a piece shall take, within a factor of two
 
 
-class Pieces:
-    """Pieces of a run in whole rounds, each of about a second; at most a chunk of the device.
+class ChunkPacer:
+    """ChunkPacer of a run in whole rounds, each of about a second; at most a chunk of the device.
 
     An update of a large agent takes as long as a thousand of a small one: so many env steps at a
     time would keep whoever presses Ctrl-C waiting for minutes, or save too often.

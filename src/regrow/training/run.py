@@ -59,9 +59,9 @@ class Run(eqx.Module):
         """A Run at env step 0; everything random in it follows from `seed`."""
         root = jax.random.key(seed)
         if isinstance(environment, HostEnvironment):
-            first = hosted.first(environment, agent.num_envs, root)
+            first = hosted.reset_envs(environment, agent.num_envs, root)
         else:
-            first = loop.first(environment, agent.num_envs, root)
+            first = loop.reset_envs(environment, agent.num_envs, root)
         state = _begun(agent, environment, root, *first)
         # The replay shares nothing, and there may be no room for a second one.
         rest = _unshared_but_for(eqx.tree_at(lambda s: s.replay, state, None), environment)
@@ -109,16 +109,16 @@ class Run(eqx.Module):
         return loop.played_out(state, self.agent, self.environment, at_most)
 
     @in_float32
-    def fork(self, draws: int = 0) -> "Run":
+    def fork(self, replicate: int = 0) -> "Run":
         """A copy that shares nothing with this one.
 
-        With `draws` 0 it goes on exactly as this Run would; any other number gives it random
+        With `replicate` 0 it goes on exactly as this Run would; any other number gives it random
         numbers of its own from here on.
         """
         state = _unshared(self._alive().state)
-        if draws:
-            state = eqx.tree_at(lambda s: s.root, state, key_at(state.root, "draws", draws))
-            agent = jax.tree.map(functools.partial(_drawing_otherwise, draws), state.agent)
+        if replicate:
+            state = eqx.tree_at(lambda s: s.root, state, key_at(state.root, "draws", replicate))
+            agent = jax.tree.map(functools.partial(_drawing_otherwise, replicate), state.agent)
             state = eqx.tree_at(lambda s: s.agent, state, agent)
         return Run(state, self.agent, self.environment, self.history, self.restarts)
 
@@ -259,7 +259,9 @@ def _losses(state: PyTree, replay: Memory, key: Key, agent: Agent) -> dict[str, 
 
 
 @in_float32
-def rehearsed(agent: Agent, environment: World, interventions: Sequence[Intervention]) -> State:
+def abstract_state(
+    agent: Agent, environment: World, interventions: Sequence[Intervention]
+) -> State:
     """The shapes of a Run's state after some interventions, without computing any of it.
 
     Raises what the interventions raise where they cannot be carried out on this agent.
@@ -270,7 +272,7 @@ def rehearsed(agent: Agent, environment: World, interventions: Sequence[Interven
         if isinstance(environment, HostEnvironment):
             first = hosted.blank(environment, agent.num_envs)
         else:
-            first = loop.first(environment, agent.num_envs, root)
+            first = loop.reset_envs(environment, agent.num_envs, root)
         state = _begun(agent, environment, root, *first)
         changed = state.agent
         for intervention in interventions:
@@ -292,10 +294,10 @@ def random_policy(environment: World, env_steps: int, *, seed: int) -> Log:
     return loop.random_policy(environment, env_steps, root)
 
 
-def _drawing_otherwise(draws: int, leaf: Array) -> Array:
+def _drawing_otherwise(replicate: int, leaf: Array) -> Array:
     """A leaf of an agent's state: where it is a key, as UPGD's noise has, one of its own."""
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return key_at(leaf, "draws", draws) if is_key else leaf
+    return key_at(leaf, "draws", replicate) if is_key else leaf
 
 
 def _unshared_but_for(state: State, environment: World) -> State:

@@ -30,9 +30,9 @@ from regrow.registry import describe
 from regrow.training.checkpoint import SAVE_EVERY, load, save
 from regrow.training.environment_checks import check_before_training
 from regrow.training.live import Live
-from regrow.training.pacing import Pieces
+from regrow.training.pacing import ChunkPacer
 from regrow.training.probing import measured
-from regrow.training.run import Run, rehearsed
+from regrow.training.run import Run, abstract_state
 from regrow.training.schedule import (
     Check,
     Rule,
@@ -117,7 +117,7 @@ def train(
     for name, number in (("env_steps", env_steps), ("probe_every", probe_every or per_round)):
         require_rounds(name, number, per_round)
     check_rules(rules, per_round)
-    rehearsed(agent, environment, [rule.intervention for rule in rules])
+    abstract_state(agent, environment, [rule.intervention for rule in rules])
     check_before_training(environment)
     if resume and not checkpoint.is_file():
         raise RegrowError(f"there is no run to resume in {folder}; leave --resume out to start one")
@@ -174,7 +174,7 @@ class _Training(NamedTuple):
         """The run at its end, saved."""
         self.report("training", run.env_steps)
         self.keep(run, diary)  # a folder that cannot be written to is found out before the work
-        saved, pieces = time.monotonic(), Pieces(run.agent.env_steps_per_round)
+        saved, pieces = time.monotonic(), ChunkPacer(run.agent.env_steps_per_round)
         try:
             while run.env_steps < self.until:
                 run, diary = self.looked_at(run, diary)

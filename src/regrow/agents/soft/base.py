@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from regrow.agents.base import OffPolicy
 from regrow.errors import RegrowError, require
-from regrow.learners.learner import Knob, Learner
+from regrow.learners.learner import LearnedScalar, Learner
 from regrow.learners.optimizer import Optimizer
 from regrow.networks.network import Network
 from regrow.registry import make_all, name_of
@@ -71,10 +71,10 @@ class SoftActorCritic(OffPolicy):
         terms = make_all("gradients", self.gradient)
         return Optimizer("adam", self.learning_rate, self.epsilon, terms=terms)
 
-    def first_temperature(self) -> Knob:
+    def first_temperature(self) -> LearnedScalar:
         """log α before training."""
         plain = Optimizer("adam", self.learning_rate, self.epsilon)
-        return Knob.create(math.log(self.initial_temperature), plain)
+        return LearnedScalar.create(math.log(self.initial_temperature), plain)
 
     def size_of(self, actions: ActionSpace) -> int:
         """How many numbers an action has; `RegrowError` where actions are no vectors of floats."""

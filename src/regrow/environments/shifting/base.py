@@ -98,9 +98,9 @@ class Reordered(Environment):
         """The game that is wrapped."""
         return make("environments", self.game)
 
-    def beside(self, count: int) -> Environment:
+    def with_num_envs(self, count: int) -> Environment:
         """One of `count`: it changes after its share of the period, and so does its game."""
-        game = self.inner.beside(count)
+        game = self.inner.with_num_envs(count)
         within = {} if game == self.inner else {"game": describe(game)}
         return replace(self, period=own_period(self.period, count), **within)
 

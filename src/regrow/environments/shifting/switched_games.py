@@ -64,7 +64,7 @@ class SwitchedGames(Environment):
             f"{self.games!r}",
         )
 
-    def beside(self, count: int) -> Environment:
+    def with_num_envs(self, count: int) -> Environment:
         """One of `count`: it switches after its share of the period."""
         return replace(self, period=own_period(self.period, count))
 

@@ -23,7 +23,7 @@ from regrow.interventions import (
     SelfNormalizedReset,
     Widen,
 )
-from regrow.interventions.base import Habitual
+from regrow.interventions.base import Hook
 from regrow.interventions.continual_backprop import contribution
 from regrow.learners.learner import Learner
 from regrow.learners.optimizer import Optimizer
@@ -120,14 +120,14 @@ class Silences:
 )
 def test_rules_in_numpy(rule, reference, updates):
     """Which units go, at which update, while the network learns and some units fall silent."""
-    learner = Learner.create(CONV, Optimizer(learning_rate=0.02)).with_habit(rule)
+    learner = Learner.create(CONV, Optimizer(learning_rate=0.02)).with_hook(rule)
     records = [reference(4, rule), reference(10, rule)]
     rng = np.random.default_rng(0)
 
     @eqx.filter_jit
     def step(learner, gradient, images, key):
         updated = learner.descend(gradient)
-        return updated, updated.tended(images, key)
+        return updated, updated.after_hooks(images, key)
 
     gone = []
     for i in range(updates):
@@ -147,8 +147,8 @@ def test_rules_in_numpy(rule, reference, updates):
             )
         ]
         gone.append(sum(mask.sum() for mask in masks))
-        (habit,) = learner.habits
-        for memory, record in zip(habit.memory, records, strict=True):
+        (hook,) = learner.hooks
+        for memory, record in zip(hook.memory, records, strict=True):
             if isinstance(record, Contribution):
                 np.testing.assert_array_equal(memory.age, record.age)
                 np.testing.assert_allclose(memory.utility, record.utility, rtol=2e-4, atol=1e-7)
@@ -169,11 +169,11 @@ def test_rules_in_numpy(rule, reference, updates):
 
 def test_a_unit_goes_when_it_is_mature_and_its_turn_has_come():
     rule = ContinualBackprop(rate=0.25, maturity=3)
-    learner = Learner.create(mlp(3, (4,), 2, key=KEY), Optimizer()).with_habit(rule)
+    learner = Learner.create(mlp(3, (4,), 2, key=KEY), Optimizer()).with_hook(rule)
     ages = []
     for i in range(6):
-        learner = learner.tended(jnp.ones((5, 3)), jax.random.key(i))
-        ages.append(np.sort(learner.habits[0].memory[0].age).tolist())
+        learner = learner.after_hooks(jnp.ones((5, 3)), jax.random.key(i))
+        ages.append(np.sort(learner.hooks[0].memory[0].age).tolist())
     # 4 mature units owe one at update 4; the 3 that are left owe 0.75, then 1.5.
     assert ages[2:] == [[3, 3, 3, 3], [0, 4, 4, 4], [1, 5, 5, 5], [0, 2, 6, 6]]
 
@@ -188,8 +188,8 @@ def test_a_convolution_that_a_convolution_reads_counts_by_channel():
 
 
 def test_the_target_keeps_its_units_until_it_is_copied():
-    learner = Learner.create(CONV, Optimizer()).with_habit(ContinualBackprop(rate=1.0, maturity=0))
-    after = learner.tended(jnp.ones((2, 6, 6, 3)), KEY)
+    learner = Learner.create(CONV, Optimizer()).with_hook(ContinualBackprop(rate=1.0, maturity=0))
+    after = learner.after_hooks(jnp.ones((2, 6, 6, 3)), KEY)
     assert not bit_equal(after.network, learner.network)
     assert bit_equal(after.target, learner.target)
     assert bit_equal(after.sync().target, after.network)
@@ -199,13 +199,13 @@ def test_the_target_keeps_its_units_until_it_is_copied():
 
 
 @dataclasses.dataclass(frozen=True)
-class Idle(Habitual):
+class Idle(Hook):
     """Counts updates, and does nothing."""
 
-    def begin(self, learner):
+    def init(self, learner):
         return jnp.array(0)
 
-    def tend(self, learner, memory, inputs, key):
+    def after_update(self, learner, memory, inputs, key):
         return learner, memory + 1
 
 
@@ -220,16 +220,16 @@ def habitual(trained) -> Run:
 
 
 def ages(run: Run) -> list[int]:
-    return [int(record.age.max()) for record in run.state.agent.q.habits[0].memory]
+    return [int(record.age.max()) for record in run.state.agent.q.hooks[0].memory]
 
 
-def test_a_habit_shifts_no_draws_of_the_run(trained):
-    learner = trained.state.agent.q.with_habit(Idle())
+def test_a_hook_shifts_no_draws_of_the_run(trained):
+    learner = trained.state.agent.q.with_hook(Idle())
     idle = eqx.tree_at(lambda run: run.state.agent.q, trained, learner, is_leaf=_is_learner).fork()
-    plain, with_habit = (run.advance(40)[0] for run in (trained.fork(), idle))
-    assert int(with_habit.state.agent.q.habits[0].memory) == 10
-    without = dataclasses.replace(with_habit.state.agent.q, habits=())
-    state = eqx.tree_at(lambda s: s.agent.q, with_habit.state, without, is_leaf=_is_learner)
+    plain, with_hook = (run.advance(40)[0] for run in (trained.fork(), idle))
+    assert int(with_hook.state.agent.q.hooks[0].memory) == 10
+    without = dataclasses.replace(with_hook.state.agent.q, hooks=())
+    state = eqx.tree_at(lambda s: s.agent.q, with_hook.state, without, is_leaf=_is_learner)
     assert bit_equal(state, plain.state)
 
 
@@ -239,12 +239,12 @@ def _is_learner(node) -> bool:
 
 def test_a_learner_without_habits_has_no_leaf_more(trained):
     learner = trained.state.agent.q
-    assert learner.habits == ()
+    assert learner.hooks == ()
     parts = (learner.network, learner.target, learner.statistics)
     assert len(jax.tree.leaves(learner)) == len(jax.tree.leaves(parts))
 
 
-def test_a_run_with_a_habit_resumes_bit_for_bit(habitual, tmp_path):
+def test_a_run_with_a_hook_resumes_bit_for_bit(habitual, tmp_path):
     run = habitual.fork().advance(12)[0]
     save(run, tmp_path / "run.ckpt")
     loaded = load(tmp_path / "run.ckpt")
@@ -256,7 +256,7 @@ def test_every_update_of_a_run_counts_and_those_of_others_do_not(habitual):
     run = habitual.fork().advance(4)[0]
     assert ages(run) == [1, 1]
     noisy = run.intervene(FitNoise(rounds=1, updates=3, transitions=20))
-    assert bit_equal(noisy.state.agent.q.habits, run.state.agent.q.habits)
+    assert bit_equal(noisy.state.agent.q.hooks, run.state.agent.q.hooks)
     assert not bit_equal(noisy.state.agent.q.network, run.state.agent.q.network)
 
 
@@ -274,30 +274,30 @@ def test_every_update_of_a_run_counts_and_those_of_others_do_not(habitual):
 def test_memories_begin_anew_with_the_layers_and_the_habit_goes_on(habitual, event, anew):
     run = habitual.fork().advance(4)[0].intervene(event)
     assert ages(run) == ([0, 0] if anew else [1, 1])
-    units = [len(record.age) for record in run.state.agent.q.habits[0].memory]
+    units = [len(record.age) for record in run.state.agent.q.hooks[0].memory]
     assert units == [layer.units for layer in run.state.agent.q.network.layers[:-1]]
     after = run.advance(8)[0]
-    assert min(int(r.age.min()) for r in after.state.agent.q.habits[0].memory) == 0
+    assert min(int(r.age.min()) for r in after.state.agent.q.hooks[0].memory) == 0
     assert int(after.state.agent.q.statistics[1][0].count.weight.min()) < 2
 
 
 def test_one_of_the_same_kind_takes_the_place_of_the_first(habitual):
     both = habitual.intervene(SelfNormalizedReset()).intervene(ContinualBackprop())
-    rules = [habit.rule for habit in both.state.agent.q.habits]
+    rules = [hook.rule for hook in both.state.agent.q.hooks]
     assert rules == [SelfNormalizedReset(), ContinualBackprop()]
 
 
 def test_a_new_learner_has_no_habits(habitual):
-    assert habitual.state.agent.q.fresh(KEY).habits == ()
+    assert habitual.state.agent.q.fresh(KEY).hooks == ()
 
 
-def test_a_rule_may_install_a_habit():
+def test_a_rule_may_install_a_hook():
     rule = Rule.parse("continual_backprop(rate=0.001, only='q') when dead_units above 0.3")
     assert rule.intervention == ContinualBackprop(rate=0.001, only="q")
     assert Rule.parse("self_normalized_reset at 60_000").intervention == SelfNormalizedReset()
 
 
-def test_a_habit_needs_units_to_renew(trained):
+def test_a_hook_needs_units_to_renew(trained):
     flat = Learner.create(Network([CONV.layers[-1]]), Optimizer())
     with pytest.raises(RegrowError, match=r"continual_backprop: .* 'q' has no hidden units"):
         OFTEN({"q": flat}, agent=DQN, experience=trained.state.replay, key=KEY)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from regrow.diagnosis.plan import Arm, Diagnosis
+from regrow.diagnosis.plan import Arm
 from regrow.records.rows import Happened, Measured, Row, write_row
 from regrow.records.study_spec import write_plan
 from regrow.registry import describe, make
+from regrow.sources.native import Diagnosis
 
 PROBES = {"weight_norm": 30.0, "srank": 80.0, "dead_units": 0.3, "gradient_norm": 2.0}
 ARMS = ("nothing", "again", "inject", "reset")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from regrow.agents import DoubleDQN
-from regrow.cli import main as cli
+from regrow.cli import entry as cli
 from regrow.environments import ActionReward
 from regrow.errors import RegrowWarning
 from regrow.files.locks import alone
@@ -251,7 +251,7 @@ def test_ctrl_c_loses_nothing(tmp_path, command, times):
 
 UNDISTURBED = """
 import os, signal, sys, time
-from regrow.cli import main as cli
+from regrow.cli import entry as cli
 from regrow.errors import RegrowError
 
 class Lock:
@@ -284,7 +284,7 @@ def test_ctrl_c_where_python_can_raise_nothing(at, line):
 
 UNREAD = """
 import os, signal, sys
-from regrow.cli import main as cli
+from regrow.cli import entry as cli
 from regrow.errors import RegrowError
 
 def print_much(options):

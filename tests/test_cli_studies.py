@@ -9,7 +9,7 @@ import rows_made_up
 
 from regrow import registry as families
 from regrow.agents import DoubleDQN
-from regrow.cli import main as cli
+from regrow.cli import entry as cli
 from regrow.environments import ActionReward
 from regrow.records.rows import read_rows
 from regrow.studies.base import Figure, Setting, Study

@@ -14,8 +14,8 @@ from regrow.analysis.summary import curves, summarise
 from regrow.diagnosis.recording import UP_TO_FORK
 from regrow.report import figure, paper, sections
 from regrow.report.palette import COLOURS, FIXED, GREYS, HUES, INK, KNOWN, ON_DARK, SOFT, inks
-from regrow.training.run import Event
 from regrow.training.train import Episodes, Trained
+from regrow.types import Event
 
 ARMS = ("nothing", "again", "inject", "reset", "regrama", "redo", "reset every 10_000")
 EXPECTED = {

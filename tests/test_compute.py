@@ -7,7 +7,8 @@ import pytest
 from regrow.agents import PPO, SAC, DoubleDQN
 from regrow.environments import MatchingReward, Reach
 from regrow.training.flops import _flops, cost, flops
-from regrow.training.run import Event, abstract_state
+from regrow.training.run import abstract_state
+from regrow.types import Event
 
 AGENT = DoubleDQN(hidden=256, learn_start=400)
 ENVIRONMENT = MatchingReward()

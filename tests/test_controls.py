@@ -4,11 +4,11 @@ import pytest
 
 from regrow.agents import DoubleDQN
 from regrow.diagnosis.diagnose import diagnose
-from regrow.diagnosis.plan import Diagnosis
 from regrow.diagnosis.verdict import Verdict
 from regrow.environments import Breakout, SpaceInvaders
 from regrow.execution.processes import Processes, cores
 from regrow.interventions import FitNoise, Prime
+from regrow.sources.native import Diagnosis
 
 pytestmark = pytest.mark.slow
 

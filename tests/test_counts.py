@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refused_in_a_line
 
-from regrow.cli import main as cli
+from regrow.cli import entry as cli
 from regrow.registry import MOST, make, whole
 from regrow.training.schedule import Rule
 

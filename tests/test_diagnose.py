@@ -14,8 +14,8 @@ from trees import bit_equal
 
 from regrow.agents import DoubleDQN
 from regrow.diagnosis.diagnose import diagnose, random_return, tasks
-from regrow.diagnosis.jobs import Cell, cells, forks_of, outcomes_of, run_cell
-from regrow.diagnosis.plan import Arm, Diagnosis, arms_at_every_split
+from regrow.diagnosis.jobs import Job, cells, forks_of, outcomes_of, run_job
+from regrow.diagnosis.plan import Arm, arms_at_every_split
 from regrow.diagnosis.recording import curves, probe_means, write_diagnosis
 from regrow.diagnosis.subject import Subject
 from regrow.environments import ActionReward, Breakout, MatchingReward, SwitchedGames
@@ -23,6 +23,7 @@ from regrow.errors import RegrowError
 from regrow.execution.tasks import in_order
 from regrow.interventions import Deaden, FitNoise, Inject
 from regrow.report.figure import draw_curves
+from regrow.sources.native import Diagnosis
 from regrow.training.checkpoint import load
 from regrow.training.run import Run
 
@@ -59,7 +60,7 @@ def test_a_run_is_a_subject():
 def test_the_fork_is_the_run_and_the_control_arm_is_the_run_gone_on(done):
     folder, _ = done
     run = Run.start(AGENT, ActionReward(), seed=1).advance(200)[0]
-    held = load(Cell(1, None).checkpoint(folder))
+    held = load(Job(1, None).checkpoint(folder))
     assert bit_equal(run.state, held.state)
     _, log = run.advance(200)
     (control,) = [o for o in outcomes_of(PLAN, folder) if (o.arm, o.seed) == ("nothing", 1)]
@@ -102,16 +103,16 @@ def test_a_cell_that_is_stopped_midway_keeps_its_env_steps(tmp_path):
             raise StopHereError
 
     with pytest.raises(StopHereError):
-        run_cell(plan, Cell(0, None), tmp_path, report)
+        run_job(plan, Job(0, None), tmp_path, report)
     done_before = sum(steps)
     assert 3_000 <= done_before < 6_000
     steps.clear()
-    run_cell(plan, Cell(0, None), tmp_path, lambda phase, done: steps.append(done))
+    run_job(plan, Job(0, None), tmp_path, lambda phase, done: steps.append(done))
     first, *others = [n for n in steps if n]
     assert first == done_before
     assert sum(others) == 6_000 - done_before
     straight = Run.start(AGENT, ActionReward(), seed=0).advance(6_000)[0]
-    assert bit_equal(load(Cell(0, None).checkpoint(tmp_path)).state, straight.state)
+    assert bit_equal(load(Job(0, None).checkpoint(tmp_path)).state, straight.state)
 
 
 def test_a_stop_after_training_keeps_the_training(tmp_path):
@@ -123,9 +124,9 @@ def test_a_stop_after_training_keeps_the_training(tmp_path):
             raise StopHereError
 
     with pytest.raises(StopHereError):
-        run_cell(plan, Cell(0, None), tmp_path, report)
+        run_job(plan, Job(0, None), tmp_path, report)
     steps = []
-    run_cell(plan, Cell(0, None), tmp_path, lambda phase, done: steps.append(done))
+    run_job(plan, Job(0, None), tmp_path, lambda phase, done: steps.append(done))
     assert [n for n in steps if n] == [200]  # all of it was there at once
 
 
@@ -135,13 +136,13 @@ def test_damage_to_what_was_kept_is_named(tmp_path):
             raise StopHereError
 
     with pytest.raises(StopHereError):
-        run_cell(PLAN, Cell(0, None), tmp_path, report)
+        run_job(PLAN, Job(0, None), tmp_path, report)
     (log,) = (tmp_path / "cells").glob("*.npz")
     whole = log.read_bytes()
     for content in (b"", b"junk", whole[: len(whole) // 2]):
         log.write_bytes(content)
         with pytest.raises(RegrowError, match=r"part\.npz is cut short or altered"):
-            run_cell(PLAN, Cell(0, None), tmp_path, report)
+            run_job(PLAN, Job(0, None), tmp_path, report)
 
 
 def test_seconds_add_up_over_sittings(tmp_path):
@@ -151,9 +152,9 @@ def test_seconds_add_up_over_sittings(tmp_path):
             raise StopHereError
 
     with pytest.raises(StopHereError):
-        run_cell(PLAN, Cell(0, None), tmp_path, report)
+        run_job(PLAN, Job(0, None), tmp_path, report)
     began = time.perf_counter()
-    run_cell(PLAN, Cell(0, None), tmp_path, lambda phase, done: None)
+    run_job(PLAN, Job(0, None), tmp_path, lambda phase, done: None)
     sitting = time.perf_counter() - began
     assert json.loads((tmp_path / "cells" / "seed0-fork.json").read_text())["seconds"] > sitting
 
@@ -179,7 +180,7 @@ def test_what_comes_before_the_fork_is_in_every_arm(tmp_path):
         arms=tuple(Arm.parse(name) for name in ("nothing", "inject(split=0)")),
     )
     diagnose(plan, tmp_path / "out")
-    held = load(Cell(0, None).checkpoint(tmp_path / "out"))
+    held = load(Job(0, None).checkpoint(tmp_path / "out"))
     assert [event.intervention for event in held.history] == [
         "fit_noise(rounds=1, updates=3, transitions=20)"
     ]

@@ -13,8 +13,7 @@ from trees import bit_equal
 
 from regrow.analysis.conditions import cases
 from regrow.analysis.summary import summarise
-from regrow.cli.main import run as regrow
-from regrow.diagnosis.plan import Diagnosis
+from regrow.cli.entry import run as regrow
 from regrow.environments import Breakout
 from regrow.files.atomic import read_json, write_json
 from regrow.files.formats import as_meant
@@ -23,10 +22,12 @@ from regrow.records.rows import read_rows, table_of, write_table
 from regrow.records.study_spec import plan_file, read_plan
 from regrow.registry import describe, make
 from regrow.report.sections import write_page
+from regrow.sources.native import Diagnosis
 from regrow.training.checkpoint import load, save
-from regrow.training.run import Event, Run
+from regrow.training.run import Run
 from regrow.training.schedule import Rule
 from regrow.training.train import read_training
+from regrow.types import Event
 
 COMMITTED = Path(__file__).parents[1] / "docs" / "results"
 

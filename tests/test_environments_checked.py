@@ -12,7 +12,7 @@ from refusals import refused_in_a_line
 from small import DQN
 
 import regrow
-from regrow.cli import main as cli
+from regrow.cli import entry as cli
 from regrow.environments import JAX
 from regrow.environments.base import Environment, HostEnvironment, HostStep, Simulator, Step
 from regrow.errors import FaultyEnvironmentError, RegrowWarning

@@ -25,9 +25,9 @@ import rows_made_up
 import test_guard
 
 from regrow import numerics
-from regrow.cli import main as cli
+from regrow.cli import entry as cli
 from regrow.diagnosis.diagnose import diagnose
-from regrow.diagnosis.plan import Arm, Diagnosis
+from regrow.diagnosis.plan import Arm
 from regrow.environments import ActionReward
 from regrow.environments.atari import _number_of_actions
 from regrow.environments.suite.base import facts
@@ -40,6 +40,7 @@ from regrow.files.locks import LOCK, take
 from regrow.records.query import query
 from regrow.records.sinks import TensorBoard
 from regrow.registry import make
+from regrow.sources.native import Diagnosis
 from regrow.training.train import train
 from regrow.types import silent
 

@@ -13,7 +13,7 @@ from trees import bit_equal
 
 from regrow.agents import PPO, SAC, DoubleDQN, DrQ
 from regrow.agents.double_dqn import EVALUATED_AT
-from regrow.cli import main as cli
+from regrow.cli import entry as cli
 from regrow.environments import Breakout, Gymnasium, MatchingReward, RelabelledActions
 from regrow.errors import RegrowError
 from regrow.learners.learner import learners

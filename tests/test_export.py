@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_rows_elsewhere import events_in
 
-from regrow.cli import main as cli
+from regrow.cli import entry as cli
 from regrow.experiments.export import of_training
 
 SMALL = "double_dqn(hidden=16, learn_start=40, replay_capacity=400)"

@@ -20,7 +20,7 @@ from regrow.analysis.conditions import cases
 from regrow.diagnosis.diagnose import diagnose, random_return
 from regrow.diagnosis.jobs import outcomes_of
 from regrow.diagnosis.outcomes import Outcome
-from regrow.diagnosis.plan import Arm, Diagnosis
+from regrow.diagnosis.plan import Arm
 from regrow.diagnosis.recording import curves, probe_means, write_diagnosis
 from regrow.diagnosis.verdict import INCONCLUSIVE, conclude
 from regrow.environments import Gymnasium
@@ -29,6 +29,7 @@ from regrow.interventions.base import LearnerIntervention
 from regrow.records.rows import Happened, Row, read_rows
 from regrow.registry import describe
 from regrow.report import terminal
+from regrow.sources.native import Diagnosis
 from regrow.training.checkpoint import load, save
 from regrow.training.evaluate import evaluate
 from regrow.training.run import Run, random_policy

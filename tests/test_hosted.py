@@ -10,12 +10,13 @@ from trees import bit_equal
 
 from regrow.agents import PPO, DoubleDQN
 from regrow.diagnosis.diagnose import diagnose
-from regrow.diagnosis.plan import Arm, Diagnosis
+from regrow.diagnosis.plan import Arm
 from regrow.environments import Atari, Control, Gymnasium
 from regrow.environments.base import HostEnvironment, HostStep, Simulator
 from regrow.errors import RegrowError
 from regrow.interventions import Nothing
 from regrow.registry import describe
+from regrow.sources.native import Diagnosis
 from regrow.training.checkpoint import load, save
 from regrow.training.device_loop import keys_of
 from regrow.training.run import Run, random_policy

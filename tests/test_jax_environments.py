@@ -18,11 +18,12 @@ from trees import bit_equal
 import regrow
 from regrow.agents import PPO, DoubleDQN
 from regrow.diagnosis.diagnose import diagnose
-from regrow.diagnosis.plan import Arm, Diagnosis
+from regrow.diagnosis.plan import Arm
 from regrow.environments import JAX
 from regrow.environments.base import Environment, Step
 from regrow.errors import FaultyEnvironmentError
 from regrow.registry import describe, make
+from regrow.sources.native import Diagnosis
 from regrow.training.checkpoint import load, save
 from regrow.training.run import Run
 from regrow.types import Continuous, Discrete

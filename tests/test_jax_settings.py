@@ -16,7 +16,7 @@ from test_interventions import AGENTS, EVERY
 from trees import bit_equal
 
 from regrow import numerics
-from regrow.cli import main as cli
+from regrow.cli import entry as cli
 from regrow.environments import ActionReward, Breakout
 from regrow.errors import RegrowError
 from regrow.experience.replay import Replay
@@ -26,7 +26,7 @@ from regrow.registry import describe, make
 from regrow.training.checkpoint import load, save
 from regrow.training.evaluate import evaluate
 from regrow.training.flops import flops
-from regrow.training.probing import every_probe, measured
+from regrow.training.probing import every_probe
 from regrow.training.run import Run, random_policy
 
 KEY = jax.random.key(0)
@@ -48,7 +48,7 @@ def grown(agent, environment, path) -> tuple[Run, dict[str, float], list[float]]
     save(run, path)
     run, _ = load(path).advance(80)
     played = evaluate(run, 2) if isinstance(environment, Breakout) else []
-    return run, measured(run), [episode.env_return for episode in played]
+    return run, run.measure(), [episode.env_return for episode in played]
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +297,7 @@ def test_a_device_of_a_variable_that_is_not_there_is_one_line(tmp_path, name, va
 OTHER_DEVICE = """
 import jax
 jax.config.update("jax_default_device", jax.devices()[1])
-from regrow.cli import main as cli
+from regrow.cli import entry as cli
 said = cli.run([%r, "toy/action_reward", "--agent", %r, "--env-steps", "400", "--out", %r])
 assert said is None, said
 """

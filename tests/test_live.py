@@ -19,15 +19,16 @@ from logs import Row, from_csv, from_tensorboard, from_wandb, session_starts
 from small import DQN, PIXELS, POLICY, SOFT
 from trees import bit_equal
 
-from regrow.cli import main as cli
+from regrow.cli import entry as cli
 from regrow.diagnosis.diagnose import diagnose
-from regrow.diagnosis.plan import Arm, Diagnosis
+from regrow.diagnosis.plan import Arm
 from regrow.environments import ActionReward, Breakout, Gymnasium, Reach, Shades, TimeLimitReward
 from regrow.errors import RegrowError
 from regrow.interventions import FitNoise
 from regrow.learners.learner import learners
 from regrow.records.sinks import SINKS, About, Csv, TensorBoard, WeightsAndBiases, checked
 from regrow.registry import members
+from regrow.sources.native import Diagnosis
 from regrow.training import live
 from regrow.training.checkpoint import load
 from regrow.training.run import Run

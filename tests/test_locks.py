@@ -14,8 +14,8 @@ import pytest
 from refusals import refused_in_a_line
 
 from regrow.agents import DoubleDQN
-from regrow.cli import main as cli
-from regrow.diagnosis.jobs import Cell
+from regrow.cli import entry as cli
+from regrow.diagnosis.jobs import Job
 from regrow.environments import ActionReward
 from regrow.errors import RegrowWarning
 from regrow.experiments.carry_out import begin, held, is_held, progress_file
@@ -185,12 +185,12 @@ def test_one_that_waits_is_let_in(tmp_path):
 
 
 def test_looking_makes_no_file(tmp_path):
-    assert not is_held(tmp_path, Cell(0, None))
+    assert not is_held(tmp_path, Job(0, None))
     assert not list(tmp_path.iterdir())
 
 
 def test_where_nobody_can_ask_what_a_cell_told_last_counts(tmp_path, lockless):
-    cell = Cell(0, None)
+    cell = Job(0, None)
     with held(tmp_path, cell, lambda phase, steps: None):
         assert not is_held(tmp_path, cell)
         path = progress_file(tmp_path, cell)

@@ -18,7 +18,7 @@ from regrow.agents.ppo import _goes_on
 from regrow.diagnosis.diagnose import diagnose
 from regrow.diagnosis.findings import DIVERGED
 from regrow.diagnosis.jobs import outcomes_of
-from regrow.diagnosis.plan import Arm, Diagnosis
+from regrow.diagnosis.plan import Arm
 from regrow.environments import Atari, Breakout, Control, Gymnasium, Reach, Shades
 from regrow.environments.base import Environment, HostEnvironment, HostStep, Simulator, Step
 from regrow.experience.frame_replay import FrameReplay
@@ -28,6 +28,7 @@ from regrow.interventions import Nothing
 from regrow.interventions.base import Intervention
 from regrow.probes.base import Probe
 from regrow.registry import describe, make
+from regrow.sources.native import Diagnosis
 from regrow.training.checkpoint import load, save
 from regrow.training.evaluate import evaluate
 from regrow.training.flops import cost

@@ -17,7 +17,7 @@ from trees import bit_equal, distance
 
 from regrow.agents import PPO
 from regrow.agents.ppo import Rollout, choices, policy
-from regrow.cli import main as cli
+from regrow.cli import entry as cli
 from regrow.environments import Breakout, Gymnasium, MatchingReward, Reach
 from regrow.environments.base import Environment, Step
 from regrow.errors import RegrowError

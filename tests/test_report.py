@@ -14,7 +14,7 @@ from rows_made_up import rows_of, write, write_study
 from regrow.analysis.across_conditions import aggregates, proxies
 from regrow.analysis.conditions import cases
 from regrow.analysis.summary import summarise
-from regrow.cli import main as cli
+from regrow.cli import entry as cli
 from regrow.records.rows import table_of, write_table
 from regrow.report import charts, html, paper, sections, spark
 from regrow.report.charts import Arms

@@ -19,7 +19,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from regrow.analysis.conditions import cases
 from regrow.analysis.summary import summarise
-from regrow.diagnosis.jobs import Cell
+from regrow.diagnosis.jobs import Job
 from regrow.diagnosis.plan import Arm
 from regrow.errors import RegrowError
 from regrow.experiments.carry_out import begin, held, is_held, progress_file, told
@@ -191,7 +191,7 @@ def begun(tmp_path):
 
 def test_cells_are_seen_as_they_are(begun):
     out, group = begun
-    fork, nothing = Cell(0, None), Cell(0, Arm.parse("nothing"))
+    fork, nothing = Job(0, None), Job(0, Arm.parse("nothing"))
     watch = Watch(out)
     assert {cell.state for cell in watch.look().cells} == {"waiting"}
     assert len(watch.look().cells) == 20
@@ -218,7 +218,7 @@ def test_rates_and_silence_are_told(begun):
     out, group = begun
     now = time.time()
     content = {"phase": "p", "done": 300, "of": 400, "earlier": 100, "began": now - 610}
-    fork = Cell(0, None)
+    fork = Job(0, None)
     write_json(progress_file(group.folder, fork), {**content, "written": now - 600})
     watch = Watch(out)
     assert not [cell for cell in watch.look().cells if cell.state == "running"]  # it was killed
@@ -251,7 +251,7 @@ def test_a_folder_without_studies_is_named(tmp_path):
 
 
 def test_a_cell_is_held_by_one_process(tmp_path):
-    cell, said = Cell(0, None), []
+    cell, said = Job(0, None), []
     assert not is_held(tmp_path, cell)
     with held(tmp_path, cell, lambda phase, steps: said.append(phase)):
         assert is_held(tmp_path, cell)

@@ -14,7 +14,7 @@ import pytest
 from regrow.agents import DoubleDQN
 from regrow.analysis.conditions import cases
 from regrow.diagnosis.diagnose import diagnose
-from regrow.diagnosis.plan import Arm, Diagnosis
+from regrow.diagnosis.plan import Arm
 from regrow.environments import ActionReward
 from regrow.errors import RegrowError
 from regrow.execution.tasks import in_order
@@ -22,6 +22,7 @@ from regrow.experiments.carry_out import begin
 from regrow.experiments.shared_jobs import digest_of, parts_in, parts_of, shared
 from regrow.records.rows import SCHEMA, Row, file_of, read_rows, table_of, write_row
 from regrow.registry import describe, members
+from regrow.sources.native import Diagnosis
 from regrow.studies.base import SCALES, Condition, Figure, Setting, Study, study_name
 from regrow.training.run import abstract_state
 

@@ -12,7 +12,7 @@ import pytest
 from refusals import refused_in_a_line
 
 import regrow
-from regrow.cli import main as cli
+from regrow.cli import entry as cli
 from regrow.execution import processes as local
 from regrow.files import atomic
 from regrow.files.atomic import write_atomically

@@ -1,6 +1,6 @@
 """`python -m regrow` is `regrow`."""
 
-from regrow.cli.main import main
+from regrow.cli.entry import main
 
 if __name__ == "__main__":
     main()

@@ -138,6 +138,13 @@ class Memory(Experience, Protocol):
         ...
 
 
+class Event(NamedTuple):
+    """An intervention that was carried out, as the grammar of `regrow.registry` writes it."""
+
+    env_steps: int
+    intervention: str
+
+
 class Log(NamedTuple):
     """What one env step reports; from `advance`, NumPy arrays with an axis of env steps.
 

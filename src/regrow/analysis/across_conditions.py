@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from regrow.analysis.conditions import Case, probes_of
+from regrow.analysis.conditions import Case
 from regrow.diagnosis.outcomes import areas, scale_of
+from regrow.diagnosis.recording import probes_of
 from regrow.stats.aggregates import optimality_gap, probability_of_improvement, rank_correlation
 from regrow.stats.arrays import Floats
 from regrow.stats.intervals import Interval, interquartile_mean, percentile

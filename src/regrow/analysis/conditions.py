@@ -4,18 +4,18 @@ A case that cannot be judged (an arm is missing, one seed only, a plan that this
 read) says why, and what it has is still there to be drawn.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from regrow.diagnosis.outcomes import Outcome, by_arm, scale_of
-from regrow.diagnosis.plan import Diagnosis
-from regrow.diagnosis.verdict import Verdict, conclude
+from regrow.diagnosis.plan import Roles
+from regrow.diagnosis.recording import as_outcome, judge, roles_of
+from regrow.diagnosis.verdict import Verdict
 from regrow.errors import RegrowError
 from regrow.records.rows import Row
 from regrow.stats.intervals import Interval
@@ -70,35 +70,11 @@ class Case:
         return {arm: _means([as_outcome(row) for row in held]) for arm, held in self.arms.items()}
 
 
-def as_outcome(row: Row) -> Outcome:
-    """A row as the outcome that a verdict is made from."""
-    return Outcome(
-        arm=row.arm,
-        seed=row.seed,
-        curve=row.returns,
-        predicted=row.predicted,
-        realised=row.realised,
-        largest_reward=row.largest_reward,
-        probes=probes_of(row, "end"),
-        events=tuple((event.env_steps, event.intervention) for event in row.events),
-        seconds=row.seconds,
-    )
-
-
 def _means(runs: Sequence[Outcome]) -> Means:
     held = [
         (run.area, run.final, run.predicted[0], run.predicted[-1], run.realised) for run in runs
     ]
     return Means(*np.mean(held, axis=0).tolist())
-
-
-def probes_of(row: Row, at: str) -> dict[str, float]:
-    """A row's probes at "fork", "fresh" or "end", as `learner.probe.part`."""
-    return {
-        ".".join(filter(None, (probe.learner, probe.probe, probe.part))): probe.value
-        for probe in row.probes
-        if probe.at == at
-    }
 
 
 def cases(rows: Sequence[Row]) -> tuple[list[Case], list[str]]:
@@ -136,16 +112,14 @@ def _problem(row: Row) -> str:
 def _case(study: str, scale: str, label: str, rows: Sequence[Row]) -> Case:
     arms, left_out = _paired(rows)
     kept = [row for held in arms.values() for row in held]
-    plan, unjudged = _plan(kept[0])
-    injection = "inject" if plan is None else plan.injection()
-    verdict, relative = None, {}
+    roles, verdict, relative, unjudged = Roles(), None, {}, ""
     try:
-        outcomes = [as_outcome(row) for row in kept]
-        verdict = conclude(outcomes, inject=injection, **_options(plan, kept[0], arms))
-        relative = _relative(verdict, outcomes)
+        roles = roles_of(kept[0])
+        verdict = judge(kept, roles)
+        relative = _relative(verdict, [as_outcome(row) for row in kept], roles.control)
     except RegrowError as error:
         unjudged = str(error)
-    return Case(study, scale, label, arms, left_out, injection, verdict, unjudged, relative)
+    return Case(study, scale, label, arms, left_out, roles.injection, verdict, unjudged, relative)
 
 
 def _paired(rows: Sequence[Row]) -> tuple[dict[str, tuple[Row, ...]], tuple[int, ...]]:
@@ -173,30 +147,7 @@ def _place(arm: str) -> int:
     return 2 if arm.startswith("inject") else 3 if arm.startswith("reset") else 4
 
 
-def _plan(row: Row) -> tuple[Diagnosis | None, str]:
-    """The plan that made a row, or why it cannot be read."""
-    try:
-        return Diagnosis.from_config(json.loads(row.config)), ""
-    except RegrowError as error:
-        return None, str(error)
-    except (KeyError, TypeError, ValueError) as error:
-        return None, f"its configuration cannot be read ({type(error).__name__}: {error})"
-
-
-def _options(plan: Diagnosis | None, row: Row, arms: Mapping[str, Any]) -> dict[str, Any]:
-    if plan is None:
-        return {"random_return": row.random_return}
-    return {
-        "resets": plan.resets(),
-        "splits": {arm: split for arm, split in plan.splits().items() if arm in arms},
-        "random_return": row.random_return,
-        "smallest_effect": plan.smallest_effect,
-        "confidence": plan.confidence,
-        "restarted": plan.restarts(),
-    }
-
-
-def _relative(verdict: Verdict, outcomes: Sequence[Outcome]) -> dict[str, Interval]:
-    scale, _ = scale_of(by_arm(outcomes))
+def _relative(verdict: Verdict, outcomes: Sequence[Outcome], control: str) -> dict[str, Interval]:
+    scale, _ = scale_of(by_arm(outcomes), control)
     differences = {row.arm: row.difference for row in verdict.comparisons}
     return {arm: held.over(scale) for arm, held in differences.items() if held is not None}

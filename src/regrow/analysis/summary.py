@@ -16,7 +16,8 @@ import numpy as np
 from regrow.analysis.across_conditions import Aggregate, Proxy, aggregates, proxies
 from regrow.analysis.claim_rules import OPEN, Decision, decide
 from regrow.analysis.claims import CLAIMS
-from regrow.analysis.conditions import Case, cases, probes_of
+from regrow.analysis.conditions import Case, cases
+from regrow.diagnosis.recording import config_of, probes_of
 from regrow.records.rows import Row, read_rows
 from regrow.records.study_spec import Plan, read_plans
 from regrow.stats.arrays import Floats
@@ -242,8 +243,12 @@ def summarise(folder: Path) -> Summary:
 
     Raises `RegrowError` where there is no such folder.
     """
+    return summarise_rows(folder, *read_rows(folder))
+
+
+def summarise_rows(folder: Path, rows: Sequence[Row], unread: Sequence[str] = ()) -> Summary:
+    """The same of rows that were read; `unread`: what could not be, in a sentence each."""
     name = folder.resolve().name
-    rows, unread = read_rows(folder)
     held, unsound = cases(rows)
     plans = read_plans(folder).held  # what could not be read of them was told with the rows
     groups: dict[tuple[str, str], list[Case]] = {}
@@ -258,13 +263,29 @@ def summarise(folder: Path) -> Summary:
         problems=[text.replace(str(folder), name) for text in (*unread, *unsound)],
         rows=len(rows),
         written=max((row.written for row in rows), default=None),
-        commands=[
-            f"regrow study {shlex.quote(name)} --scale {shlex.quote(scale)} --out DIR"
-            for name, scale in groups
-        ]
-        + ["regrow report DIR"],
+        commands=[*(_command(*key, group[0].row) for key, group in groups.items()), _REPORT],
         versions=versions(rows),
     )
+
+
+_REPORT = "regrow report DIR"
+
+
+def _command(study: str, scale: str, row: Row) -> str:
+    """What makes such rows once more."""
+    if study in ("diagnosis", "training"):
+        verb = {"diagnosis": "diagnose", "training": "train"}[study]
+        what = f"regrow {verb} {shlex.quote(row.environment)} --agent {shlex.quote(row.agent)}"
+        if study == "training":
+            return f"{what} --env-steps {row.horizon} --seed {row.seed} --out DIR"
+        before = "".join(f" --before {shlex.quote(text)}" for text in row.before)
+        arms = " ".join(shlex.quote(name) for name, *_ in config_of(row).get("arms", ()))
+        seeds = config_of(row).get("seeds", 5)
+        return (
+            f"{what} --fork-at {row.fork_at} --horizon {row.horizon} --seeds {seeds}{before} "
+            f"--arms {arms} --out DIR"
+        )
+    return f"regrow study {shlex.quote(study)} --scale {shlex.quote(scale)} --out DIR"
 
 
 def _told(plan: Plan, cases: list[Case]) -> Told:

@@ -8,8 +8,8 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regrow.errors import RegrowError, require, unknown
-from regrow.registry import whole
+from regrow.cli.arguments import count, shown
+from regrow.errors import require, unknown
 
 if TYPE_CHECKING:
     from regrow.records.rows import Row
@@ -17,19 +17,6 @@ if TYPE_CHECKING:
 
 LOOK_EVERY = 2.0  # seconds
 SINKS = ("tensorboard", "wandb", "parquet")
-
-
-def count(text: str) -> int:
-    """A whole number (`regrow.registry`), for argparse."""
-    try:
-        return whole(text)
-    except RegrowError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def shown(path: Path) -> str:
-    """A path as a terminal can show it, also one that is no UTF-8."""
-    return os.fsencode(path).decode(errors="replace")
 
 
 def _prepare(parser: argparse.ArgumentParser, description: str) -> None:
@@ -262,10 +249,8 @@ def _export(options: argparse.Namespace) -> None:
     write = writers.get(options.to, export.to_table)
     folder: Path = options.folder
     into: Path = options.into or folder / options.to
-    of_kind = {"training": export.of_training, "diagnosis": export.of_diagnosis}
-    kind = kind_of(folder)
-    if kind in of_kind:
-        runs = of_kind[kind](folder)
+    if kind_of(folder) == "training":
+        runs = export.of_training(folder)
         write(runs, into)
         print(f"{_counted(len(runs), 'run')}; written to {shown(into)}")
         return

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from regrow.diagnosis.outcomes import Outcome, areas, scale_of
+from regrow.diagnosis.plan import Roles
 from regrow.stats.intervals import Interval, paired_difference
 
 # Mean |predicted value| this many times the scale of what was really collected counts as diverged.
@@ -28,23 +29,23 @@ class Finding(NamedTuple):
 def findings_of(
     arms: Mapping[str, Sequence[Outcome]],
     relative: Mapping[str, Interval],
-    inject: str,
-    resets: Sequence[str],
+    roles: Roles,
     random_return: float,
     smallest: float,
     confidence: float,
     restarted: bool,
 ) -> list[Finding]:
     """What else was seen, the gravest first."""
+    inject, resets = roles.injection, roles.resets
     nobody = _nobody_learns(arms, random_return, confidence)
     found = [
         nobody,
         _no_spread(relative[inject]),
-        None if nobody else _control_did_not_learn(arms, inject, random_return, confidence),
+        None if nobody else _control_did_not_learn(arms, roles, random_return, confidence),
         *(_reset_alone(arms, relative, inject, r, smallest) for r in resets if r in relative),
-        _diverged(arms),
-        _noisy(relative.get("again"), relative[inject]),
-        _injection_costs(arms, relative[inject], inject),
+        _diverged(arms, roles.control),
+        _noisy(relative.get(roles.replicate or ""), relative[inject]),
+        _injection_costs(arms, relative[inject], roles),
         *(_reset_costs(relative[reset], reset) for reset in resets if reset in relative),
     ]
     if not any(reset in relative for reset in resets):
@@ -180,18 +181,19 @@ def learned(runs: Sequence[Outcome], random_return: float, confidence: float) ->
 
 
 def _control_did_not_learn(
-    arms: Mapping[str, Sequence[Outcome]], inject: str, random_return: float, confidence: float
+    arms: Mapping[str, Sequence[Outcome]], roles: Roles, random_return: float, confidence: float
 ) -> Finding | None:
     """The untreated agent is not clearly above the random policy after the fork.
 
     Where the injected arm is, this is what lost plasticity looks like at its worst. Where it is not
     either, "no plasticity loss" would be said of agents that may never have learned anything.
     """
-    control = arms["nothing"]
+    control, inject = arms[roles.control], roles.injection
     if learned(control, random_return, confidence):
         return None
     earned = (
-        f"the arm 'nothing' is not clearly above the random policy's return of {random_return:.3g} "
+        f"the arm '{roles.control}' is not clearly above the random policy's return of "
+        f"{random_return:.3g} "
         f"({areas(control).mean():.3g} after the fork, {_finals(control).mean():.3g} at the end; "
         f"{len(control)} seeds)"
     )
@@ -212,7 +214,7 @@ def _control_did_not_learn(
 
 
 def _injection_costs(
-    arms: Mapping[str, Sequence[Outcome]], effect: Interval, inject: str
+    arms: Mapping[str, Sequence[Outcome]], effect: Interval, roles: Roles
 ) -> Finding | None:
     """The whole interval of injection lies below 0; and whether its end does, of the last quarter.
 
@@ -221,8 +223,8 @@ def _injection_costs(
     """
     if not effect.high < 0:
         return None
-    runs, control = (_finals(arms[name]) for name in (inject, "nothing"))
-    scale, _ = scale_of(arms)
+    runs, control = (_finals(arms[name]) for name in (roles.injection, roles.control))
+    scale, _ = scale_of(arms, roles.control)
     end = paired_difference(runs, control, confidence=effect.confidence).over(scale)
     if end.high < 0:
         last = f"the last quarter of the horizon shows it too, {percent(end)}"
@@ -268,9 +270,9 @@ def _reset_alone(
     )
 
 
-def _diverged(arms: Mapping[str, Sequence[Outcome]]) -> Finding | None:
+def _diverged(arms: Mapping[str, Sequence[Outcome]], control: str) -> Finding | None:
     """Values far above anything that was collected, by any arm, in the untreated one."""
-    predicted = max(float(np.max(run.predicted)) for run in arms["nothing"])
+    predicted = max(float(np.max(run.predicted)) for run in arms[control])
     realised = max(
         max(run.realised if math.isfinite(run.realised) else 0.0, run.largest_reward)
         for runs in arms.values()

@@ -1,14 +1,14 @@
-"""The pieces of a diagnosis: one per seed up to the fork, then one per seed and arm.
+"""The jobs of a diagnosis: one per seed up to the fork, then one per seed and arm.
 
-A cell reads and writes files in one folder and nothing else. Cells run in any order that respects
-the fork, in as many processes as there are. A cell that was stopped goes on from what it kept: at
+A job reads and writes files in one folder and nothing else. Jobs run in any order that respects the
+fork, in as many processes as there are. A job that was stopped continues from what it kept: at
 every `report` that stops it, and at least once a minute.
 """
 
 import math
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,24 +16,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from regrow.diagnosis.outcomes import Outcome
-from regrow.diagnosis.plan import BINS, Arm, Diagnosis
+from regrow.diagnosis.plan import BINS, Arm, Plan
+from regrow.diagnosis.subject import Source, Subject
 from regrow.errors import NotFiniteError, RegrowError
-from regrow.experience.normalization import as_learned
 from regrow.files.atomic import damaged, read_json, write_atomically, write_json
 from regrow.records.sinks import About
 from regrow.registry import describe
-from regrow.stats.curves import awaits_running, final_return, learning_curve, realised_values
-from regrow.training.checkpoint import SAVE_EVERY, load, save
+from regrow.stats.curves import awaits_running, learning_curve, realised_values
+from regrow.training.driver import drive
 from regrow.training.live import Live
-from regrow.training.pacing import ChunkPacer
-from regrow.training.probing import measured
-from regrow.training.run import Run
-from regrow.training.schedule import Check, Rule, followed, next_check, recent_return, until_now
+from regrow.training.schedule import Check, recent_return, until_now
 from regrow.types import Log, Report
 
 
 @dataclass(frozen=True)
-class Cell:
+class Job:
     """One piece of the work: `arm` None is a seed's way up to the fork."""
 
     seed: int
@@ -41,206 +38,192 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """What the cell's files are called."""
+        """What the job's files are called."""
         return f"seed{self.seed}-{'fork' if self.arm is None else self.arm.file_name}"
 
     def result(self, folder: Path) -> Path:
-        """Where the cell's result is written when it is done."""
-        return folder / "cells" / f"{self.name}.json"
+        """Where the job's result is written when it is done."""
+        return folder / "jobs" / f"{self.name}.json"
 
     def checkpoint(self, folder: Path) -> Path:
-        """Where a fork keeps its Run for the arms."""
-        return folder / "cells" / f"{self.name}.ckpt"
+        """Where a fork keeps its Subject for the arms."""
+        return folder / "jobs" / f"{self.name}.ckpt"
 
 
-def cells(plan: Diagnosis) -> list[tuple[Cell, Cell | None]]:
-    """All cells, each with the cell it waits for; forks come first, seed by seed."""
-    forks = [Cell(seed, None) for seed in range(plan.seeds)]
-    arms = [(Cell(fork.seed, arm), fork) for fork in forks for arm in plan.arms]
+def jobs(plan: Plan) -> list[tuple[Job, Job | None]]:
+    """All jobs, each with the job it waits for; forks come first, seed by seed."""
+    forks = [Job(seed, None) for seed in range(plan.seeds)]
+    arms = [(Job(fork.seed, arm), fork) for fork in forks for arm in plan.arms]
     return [*((fork, None) for fork in forks), *arms]
 
 
-def run_cell(
-    plan: Diagnosis, cell: Cell, folder: Path, report: Report, *, log: Sequence[str] = ()
-) -> None:
-    """Does one cell's work and writes its result; does nothing where that is there already.
-
-    Where `report` raises, what was done is kept and the next call goes on from there; where
-    anything else stops it, from the last save, a minute ago at most. `log`: sinks, as
-    `regrow.records.sinks.checked` has them, that hear of it meanwhile.
-    """
-    kept = _Kept(folder / "cells" / cell.name)
-    if cell.result(folder).is_file():
-        kept.forget()
-        report(cell.name, plan.fork_at if cell.arm is None else plan.horizon)
-        return
-    with Live(log, folder / "log", _about(plan, cell, folder)) as live:
-        if cell.arm is None:
-            content = _fork(plan, cell, folder, kept, report, live)
-        else:
-            content = _branch(plan, cell.seed, cell.arm, folder, kept, report, live)
-    write_json(cell.result(folder), {**content, "seconds": kept.seconds()})
-    kept.forget()
-
-
-def _about(plan: Diagnosis, cell: Cell, folder: Path) -> About:
-    """A cell as a run that is logged."""
-    own = {"seed": cell.seed, "arm": "" if cell.arm is None else cell.arm.name}
-    return About(cell.name, cell.name, folder.resolve().name, {**plan.config(), **own})
-
-
-def _fork(
-    plan: Diagnosis, cell: Cell, folder: Path, kept: "_Kept", report: Report, live: Live
-) -> dict[str, Any]:
-    """Trains one seed up to the fork, does what comes before it, saves the Run, probes."""
-    run, log = _followed(
-        lambda: Run.start(plan.agent, plan.environment, seed=cell.seed),
-        plan.fork_at,
-        kept,
-        lambda steps: report(f"seed {cell.seed} to the fork", steps),
-        live,
-    )
-    curve = _curve_of(run, log, min(BINS, plan.fork_at))
-    for intervention in plan.before:
-        report(f"seed {cell.seed}, {describe(intervention)}", 0)
-        run = run.intervene(intervention)
-    save(run, cell.checkpoint(folder))
-    probes, fresh = measured(run), measured(run, fresh=True)
-    live.probed(run, probes)
-    live.probed(run, fresh, fresh=True)
-    return {
-        "seed": cell.seed,
-        "curve": list(curve.returns),
-        "probes": probes,
-        "probes_fresh": fresh,
-    }
-
-
-def _branch(
-    plan: Diagnosis,
-    seed: int,
-    arm: Arm,
+def run_job(
+    plan: Plan,
+    job: Job,
     folder: Path,
-    kept: "_Kept",
     report: Report,
-    live: Live,
-) -> dict[str, Any]:
-    """Takes one seed's fork, carries out the arm's intervention, trains on over the horizon.
+    *,
+    log: Sequence[str] = (),
+    log_of: Path | None = None,
+) -> None:
+    """Does one job and writes its result; does nothing where that is there already.
 
-    An arm whose numbers are no longer finite has no curve, and says so.
+    Where `report` raises, what was done is kept and the next call continues from there; where
+    anything else stops it, from the last save, a minute ago at most. `log`: sinks, as
+    `regrow.records.sinks.checked` has them, that hear of it meanwhile; their files are in the
+    `log` of the folder `log_of`, by default the job's own.
     """
-    fork = Cell(seed, None)
-    try:
-        run, log = _followed(
-            lambda: load(fork.checkpoint(folder)).fork(arm.replicate).intervene(arm.intervention),
-            plan.fork_at + plan.horizon,
-            kept,
-            lambda steps: report(f"seed {seed}, {arm.name}", steps),
-            live,
-            arm.rules,
-        )
-    except NotFiniteError as error:
-        return asdict(Outcome(arm.name, seed, (), (), 0.0, 0.0, stopped=str(error)))
-    curve = _curve_of(run, log, BINS, fork_of(seed, folder)["curve"][-1])
-    # In the unit of what was predicted: normalised by the statistics at the end of the horizon.
-    rewards = as_learned(run.state.replay, plan.environment.learned(np.asarray(log.reward)))
-    learned = log._replace(reward=np.asarray(rewards))
-    values = [
-        realised_values(one.reward, one.terminated, one.truncated, plan.agent.discount)
-        for one in learned.by_environment(plan.agent.num_envs)
-    ]
-    known = np.abs(np.concatenate(values))
-    known = known[np.isfinite(known)]
-    predicted = np.array_split(np.nan_to_num(np.abs(log.value), nan=np.inf), BINS)
-    outcome = Outcome(
-        arm=arm.name,
-        seed=seed,
-        curve=curve.returns,
-        predicted=tuple(float(min(part.mean(dtype=np.float64), 1e30)) for part in predicted),
-        realised=float(known.mean()) if known.size else 0.0,
-        largest_reward=float(np.abs(learned.reward).max()),
-        probes=measured(run, since=load(fork.checkpoint(folder))),
-        events=tuple((step, text) for step, text in run.history[len(plan.before) :]),
-        unfinished=curve.unfinished,
-    )
-    live.probed(run, outcome.probes)
-    return asdict(outcome)
+    unfinished = _Unfinished(plan.source, folder / "jobs" / job.name)
+    if job.result(folder).is_file():
+        unfinished.forget()
+        report(job.name, plan.fork_at if job.arm is None else plan.horizon)
+        return
+    log_of = log_of or folder
+    with Live(log, log_of / "log", _about(plan, job, log_of)) as live:
+        work = _Work(plan, job, folder, unfinished, report, live)
+        content = work.fork() if job.arm is None else work.branch(job.arm)
+    write_json(job.result(folder), {**content, "seconds": unfinished.seconds()})
+    unfinished.forget()
 
 
-def _followed(
-    start: Callable[[], Run],
-    until: int,
-    kept: "_Kept",
-    report: Callable[[int], None],
-    live: Live,
-    rules: Sequence[Rule] = (),
-) -> tuple[Run, Log]:
-    """(the Run at `until`, its whole log since `start`); kept on the way and at the end."""
-    run, log, checks = kept.read() or (
-        start(),
-        Log(*(np.zeros(0, dtype) for dtype in _LOG_TYPES)),
-        list[Check](),
-    )
-    report(len(log.reward))
+def _about(plan: Plan, job: Job, folder: Path) -> About:
+    """A job as a run that is logged."""
+    own = {"seed": job.seed, "arm": "" if job.arm is None else job.arm.name}
+    return About(job.name, job.name, folder.resolve().name, {**plan.config(), **own})
 
-    def keep() -> None:
-        live.flush(run)
-        kept.write(run, log, checks)
 
-    pieces = ChunkPacer(run.agent.env_steps_per_round)
-    saved = time.monotonic()
-    while (now := run.env_steps) < until:
-        if rules:
-            finished = np.asarray(log.episode_return)[log.terminated | log.truncated]
-            run, checks = followed(run, rules, checks, recent_return(finished))
-        run, more = run.advance(next_check(rules, now, min(now + pieces.next(), until)) - now)
-        log = Log(*(np.concatenate(pair) for pair in zip(log, more, strict=True)))
-        live.advanced(run, more)
+class _Work(NamedTuple):
+    """A job being done."""
+
+    plan: Plan
+    job: Job
+    folder: Path
+    unfinished: "_Unfinished"
+    report: Report
+    live: Live
+
+    def fork(self) -> dict[str, Any]:
+        """Trains one seed up to the fork, does what comes before it, saves, measures."""
+        plan, job = self.plan, self.job
+        subject, log = self._driven(plan.fork_at, f"seed {job.seed} to the fork")
+        curve = _curve_of(subject, log, min(BINS, plan.fork_at))
+        for intervention in plan.before:
+            self.report(f"seed {job.seed}, {describe(intervention)}", 0)
+            subject = subject.intervene(intervention)
+        plan.source.save(subject, job.checkpoint(self.folder))
+        probes, fresh = subject.measure(), subject.measure(fresh=True)
+        self.live.probed(subject, probes)
+        self.live.probed(subject, fresh, fresh=True)
+        measured = {"probes": probes, "probes_fresh": fresh}
+        return {"seed": job.seed, "curve": list(curve.returns), **measured}
+
+    def branch(self, arm: Arm) -> dict[str, Any]:
+        """Takes one seed's fork, carries out the arm's intervention, trains over the horizon.
+
+        An arm whose numbers are no longer finite has no curve, and says so.
+        """
+        plan, seed = self.plan, self.job.seed
         try:
-            report(len(more.reward))
-        except BaseException:
-            keep()
-            raise
-        if time.monotonic() - saved > SAVE_EVERY or run.env_steps == until:
-            keep()
-            saved = time.monotonic()
-    return run, log
+            subject, log = self._driven(plan.fork_at + plan.horizon, f"seed {seed}, {arm.name}")
+        except NotFiniteError as error:
+            return asdict(Outcome(arm.name, seed, (), (), 0.0, 0.0, stopped=str(error)))
+        curve = _curve_of(subject, log, BINS, fork_of(seed, self.folder).curve[-1])
+        rewards = subject.learned_rewards(log)
+        predicted = np.array_split(np.nan_to_num(np.abs(log.value), nan=np.inf), BINS)
+        outcome = Outcome(
+            arm=arm.name,
+            seed=seed,
+            curve=curve.returns,
+            predicted=tuple(float(min(part.mean(dtype=np.float64), 1e30)) for part in predicted),
+            realised=_realised(subject, log._replace(reward=rewards)),
+            largest_reward=float(np.abs(rewards).max()),
+            probes=subject.measure(since=self._at_fork()),
+            events=tuple((step, text) for step, text in subject.history[len(plan.before) :]),
+            unfinished=curve.unfinished,
+        )
+        self.live.probed(subject, outcome.probes)
+        return asdict(outcome)
+
+    def _driven(self, until: int, phase: str) -> tuple[Subject, Log]:
+        """(the Subject at `until`, its whole log since the job began)."""
+        arm = self.job.arm
+        kept = self.unfinished.read()
+        if kept is not None:
+            subject, checks = kept
+        elif arm is None:
+            subject, checks = self.plan.source.start(self.job.seed), []
+        else:
+            subject, checks = self._at_fork().fork(arm.replicate).intervene(arm.intervention), []
+        self.report(phase, len(self.unfinished.log.reward))
+        subject, _ = drive(
+            subject,
+            until,
+            self.unfinished,
+            round=self.plan.source.round,
+            rules=() if arm is None else arm.rules,
+            checks=checks,
+            live=self.live,
+            report=lambda steps: self.report(phase, steps),
+        )
+        return subject, self.unfinished.log
+
+    def _at_fork(self) -> Subject:
+        return self.plan.source.load(Job(self.job.seed, None).checkpoint(self.folder))
 
 
 _LOG_TYPES = (np.float32, np.bool_, np.bool_, np.float32, np.float32)
 
 
-class _Kept:
-    """What an unfinished cell has done so far: its Run, its log, and the seconds it took."""
+class _Unfinished:
+    """What an unfinished job has done so far: its Subject, its log, and the seconds it took."""
 
-    def __init__(self, stem: Path):
-        self.checkpoint, self.log = (Path(f"{stem}.part{kind}") for kind in (".ckpt", ".npz"))
+    def __init__(self, source: Source, stem: Path):
+        self.source = source
+        self.checkpoint, self.file = (Path(f"{stem}.part{kind}") for kind in (".ckpt", ".npz"))
         self.began, self.earlier = time.perf_counter(), 0.0
+        self.log = Log(*(np.zeros(0, dtype) for dtype in _LOG_TYPES))
 
     def seconds(self) -> float:
-        """Time spent on the cell, earlier sittings included."""
+        """Time spent on the job, earlier sittings included."""
         return self.earlier + time.perf_counter() - self.began
 
-    def write(self, run: Run, log: Log, checks: Sequence[Check]) -> None:
-        """Keeps a Run, its log, and what its rules saw."""
+    def look(self, subject: Subject) -> None:
+        """Nothing is due on the way."""
+
+    def next_look(self, now: int, until: int) -> int:
+        """As far as it may."""
+        del now
+        return until
+
+    def add(self, subject: Subject, log: Log) -> None:
+        """One chunk more."""
+        del subject
+        self.log = Log(*(np.concatenate(pair) for pair in zip(self.log, log, strict=True)))
+
+    def recent_return(self) -> float:
+        """The mean return of the last episodes."""
+        log = self.log
+        return recent_return(np.asarray(log.episode_return)[log.terminated | log.truncated])
+
+    def save(self, subject: Subject, checks: Sequence[Check]) -> None:
+        """Keeps a Subject, its log, and what its rules saw."""
         about = {
-            "start": run.env_steps - len(log.reward),
+            "start": subject.env_steps - len(self.log.reward),
             "seconds": self.seconds(),
             "checks": np.array(checks, np.float64).reshape(-1, len(Check._fields)),
         }
-        write_atomically(self.log, lambda file: np.savez(file, **about, **log._asdict()))
-        save(run, self.checkpoint)
+        write_atomically(self.file, lambda file: np.savez(file, **about, **self.log._asdict()))
+        self.source.save(subject, self.checkpoint)
 
-    def read(self) -> tuple[Run, Log, list[Check]] | None:
-        """What was kept, or None; `RegrowError` where it is damaged."""
-        if not (self.checkpoint.is_file() and self.log.is_file()):
+    def read(self) -> tuple[Subject, list[Check]] | None:
+        """What was kept, its log apart; None of nothing, `RegrowError` where it is damaged."""
+        if not (self.checkpoint.is_file() and self.file.is_file()):
             return None
-        run = load(self.checkpoint)
+        subject = self.source.load(self.checkpoint)
         try:
-            with self.log.open("rb") as file, np.load(file, allow_pickle=False) as held:
-                # The log is written first: after a crash between the two it may be ahead of the
-                # Run.
-                steps = run.env_steps - int(held["start"])
+            with self.file.open("rb") as file, np.load(file, allow_pickle=False) as held:
+                # The log is written first: after a crash between the two it may be ahead.
+                steps = subject.env_steps - int(held["start"])
                 log = Log(*(held[name][:steps] for name in Log._fields))
                 self.earlier = float(held["seconds"])
                 checks = [
@@ -248,15 +231,16 @@ class _Kept:
                     for at, rule, value, fired in held["checks"]
                 ]
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise damaged(self.log, str(error)) from error
+            raise damaged(self.file, str(error)) from error
         if len(log.reward) != steps:
-            raise damaged(self.log, f"it ends before {self.checkpoint.name}")
-        return run, log, until_now(checks, run)
+            raise damaged(self.file, f"it ends before {self.checkpoint.name}")
+        self.log = log
+        return subject, until_now(checks, subject)
 
     def forget(self) -> None:
         """Deletes what was kept, once the result is written."""
         self.checkpoint.unlink(missing_ok=True)
-        self.log.unlink(missing_ok=True)
+        self.file.unlink(missing_ok=True)
 
 
 class Curve(NamedTuple):
@@ -266,16 +250,16 @@ class Curve(NamedTuple):
     unfinished: int
 
 
-def _curve_of(run: Run, log: Log, bins: int, before: float = math.nan) -> Curve:
-    """The curve of a log that ends where `run` is; where it hangs on running episodes, whole.
+def _curve_of(subject: Subject, log: Log, bins: int, before: float = math.nan) -> Curve:
+    """The curve of a log that ends where the Subject is; its last episodes whole, where it matters.
 
     Raises `RegrowError` where no return is known, which takes an environment that cannot be copied,
     a run that was resumed, and no episode that ended since.
     """
-    ended, count = log.terminated | log.truncated, run.agent.num_envs
-    start, running, unfinished = run.env_steps - len(ended), None, 0
+    ended, count = log.terminated | log.truncated, subject.num_envs
+    start, running, unfinished = subject.env_steps - len(ended), None, 0
     if awaits_running(ended, bins=bins, num_envs=count):
-        running, over = run.play_out()
+        running, over = subject.play_out()
         unfinished = int((~over & np.isfinite(running)).sum())
     returns = learning_curve(
         log.episode_return,
@@ -284,37 +268,33 @@ def _curve_of(run: Run, log: Log, bins: int, before: float = math.nan) -> Curve:
         num_envs=count,
         before=before,
         running=running,
-        restarts=[step - start for step in run.restarts if step > start],
+        restarts=[step - start for step in subject.restarts if step > start],
     )
     if not np.isfinite(returns).all():
         raise RegrowError(
-            f"no episode has ended by env step {run.env_steps}, and the running one cannot be "
+            f"no episode has ended by env step {subject.env_steps}, and the running one cannot be "
             "continued: the run was stopped where its environment cannot be copied; choose another "
             "--out and let it run through"
         )
     return Curve(tuple(returns.tolist()), unfinished)
 
 
-def mean_return(log: Log) -> float:
-    """The mean return of the episodes that end in a log; of none, what the last one collected."""
-    ended = log.terminated | log.truncated
-    counted = log.episode_return[ended] if ended.any() else log.episode_return[-1:]
-    return float(np.mean(counted, dtype=np.float64))
+def _realised(subject: Subject, log: Log) -> float:
+    """The mean |discounted return| that followed each env step, where it is known; else 0."""
+    values = [
+        realised_values(one.reward, one.terminated, one.truncated, subject.discount)
+        for one in log.by_environment(subject.num_envs)
+    ]
+    known = np.abs(np.concatenate(values))
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if known.size else 0.0
 
 
-def final_mean(log: Log) -> float:
-    """What an arm with this log after the fork has for its `final`, from the episodes it ends."""
-    ended = log.terminated | log.truncated
-    if not ended.any():
-        return mean_return(log)
-    return final_return(learning_curve(log.episode_return, ended, bins=BINS))
-
-
-# What cells left behind.
+# What jobs left in their folder.
 
 
 class Fork(NamedTuple):
-    """A seed at its fork: the curve up to there, and the probes beside those of a fresh network."""
+    """A seed at its fork: the curve up to there, its probes and those of a fresh network."""
 
     seed: int
     curve: list[float]
@@ -323,30 +303,20 @@ class Fork(NamedTuple):
     seconds: float
 
 
-def outcomes_of(plan: Diagnosis, folder: Path) -> list[Outcome]:
-    """The outcomes of all arms and seeds of a diagnosis that is done."""
-    return [outcome_of(cell, folder) for cell, needs in cells(plan) if needs is not None]
-
-
-def forks_of(plan: Diagnosis, folder: Path) -> list[Fork]:
-    """Every seed at its fork, of a diagnosis that is done."""
-    return [Fork(**fork_of(seed, folder)) for seed in range(plan.seeds)]
-
-
-def fork_of(seed: int, folder: Path) -> dict[str, Any]:
-    """What a fork's cell wrote; `RegrowError` where that is damaged."""
-    path = Cell(seed, None).result(folder)
+def fork_of(seed: int, folder: Path) -> Fork:
+    """What a fork's job wrote; `RegrowError` where that is damaged."""
+    path = Job(seed, None).result(folder)
     content = read_json(path)
     try:
         probes = {name: _with_nan(content[name]) for name in ("probes", "probes_fresh")}
-        return Fork(**{**content, **probes})._asdict()
+        return Fork(**{**content, **probes})
     except (TypeError, KeyError, AttributeError) as error:
-        raise damaged(path, "it is no cell's result") from error
+        raise damaged(path, "it is no job's result") from error
 
 
-def outcome_of(cell: Cell, folder: Path) -> Outcome:
-    """What an arm's cell wrote; `RegrowError` where that is damaged."""
-    path = cell.result(folder)
+def outcome_of(job: Job, folder: Path) -> Outcome:
+    """What an arm's job wrote; `RegrowError` where that is damaged."""
+    path = job.result(folder)
     content = read_json(path)
     try:
         sequences = {name: tuple(content[name]) for name in ("curve", "predicted")}
@@ -355,7 +325,7 @@ def outcome_of(cell: Cell, folder: Path) -> Outcome:
             raise KeyError("curve")
         return Outcome(**{**content, **sequences, "probes": _with_nan(content["probes"])})
     except (TypeError, KeyError, AttributeError) as error:
-        raise damaged(path, "it is no cell's result") from error
+        raise damaged(path, "it is no job's result") from error
 
 
 def _with_nan(probes: Mapping[str, float | None]) -> dict[str, float]:

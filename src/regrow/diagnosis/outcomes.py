@@ -60,12 +60,12 @@ def areas(runs: Sequence[Outcome]) -> np.ndarray:
     return np.array([run.area for run in runs])
 
 
-def scale_of(arms: Mapping[str, Sequence[Outcome]]) -> tuple[float, str]:
+def scale_of(arms: Mapping[str, Sequence[Outcome]], control: str = "nothing") -> tuple[float, str]:
     """The unit of effects: the control arm's mean return; where that is 0, the best arm's."""
     means = {arm: abs(float(areas(runs).mean())) for arm, runs in arms.items()}
     largest = max(means.values())
-    if means["nothing"] > 1e-3 * largest:
-        return means["nothing"], "mean return of the arm 'nothing' after the fork"
+    if means[control] > 1e-3 * largest:
+        return means[control], f"mean return of the arm '{control}' after the fork"
     if largest > 0:
-        return largest, "mean return of the best arm after the fork ('nothing' collected none)"
+        return largest, f"mean return of the best arm after the fork ('{control}' collected none)"
     return 1.0, "return (no arm collected any)"

@@ -1,24 +1,23 @@
-"""The plan of a diagnosis: what is trained, where it forks, and into what."""
+"""The plan of a diagnosis: which source of Subjects, where it forks, and into which arms."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from regrow.agents.base import Agent
-from regrow.environments.base import Environment, HostEnvironment, World
-from regrow.errors import require, require_rounds
+from regrow.diagnosis.subject import Source
+from regrow.errors import RegrowError, require, require_rounds
 from regrow.interventions.base import Intervention
 from regrow.interventions.inject import Inject
 from regrow.interventions.nothing import Nothing
 from regrow.interventions.reset import Reset
-from regrow.learners.learner import learners
-from regrow.registry import describe, make
-from regrow.training.run import abstract_state
+from regrow.registry import describe, make, members
 from regrow.training.schedule import Rule, check_rules, is_rule
 
 BINS = 20
 """Time bins of a learning curve after the fork."""
+
+Role = Literal["control", "replicate", "injection", "reset", "other"]
 
 
 class Arm(NamedTuple):
@@ -43,10 +42,30 @@ class Arm(NamedTuple):
         intervention = make("interventions", text)
         return Arm(describe(intervention), intervention)
 
+    @staticmethod
+    def from_config(content: Sequence[Any]) -> "Arm":
+        """An arm as `Plan.config` wrote it."""
+        name, text, replicate, rule = content
+        parsed = Rule.parse(rule) if rule else None
+        return Arm(name, make("interventions", text), replicate, parsed)
+
+    def config(self) -> list[Any]:
+        """The arm as plain data."""
+        return [self.name, describe(self.intervention), self.replicate, str(self.rule or "")]
+
     @property
     def does(self) -> Intervention:
         """What the arm does, at the fork or later."""
         return self.intervention if self.rule is None else self.rule.intervention
+
+    @property
+    def role(self) -> Role:
+        """What the arm is for: only the first of each role but "reset" and "other" counts."""
+        if isinstance(self.does, Nothing):
+            return "replicate" if self.replicate else "control"
+        if isinstance(self.does, Inject):
+            return "injection"
+        return "reset" if isinstance(self.does, Reset) else "other"
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -59,28 +78,72 @@ class Arm(NamedTuple):
         return "".join(c if c.isalnum() or c == "_" else "-" for c in self.name)
 
 
+class Roles(NamedTuple):
+    """The names of the arms that a verdict is made from.
+
+    `replicate`: the control once more, with other random numbers; None without one. `splits`: for
+    injections at the fork that differ in the split alone, from which layer on each renews.
+    """
+
+    control: str = "nothing"
+    replicate: str | None = "again"
+    injection: str = "inject"
+    resets: tuple[str, ...] = ("reset",)
+    splits: Mapping[str, int] = {}
+
+    @staticmethod
+    def of(arms: Sequence[Arm]) -> "Roles":
+        """Who does what; `RegrowError` where there is no control or no injection."""
+        by_role: dict[Role, list[str]] = {}
+        for arm in arms:
+            by_role.setdefault(arm.role, []).append(arm.name)
+        names = ", ".join(arm.name for arm in arms)
+        require(
+            "control" in by_role,
+            "the arms must include 'nothing': the others are paired with it",
+        )
+        require(
+            "injection" in by_role,
+            f"the arms must include an injection, e.g. 'inject'; received: {names}",
+        )
+        return Roles(
+            by_role["control"][0],
+            by_role.get("replicate", [None])[0],
+            by_role["injection"][0],
+            tuple(by_role.get("reset", ())),
+            _splits(arms),
+        )
+
+
+def _splits(arms: Sequence[Arm]) -> dict[str, int]:
+    """Where there are injections of several kinds, those of the kind with the most splits."""
+    found: dict[Inject, dict[str, int]] = {}
+    for arm in arms:
+        done = arm.intervention
+        if isinstance(done, Inject) and done.split is not None:
+            found.setdefault(replace(done, split=None), {})[arm.name] = done.split
+    return max(found.values(), key=len, default={})
+
+
 DEFAULT_ARMS = ("nothing", "again", "inject", "reset")
 
 
-def arms_at_every_split(agent: Agent, environment: World) -> tuple[str, ...]:
-    """The default arms, with an injection at every split of the agent's networks."""
-    state = abstract_state(agent, environment, ())
-    layers = min(len(learner.network.layers) for learner in learners(state.agent).values())
-    injections = tuple(f"inject(split={split})" for split in range(layers))
+def arms_at_every_split(splits: int) -> tuple[str, ...]:
+    """The default arms, with an injection at every one of so many splits."""
+    injections = tuple(f"inject(split={split})" for split in range(splits))
     return ("nothing", "again", *injections, "reset")
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Plan:
     """A diagnosis to be made: what is trained, where it forks, and into what.
 
-    `fork_at` and `horizon` are env steps, multiples of the agent's round; `before` is carried out
+    `fork_at` and `horizon` are env steps, multiples of the source's round; `before` is carried out
     ahead of the fork, in all arms; `seeds` counts from 0. Raises `RegrowError` for a plan that
     cannot give a verdict.
     """
 
-    agent: Agent
-    environment: World
+    source: Source
     arms: tuple[Arm, ...] = tuple(Arm.parse(name) for name in DEFAULT_ARMS)
     seeds: int = 5
     fork_at: int = 60_000
@@ -90,12 +153,11 @@ class Diagnosis:
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
-        per_round = self.agent.env_steps_per_round
         for name in ("fork_at", "horizon"):
             value = getattr(self, name)
-            least = per_round * (BINS if name == "horizon" else 1)
+            least = self.source.round * (BINS if name == "horizon" else 1)
             require(value >= least, f"{name} is {value}; it must be at least {least} env steps")
-            require_rounds(name, value, per_round)
+            require_rounds(name, value, self.source.round)
         require(self.seeds >= 2, f"seeds is {self.seeds}; a verdict needs at least 2")
         require(
             self.fork_at + self.horizon < 2**31,
@@ -108,25 +170,16 @@ class Diagnosis:
         require(
             0 < self.confidence < 1, f"confidence is {self.confidence}; it must be between 0 and 1"
         )
-        if isinstance(self.environment, Environment):
-            self.environment.with_num_envs(self.agent.num_envs)
         self._check_arms()
 
     def _check_arms(self) -> None:
-        names = [arm.name for arm in self.arms]
         files = [arm.file_name for arm in self.arms]
-        for name, file in zip(names, files, strict=True):
-            require(files.count(file) == 1, f"the arm '{name}' is there twice")
+        for arm, file in zip(self.arms, files, strict=True):
+            require(files.count(file) == 1, f"the arm '{arm.name}' is there twice")
             require(file != "fork", "no arm can be called 'fork'; that is where they begin")
-        require(
-            "nothing" in names, "the arms must include 'nothing': the others are paired with it"
-        )
-        require(
-            any(isinstance(arm.does, Inject) for arm in self.arms),
-            f"the arms must include an injection, e.g. 'inject'; received: {', '.join(names)}",
-        )
+        _ = self.roles
         for arm in self.arms:
-            check_rules(arm.rules, self.agent.env_steps_per_round)
+            check_rules(arm.rules, self.source.round)
             for rule in arm.rules:
                 first, end = rule.trigger.next(self.fork_at), self.fork_at + self.horizon
                 require(
@@ -137,12 +190,8 @@ class Diagnosis:
     def config(self) -> dict[str, Any]:
         """The plan as plain data; `from_config` reads it."""
         return {
-            "agent": describe(self.agent),
-            "environment": describe(self.environment),
-            "arms": [
-                [arm.name, describe(arm.intervention), arm.replicate, str(arm.rule or "")]
-                for arm in self.arms
-            ],
+            **self.source.config(),
+            "arms": [arm.config() for arm in self.arms],
             "seeds": self.seeds,
             "fork_at": self.fork_at,
             "horizon": self.horizon,
@@ -152,17 +201,11 @@ class Diagnosis:
         }
 
     @staticmethod
-    def from_config(config: Mapping[str, Any]) -> "Diagnosis":
+    def from_config(config: Mapping[str, Any]) -> "Plan":
         """The plan that `config` wrote down."""
-        return Diagnosis(
-            agent=make("agents", config["agent"]),
-            environment=make("environments", config["environment"]),
-            arms=tuple(
-                Arm(
-                    name, make("interventions", text), replicate, Rule.parse(rule) if rule else None
-                )
-                for name, text, replicate, rule in config["arms"]
-            ),
+        return Plan(
+            source=source_from_config(config),
+            arms=tuple(map(Arm.from_config, config["arms"])),
             before=tuple(make("interventions", text) for text in config["before"]),
             **{
                 name: config[name]
@@ -172,30 +215,18 @@ class Diagnosis:
 
     @property
     def env_steps(self) -> int:
-        """Env steps of all cells together."""
+        """Env steps of all jobs together."""
         return self.seeds * (self.fork_at + len(self.arms) * self.horizon)
 
-    def injection(self) -> str:
-        """The arm that the claim is about: the first injection."""
-        return next(arm.name for arm in self.arms if isinstance(arm.does, Inject))
+    @property
+    def roles(self) -> Roles:
+        """Which arms the verdict is made from."""
+        return Roles.of(self.arms)
 
-    def splits(self) -> dict[str, int]:
-        """The arms that inject at the fork and differ in the split alone, with their splits.
 
-        Where there are such arms of several kinds, those of the kind with the most.
-        """
-        found: dict[Inject, dict[str, int]] = {}
-        for arm in self.arms:
-            done = arm.intervention
-            if isinstance(done, Inject) and done.split is not None:
-                found.setdefault(replace(done, split=None), {})[arm.name] = done.split
-        return max(found.values(), key=len, default={})
-
-    def restarts(self) -> bool:
-        """Whether the arms begin new episodes at the fork, for want of a copy of the simulation."""
-        environment = self.environment
-        return isinstance(environment, HostEnvironment) and environment.snapshot_size == 0
-
-    def resets(self) -> list[str]:
-        """The arms that are resets."""
-        return [arm.name for arm in self.arms if isinstance(arm.does, Reset)]
+def source_from_config(config: Mapping[str, Any]) -> Source:
+    """The source that a plan names; where it names none, an agent trained from the start."""
+    kind, kinds = config.get("source", "native"), members("sources")
+    if kind not in kinds:
+        raise RegrowError(f"no source '{kind}'; there are: {', '.join(kinds)}")
+    return kinds[kind].from_config(config)

@@ -1,161 +1,299 @@
-"""What a run leaves in its folder, for people and for other programs.
+"""From a finished job to the rows of results, and from rows to a verdict.
 
-    config.json       the plan, in the grammar of `regrow.registry`
-    verdict.json      claim, effect, findings, arms, probes, versions
-    curves.parquet    arm, seed, env_steps, return
-    probes.parquet    probe, part, learner, at, seed, value
-    evaluations.parquet  env_steps, seed, episode, return, length: of `regrow evaluate`
+    OUT/plans/<study>--<scale>.json     what is to be done, written before it begins
+    OUT/work/<digest>/jobs/…            jobs; may be deleted afterwards
+    OUT/work/<digest>/held/…            which of them a process holds just now
+    OUT/work/random-<digest>.json       what the random policy earns
+    OUT/rows/…                          the results (`regrow.records.rows`)
 
-Everything is written whole or not at all. What studies leave is in `rows.py`; `query` asks it
-anything.
+A diagnosis is a study of one condition, so what it leaves is read as a study is. Any number of
+processes may work in one folder: each job is held by one of them.
 """
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
-from regrow.diagnosis.jobs import forks_of, outcomes_of
+from regrow.diagnosis.jobs import Fork, Job, fork_of, outcome_of, run_job
 from regrow.diagnosis.outcomes import Outcome
-from regrow.diagnosis.plan import BINS, Diagnosis
-from regrow.diagnosis.verdict import Verdict
-from regrow.files.atomic import write_json
+from regrow.diagnosis.plan import BINS, Arm, Plan, Roles
+from regrow.diagnosis.verdict import Verdict, conclude
+from regrow.errors import RegrowError, require
+from regrow.files.atomic import read_json, write_json
+from regrow.files.locks import Hold, is_taken, waited_for
+from regrow.files.progress import read_progress, report_progress
 from regrow.records.provenance import versions
-from regrow.records.rows import write_table
+from regrow.records.rows import (
+    FORMAT,
+    STOPPED,
+    Happened,
+    Key,
+    Measured,
+    Row,
+    probe_place,
+    write_row,
+)
 from regrow.registry import describe
 from regrow.stats.curves import bin_ends
+from regrow.types import Event, Report
 
-UP_TO_FORK = "fork"
+STUDY = "diagnosis"
+"""The study that a diagnosis by itself is a condition of; its scale is ""."""
 
 
-def write_diagnosis(plan: Diagnosis, verdict: Verdict, folder: Path) -> None:
-    """Writes verdict.json, curves.parquet and probes.parquet of a diagnosis that is done.
+class PlannedCondition(NamedTuple):
+    """A condition of a study at a scale, with the plan that fills it with rows."""
 
-    `seconds` in verdict.json is the time of all cells added up, however many sittings it took.
+    study: str
+    scale: str
+    label: str
+    axis: str
+    level: float | None
+    plan: Plan
+
+    def key(self, job: Job) -> Key:
+        """The key of the row that an arm's job makes."""
+        assert job.arm is not None, "a fork makes no row"
+        return self.study, self.scale, self.label, job.arm.name, job.seed
+
+    def config(self) -> dict[str, Any]:
+        """As a plan of a study holds it (`regrow.records.study_spec`)."""
+        named = {"label": self.label, "axis": self.axis, "level": self.level}
+        return {**named, **self.plan.config()}
+
+
+def alone(plan: Plan) -> PlannedCondition:
+    """The condition that a diagnosis by itself is."""
+    return PlannedCondition(STUDY, "", plan.source.config()["environment"], "", None, plan)
+
+
+# What work is called.
+
+
+def digest_of(plan: Plan) -> str:
+    """What the numbers of a plan's jobs depend on, but for arm and seed."""
+    before = [repr(intervention) for intervention in plan.before]
+    return _digest(*plan.source.parts().values(), before, plan.fork_at, plan.horizon)
+
+
+def random_file(out: Path, plan: Plan) -> Path:
+    """Where it is kept what the random policy earns in a plan's environment (at that time)."""
+    depends_on = plan.source.random_return_is_of(plan.fork_at, plan.fork_at + plan.horizon)
+    return out / "work" / f"random-{_digest(*depends_on)}.json"
+
+
+def _digest(*content: Any) -> str:
+    text = json.dumps([*content, BINS, FORMAT])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# Work.
+
+
+def run_random_policy(plan: Plan, path: Path, report: Report) -> None:
+    """Measures what the random policy earns, unless that was done."""
+    if not path.is_file():
+        report("the random policy", 0)
+        earned = plan.source.random_return(plan.fork_at, plan.fork_at + plan.horizon)
+        write_json(path, {**plan.source.config(), "return": earned})
+
+
+class Recorded(NamedTuple):
+    """Where a job works (`work`), and the folder that its rows are for."""
+
+    work: Path
+    out: Path
+    commit: str
+    log: tuple[str, ...] = ()
+
+    def run(
+        self, plan: Plan, job: Job, conditions: Sequence[PlannedCondition], report: Report
+    ) -> None:
+        """Carries a job out and writes its row for every condition that asks for it."""
+        env_steps = plan.fork_at if job.arm is None else plan.horizon
+        with (
+            held(self.work, job, report),
+            report_progress(progress_file(self.work, job), env_steps, report) as tell,
+        ):
+            run_job(plan, job, self.work, tell, log=self.log, log_of=self.out)
+        for condition in conditions:
+            write_row(self.out, self._row(condition, job))
+
+    def _row(self, condition: PlannedCondition, job: Job) -> Row:
+        plan, arm = condition.plan, job.arm
+        assert arm is not None, "a fork makes no row"
+        fork, outcome = fork_of(job.seed, self.work), outcome_of(job, self.work)
+        before = tuple(describe(intervention) for intervention in plan.before)
+        history = [Event(plan.fork_at, text) for text in before]
+        history += [Event(*event) for event in outcome.events]
+        end, source = plan.fork_at + plan.horizon, plan.source
+        return Row(
+            study=condition.study,
+            scale=condition.scale,
+            condition=condition.label,
+            axis=condition.axis,
+            level=condition.level,
+            environment=source.config()["environment"],
+            agent=source.config()["agent"],
+            before=before,
+            arm=arm.name,
+            intervention=describe(arm.does),
+            seed=job.seed,
+            fork_at=plan.fork_at,
+            horizon=plan.horizon,
+            env_steps_to_fork=tuple(bin_ends(0, plan.fork_at, len(fork.curve)).tolist()),
+            returns_to_fork=tuple(fork.curve),
+            env_steps=_ends(plan, outcome),
+            returns=outcome.curve,
+            predicted=outcome.predicted,
+            realised=outcome.realised,
+            largest_reward=outcome.largest_reward,
+            random_return=read_json(random_file(self.out, plan))["return"],
+            probes=_probes(fork, outcome),
+            events=_events(history, outcome, end),
+            seconds=outcome.seconds,
+            seconds_to_fork=fork.seconds,
+            flops=source.flops(history, plan.fork_at, end),
+            flops_to_fork=source.flops((), 0, plan.fork_at),
+            config=_config(plan, job, outcome),
+            versions=json.dumps(versions()),
+            commit=self.commit,
+            written=datetime.now(UTC),
+        )
+
+
+def held(work: Path, job: Job, report: Report) -> AbstractContextManager[Hold]:
+    """Holds a job: two processes at the same one would spoil what each other keeps.
+
+    Waits for as long as another process holds it. The hold ends with the process, however it ends.
     """
-    write_rows(folder / "curves.parquet", curve_rows(plan, folder))
-    write_rows(folder / "probes.parquet", probe_rows(plan, folder))
-    outcomes = outcomes_of(plan, folder)
-    content = verdict.to_dict()
-    content["arms"] = {
-        arm.name: [_of_run(run) for run in outcomes if run.arm == arm.name] for arm in plan.arms
+    path = work / "held" / job.name
+    return waited_for(path, lambda: report("waiting for another process", 0))
+
+
+SILENT = 60.0  # seconds
+
+
+def is_held(work: Path, job: Job) -> bool:
+    """Whether a process holds a job just now.
+
+    Where nobody can say (the lock may not be opened, or the file system has none): whether it told
+    within the last minute how far it is.
+    """
+    taken = is_taken(work / "held" / job.name)
+    if taken is not None:
+        return taken
+    told = read_progress(progress_file(work, job))
+    return told is not None and told.silent < SILENT
+
+
+def progress_file(work: Path, job: Job) -> Path:
+    """Where a running job says how far it is."""
+    return work / "jobs" / f"{job.name}.progress.json"
+
+
+def _ends(plan: Plan, outcome: Outcome) -> tuple[int, ...]:
+    if outcome.stopped:
+        return ()
+    return tuple(bin_ends(plan.fork_at, plan.horizon, len(outcome.curve)).tolist())
+
+
+def _events(history: Sequence[Event], outcome: Outcome, end: int) -> tuple[Happened, ...]:
+    events = [Happened(*event) for event in history]
+    if outcome.stopped:
+        events.append(Happened(end, f"{STOPPED}{outcome.stopped}"))
+    return tuple(events)
+
+
+def _probes(fork: Fork, outcome: Outcome) -> tuple[Measured, ...]:
+    at = {"fork": fork.probes, "fresh": fork.probes_fresh, "end": outcome.probes}
+    return tuple(
+        Measured(*probe_place(name), when, value)
+        for when, probes in at.items()
+        for name, value in probes.items()
+    )
+
+
+def _config(plan: Plan, job: Job, outcome: Outcome) -> str:
+    """The plan, and every part with all of its fields: defaults may change in later versions."""
+    parts = {
+        **plan.source.parts(),
+        "before": [repr(intervention) for intervention in plan.before],
+        "arm": repr(job.arm),
     }
-    content["probes"] = probe_means(plan, folder)
-    content["interventions"] = {arm.name: describe(arm.does) for arm in plan.arms}
-    content["events"] = [
-        {"arm": run.arm, "seed": run.seed, "env_steps": step, "intervention": text}
-        for run in outcomes
-        for step, text in run.events
-    ]
-    content |= {k: v for k, v in plan.config().items() if k != "arms"}
-    worked = [fork.seconds for fork in forks_of(plan, folder)] + [run.seconds for run in outcomes]
-    content |= {"env_steps": plan.env_steps, "seconds": sum(worked), "versions": versions()}
-    write_json(folder / "verdict.json", content)
+    more = {"restarts": plan.source.restarts, "unfinished": outcome.unfinished}
+    return json.dumps({**plan.config(), **more, "parts": parts})
 
 
-def _of_run(run: Outcome) -> dict[str, Any]:
-    if run.stopped:
-        return {"seed": run.seed, "stopped": run.stopped}
+# From rows to a verdict. Nothing is made of what the rows name but their arms.
+
+
+def as_outcome(row: Row) -> Outcome:
+    """A row as the outcome that a verdict is made from."""
+    return Outcome(
+        arm=row.arm,
+        seed=row.seed,
+        curve=row.returns,
+        predicted=row.predicted,
+        realised=row.realised,
+        largest_reward=row.largest_reward,
+        probes=probes_of(row, "end"),
+        events=tuple((event.env_steps, event.intervention) for event in row.events),
+        seconds=row.seconds,
+        unfinished=int(config_of(row).get("unfinished", 0)),
+        stopped=row.stopped,
+    )
+
+
+def probes_of(row: Row, at: str) -> dict[str, float]:
+    """A row's probes at "fork", "fresh" or "end", as `learner.probe.part`."""
     return {
-        "seed": run.seed,
-        "area_under_curve": run.area,
-        "final_return": run.final,
-        "predicted_value_first": run.predicted[0],
-        "predicted_value_last": run.predicted[-1],
-        "realised_value": run.realised,
-        "unfinished_episodes": run.unfinished,
-        "seconds": run.seconds,
+        ".".join(filter(None, (probe.learner, probe.probe, probe.part))): probe.value
+        for probe in row.probes
+        if probe.at == at
     }
 
 
-def curve_rows(plan: Diagnosis, folder: Path) -> list[dict[str, Any]]:
-    """A row per arm, seed and time bin; env_steps is where the bin ends."""
-    rows = []
-    for fork in forks_of(plan, folder):
-        ends = bin_ends(0, plan.fork_at, len(fork.curve))
-        rows += _rows(UP_TO_FORK, fork.seed, ends, fork.curve)
-    for run in outcomes_of(plan, folder):
-        if not run.stopped:
-            ends = bin_ends(plan.fork_at, plan.horizon, BINS)
-            rows += _rows(run.arm, run.seed, ends, run.curve)
-    return rows
+def config_of(row: Row) -> Mapping[str, Any]:
+    """The plan that made a row, as plain data; nothing where it cannot be read."""
+    try:
+        config = json.loads(row.config)
+    except (ValueError, TypeError):
+        return {}  # written by somebody else
+    return config if isinstance(config, dict) else {}
 
 
-def events(plan: Diagnosis, folder: Path) -> dict[str, list[int]]:
-    """For every arm with a rule, at which env steps it acted, over all seeds."""
-    ruled = {arm.name for arm in plan.arms if arm.rule is not None}
-    found: dict[str, list[int]] = {name: [] for name in ruled}
-    for run in outcomes_of(plan, folder):
-        if run.arm in ruled:
-            found[run.arm] += [step for step, _ in run.events]
-    return found
+def roles_of(row: Row) -> Roles:
+    """Which arms the verdict is made from; `RegrowError` where the row's plan does not say."""
+    config = config_of(row)
+    require("arms" in config, "its configuration cannot be read")
+    try:
+        return Roles.of([Arm.from_config(content) for content in config["arms"]])
+    except (TypeError, ValueError) as error:
+        raise RegrowError(f"its configuration cannot be read ({error})") from error
 
 
-def _rows(
-    arm: str, seed: int, ends: NDArray[np.int64], curve: Sequence[float]
-) -> list[dict[str, Any]]:
-    return [
-        {"arm": arm, "seed": seed, "env_steps": int(end), "return": float(value)}
-        for end, value in zip(ends, curve, strict=True)
-    ]
+def judge(rows: Sequence[Row], roles: Roles | None = None) -> Verdict:
+    """The verdict on the rows of one condition: every arm with the same seeds.
 
-
-def probe_rows(plan: Diagnosis, folder: Path) -> list[dict[str, Any]]:
-    """A row per probe, part and seed: at the fork, a fresh network there, after each arm."""
-    rows = []
-    for fork in forks_of(plan, folder):
-        for at, probes in (("fork", fork.probes), ("fresh", fork.probes_fresh)):
-            rows += [_probe_row(name, at, fork.seed, value) for name, value in probes.items()]
-    for run in outcomes_of(plan, folder):
-        rows += [_probe_row(name, run.arm, run.seed, v) for name, v in run.probes.items()]
-    return rows
-
-
-def _probe_row(name: str, at: str, seed: int, value: float) -> dict[str, Any]:
-    learner, probe, part = probe_place(name)
-    return {
-        "probe": probe,
-        "part": part,
-        "learner": learner,
-        "at": at,
-        "seed": seed,
-        "value": value,
-    }
-
-
-def probe_place(name: str) -> tuple[str, str, str]:
-    """(Learner, probe, part) of what `cells.measured` names; a Learner that is alone is ""."""
-    *learner, probe, part = name.split(".")
-    return ".".join(learner), probe, part
-
-
-def probe_means(plan: Diagnosis, folder: Path) -> dict[str, dict[str, float]]:
-    """For every probe its mean over seeds: at the fork, fresh, and after each arm."""
-    values: dict[str, dict[str, list[float]]] = {}
-    for row in probe_rows(plan, folder):
-        name = ".".join(filter(None, (row["learner"], row["probe"], row["part"])))
-        values.setdefault(name, {}).setdefault(row["at"], []).append(row["value"])
-    return {
-        name: {at: float(np.mean(numbers)) for at, numbers in ats.items()}
-        for name, ats in values.items()
-    }
-
-
-def curves(plan: Diagnosis, folder: Path) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
-    """For the way up to the fork and for every arm: (env steps (bins,), returns (seeds, bins))."""
-    forks = [fork.curve for fork in forks_of(plan, folder)]
-    found = {UP_TO_FORK: (bin_ends(0, plan.fork_at, len(forks[0])), np.array(forks))}
-    outcomes, ends = outcomes_of(plan, folder), bin_ends(plan.fork_at, plan.horizon, BINS)
-    for arm in plan.arms:
-        returns = [run.curve for run in outcomes if run.arm == arm.name and not run.stopped]
-        if returns:
-            found[arm.name] = (ends, np.array(returns))
-    return found
-
-
-def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes rows as a Parquet file."""
-    write_table(path, pa.Table.from_pylist(list(rows)))
+    `roles`: by default as the plan of the rows has them. Raises `RegrowError` where there is
+    nothing to judge.
+    """
+    first = rows[0]
+    config, arms = config_of(first), {row.arm for row in rows}
+    roles = roles_of(first) if roles is None else roles
+    splits = {arm: split for arm, split in roles.splits.items() if arm in arms}
+    # Rows of before this was written down: what could not be copied then.
+    restarted = config.get("restarts", first.environment.startswith("gymnasium/"))
+    options = {name: config[name] for name in ("smallest_effect", "confidence") if name in config}
+    return conclude(
+        [as_outcome(row) for row in rows],
+        roles._replace(splits=splits),
+        random_return=first.random_return,
+        restarted=bool(restarted),
+        **options,
+    )

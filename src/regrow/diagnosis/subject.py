@@ -1,15 +1,19 @@
-"""What a diagnosis needs of the thing it diagnoses: copy, intervene, advance, probe.
+"""What a diagnosis needs of an agent, whoever trained it: a Source makes Subjects.
 
-A `Run` has it. The cells of a diagnosis also save and load their Runs; an adapter for agents that
-were trained elsewhere will need these members and that.
+A Subject is a training run at some env step: it is forked, changed, trained on and measured. A
+`Run` is one. A Source is where Subjects come from: plain data, of which a worker process, or one on
+another machine, makes the same. The members of the family `regrow.sources` are Sources.
 """
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from regrow.interventions.base import Intervention
-from regrow.probes.base import Probe
-from regrow.types import Log
+from regrow.types import Event, Log
 
 
 @runtime_checkable
@@ -21,20 +25,132 @@ class Subject(Protocol):
         """Env steps taken so far."""
         ...
 
+    @property
+    def num_envs(self) -> int:
+        """How many environments take turns in its logs."""
+        ...
+
+    @property
+    def discount(self) -> float:
+        """The discount factor of the values in its logs."""
+        ...
+
+    @property
+    def history(self) -> tuple[Event, ...]:
+        """The interventions that were carried out, in order."""
+        ...
+
+    @property
+    def restarts(self) -> tuple[int, ...]:
+        """Env steps at which new episodes were begun, since a simulation could not be copied."""
+        ...
+
+    @property
+    def used_up(self) -> bool:
+        """Whether `advance` was called on it."""
+        ...
+
     def fork(self, replicate: int = 0) -> "Subject":
-        """A copy that shares nothing; `replicate` other than 0 gives it draws of its own."""
+        """A copy that shares nothing with this one.
+
+        Replicate 0 continues exactly as this one would, others with random numbers of their own.
+        """
         ...
 
     def intervene(self, intervention: Intervention) -> "Subject":
-        """A copy on whose agent the intervention was carried out."""
+        """A copy on which an intervention was carried out; an Event in its history."""
         ...
 
-    def advance(self, env_steps: int) -> tuple["Subject", Log]:
-        """(the subject so many env steps later, what every step reported)."""
+    def advance(self, env_steps: int) -> "tuple[Subject, Log]":
+        """(the Subject so many env steps later, what every env step reported).
+
+        Raises `NotFiniteError` where its numbers are no longer finite. This one is used up.
+        """
         ...
 
-    def probe(
-        self, probes: Sequence[Probe], *, count: int = 512, fresh: bool = False
-    ) -> list[dict[str, float]]:
-        """For every probe its value for each Learner; `fresh`: for newly drawn networks."""
+    def play_out(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """(returns of the running episodes at their end, whether each ended); (num_envs,) each."""
+        ...
+
+    def learned_rewards(self, log: Log) -> NDArray[np.float32]:
+        """The rewards of a log as the agent learns from them: clipped, normalised; (env_steps,)."""
+        ...
+
+    def losses(self) -> dict[str, float]:
+        """The losses of now, by name; none where there are none."""
+        ...
+
+    def measure(
+        self, probes: Sequence[str] = (), *, fresh: bool = False, since: Any = None
+    ) -> dict[str, float]:
+        """Probes by name, as `dead_units.head`, or `actor.dead_units.head` of several networks.
+
+        `probes`: which; by default all that are not costly. `fresh`: of newly initialised networks
+        on the same observations. `since`: what measures of change compare with.
+        """
+        ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where Subjects come from: plain data that can be written down and compared."""
+
+    @property
+    def round(self) -> int:
+        """The smallest number of env steps that a Subject can advance by."""
+        ...
+
+    @property
+    def splits(self) -> int:
+        """At how many layers an injection can begin, the smallest network's."""
+        ...
+
+    @property
+    def restarts(self) -> bool:
+        """Whether a fork begins new episodes, for want of a copy of the simulation."""
+        ...
+
+    def start(self, seed: int) -> Subject:
+        """A Subject at its first env step."""
+        ...
+
+    def save(self, subject: Subject, path: Path) -> None:
+        """Writes a Subject, whole or not at all."""
+        ...
+
+    def load(self, path: Path) -> Subject:
+        """The Subject that was saved."""
+        ...
+
+    def check(self, interventions: Sequence[Intervention]) -> None:
+        """`RegrowError` where these cannot be carried out, one after the other."""
+        ...
+
+    def check_environment(self) -> None:
+        """`RegrowError` where the environment does what it may not do."""
+        ...
+
+    def random_return(self, start: int, end: int) -> float:
+        """What a random policy earns between two env steps of training."""
+        ...
+
+    def random_return_is_of(self, start: int, end: int) -> Sequence[Any]:
+        """What that number depends on, as plain data."""
+        ...
+
+    def flops(self, history: Sequence[Event], start: int, end: int) -> float:
+        """FLOPs from env step `start` to `end`, `history` carried out; NaN where unknown."""
+        ...
+
+    def config(self) -> dict[str, str]:
+        """The source as plain data: "source", "agent" and "environment" at least."""
+        ...
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Source":
+        """The source that `config` wrote down."""
+        ...
+
+    def parts(self) -> dict[str, str]:
+        """ "agent" and "environment" with all of their fields, also those at their defaults."""
         ...

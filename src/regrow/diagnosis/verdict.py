@@ -14,9 +14,8 @@ learns or all seeds show the same difference; "no plasticity loss" is not claime
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from regrow.diagnosis.findings import (
     unfinished,
 )
 from regrow.diagnosis.outcomes import Outcome, areas, by_arm, scale_of
+from regrow.diagnosis.plan import Roles
 from regrow.errors import require
 from regrow.stats.intervals import Interval, paired_difference, seeds_to_settle
 
@@ -85,10 +85,8 @@ class Verdict:
 
 def conclude(
     outcomes: Sequence[Outcome],
+    roles: Roles | None = None,
     *,
-    inject: str = "inject",
-    resets: Sequence[str] = ("reset",),
-    splits: Mapping[str, int] = MappingProxyType({}),
     random_return: float = math.nan,
     smallest_effect: float = 0.05,
     confidence: float = 0.95,
@@ -96,48 +94,48 @@ def conclude(
 ) -> Verdict:
     """The verdict on a set of outcomes: every arm with the same seeds, among them `nothing`.
 
-    `inject` and `resets` name the arms that stand for those; `again`, if present, is the noise
-    floor. `splits`: for injections of one kind, from which layer on each renews the network.
+    `roles`: which arms stand for what; by default those of `Roles`.
     `smallest_effect`: as a share of the control arm's mean return. `restarted`: the arms began new
     episodes at the fork. Raises `RegrowError` where the arms do not pair up or fewer than two seeds
     were run.
     """
+    roles = roles or Roles()
+    control, inject = roles.control, roles.injection
     arms = by_arm(outcomes)
     broken = {
         arm: held for arm, runs in arms.items() if (held := [run for run in runs if run.stopped])
     }
-    if broken.keys() & {"nothing", inject}:
+    if broken.keys() & {control, inject}:
         return _undecided(not_finite(broken), smallest_effect, confidence, random_return)
     arms = {arm: runs for arm, runs in arms.items() if arm not in broken}
     require(
-        "nothing" in arms,
-        "a verdict needs the arm 'nothing': it is what the others are paired with",
+        control in arms,
+        f"a verdict needs the arm '{control}': it is what the others are paired with",
     )
     require(inject in arms, f"a verdict needs the arm '{inject}'; there are: {', '.join(arms)}")
-    seeds = len(arms["nothing"])
+    seeds = len(arms[control])
     require(seeds >= 2, f"a verdict needs at least 2 seeds, got {seeds}")
 
-    scale, unit = scale_of(arms)
+    scale, unit = scale_of(arms, control)
     differences = {
-        arm: paired_difference(areas(arms[arm]), areas(arms["nothing"]), confidence=confidence)
+        arm: paired_difference(areas(arms[arm]), areas(arms[control]), confidence=confidence)
         for arm in arms
-        if arm != "nothing"
+        if arm != control
     }
     relative = {arm: interval.over(scale) for arm, interval in differences.items()}
-    effect, floor = relative[inject], relative.get("again")
+    effect, floor = relative[inject], relative.get(roles.replicate or "")
     findings = tuple(
         findings_of(
             arms,
             relative,
-            inject,
-            resets,
+            roles,
             random_return,
             smallest_effect,
             confidence,
             restarted,
         )
     )
-    splits = {arm: split for arm, split in splits.items() if arm in arms}
+    splits = {arm: split for arm, split in roles.splits.items() if arm in arms}
     if len(splits) > 1:
         findings = (*findings, lost_in(arms, relative, splits, smallest_effect))
     more = (unfinished(arms), not_finite(broken) if broken else None)
@@ -145,7 +143,7 @@ def conclude(
     injected_learned = learned(arms[inject], random_return, confidence)
     forbids = _forbids(findings, effect, smallest_effect, injected_learned)
     claim = _claim(effect, floor, smallest_effect, forbids)
-    per_seed = (areas(arms[inject]) - areas(arms["nothing"])) / scale
+    per_seed = (areas(arms[inject]) - areas(arms[control])) / scale
     needed = None
     if claim == INCONCLUSIVE and effect.low <= smallest_effect <= effect.high:
         needed = seeds_to_settle(per_seed, float(smallest_effect), confidence=confidence)

@@ -14,16 +14,11 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from regrow.diagnosis.jobs import Fork, cells, forks_of, outcomes_of
-from regrow.diagnosis.outcomes import Outcome
-from regrow.diagnosis.plan import BINS, Diagnosis
-from regrow.diagnosis.recording import probe_place
 from regrow.errors import RegrowError, require
-from regrow.files.atomic import damaged, read_json, write_atomically
-from regrow.records.rows import Row, read_rows, table_of, write_table
+from regrow.files.atomic import read_json, write_atomically
+from regrow.records.rows import Row, probe_place, read_rows, table_of, write_table
 from regrow.records.sinks import package
 from regrow.records.study_spec import plain_name, plan_file
-from regrow.stats.curves import bin_ends
 from regrow.training.train import read_probes, read_training
 
 
@@ -98,51 +93,6 @@ def of_training(folder: Path) -> list[Logged]:
     written = (folder / "episodes.parquet").stat().st_mtime
     config = read_json(folder / "config.json")
     return [Logged(name, told.environment, found, config, 0, written)]
-
-
-def of_diagnosis(folder: Path) -> list[Logged]:
-    """The arms of a diagnosis, one run for each seed; `RegrowError` where it is not done."""
-    path = folder / "config.json"
-    config = read_json(path)
-    try:
-        plan = Diagnosis.from_config(config)
-    except (KeyError, TypeError, ValueError) as error:
-        raise damaged(path, f"it is no plan: {error}") from error
-    done = all(cell.result(folder).is_file() for cell, _ in cells(plan))
-    require(done, f"the diagnosis in {folder} is not done; run the same command again")
-    forks = {fork.seed: fork for fork in forks_of(plan, folder)}
-    written = (folder / "config.json").stat().st_mtime
-    return [
-        Logged(
-            _run_name(config["environment"], config["agent"], run.arm, f"seed{run.seed}"),
-            config["environment"],
-            _of_arm(plan, forks[run.seed], run),
-            {**config, "arm": run.arm, "seed": run.seed},
-            plan.fork_at,
-            written,
-        )
-        for run in outcomes_of(plan, folder)
-    ]
-
-
-def _of_arm(plan: Diagnosis, fork: Fork, run: Outcome) -> list[Point]:
-    way = bin_ends(0, plan.fork_at, len(fork.curve)).tolist()
-    ends = bin_ends(plan.fork_at, plan.horizon, BINS).tolist()
-    measured = (
-        (fork.probes, plan.fork_at, False),
-        (fork.probes_fresh, plan.fork_at, True),
-        (run.probes, ends[-1], False),
-    )
-    return _in_order(
-        *_curve("return", way, fork.curve),
-        *_curve("return", ends, run.curve),
-        *_curve("predicted_value", ends, run.predicted),
-        *(
-            Point(_probe(*probe_place(name), fresh), at, value)
-            for probes, at, fresh in measured
-            for name, value in probes.items()
-        ),
-    )
 
 
 def _in_order(*found: Point) -> list[Point]:

@@ -1,29 +1,30 @@
 """How far studies are, from files alone: works beside the process that carries them out.
 
-A cell is `done` where its result or its row is there, `running` while a process holds it, `stopped`
+A job is `done` where its result or its row is there, `running` while a process holds it, `stopped`
 where it kept something to go on from, and `waiting` otherwise.
 """
 
-import json
 import math
-import time
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from regrow.diagnosis.jobs import Cell
+from regrow.diagnosis.jobs import Job
+from regrow.diagnosis.recording import is_held, progress_file
 from regrow.errors import require
-from regrow.experiments.carry_out import is_held, progress_file
 from regrow.experiments.shared_jobs import Shared, parts_in, shared
+from regrow.files.folders import kind_of
+from regrow.files.locks import LOCK, is_taken
+from regrow.files.progress import read_progress
 from regrow.records.rows import Key, file_of, read_rows
 
 State = Literal["done", "running", "stopped", "waiting"]
 
 
 class Seen(NamedTuple):
-    """A cell as it was seen from outside; env steps, and seconds."""
+    """A job as it was seen from outside; env steps, and seconds."""
 
     studies: tuple[str, ...]  # "study: condition", for each that asks for it
-    cell: str
+    job: str
     state: State
     done: int
     of: int
@@ -38,30 +39,30 @@ class Seen(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """All cells of a folder, and in a sentence each what could not be read."""
+    """All jobs of a folder, and in a sentence each what could not be read."""
 
-    cells: list[Seen]
+    jobs: list[Seen]
     problems: list[str]
 
     @property
     def done(self) -> int:
         """Env steps that are done."""
-        return sum(cell.done for cell in self.cells)
+        return sum(job.done for job in self.jobs)
 
     @property
     def of(self) -> int:
         """Env steps in all."""
-        return sum(cell.of for cell in self.cells)
+        return sum(job.of for job in self.jobs)
 
     @property
     def rate(self) -> float:
         """Env steps per second of what is running."""
-        return math.fsum(cell.rate for cell in self.cells if cell.state == "running")
+        return math.fsum(job.rate for job in self.jobs if job.state == "running")
 
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
-        return all(cell.state == "done" for cell in self.cells)
+        return all(job.state == "done" for job in self.jobs)
 
 
 class Watch:
@@ -75,52 +76,63 @@ class Watch:
         self.folder = folder
         self.rows = {row.key for row in read_rows(folder).rows}
         require(
-            bool(self.look().cells),
+            bool(self.look().jobs),
             f"there is no study in {folder}; `regrow study` writes what it is to do there",
         )
 
     def look(self) -> Watched:
-        """Every cell as it is now."""
+        """Every job as it is now."""
+        if kind_of(self.folder) == "training":
+            return Watched([_training(self.folder)], [])
         parts, problems = parts_in(self.folder)
-        now = time.time()
         return Watched(
-            [seen for group in shared(parts, self.folder) for seen in self._cells(group, now)],
+            [seen for group in shared(parts, self.folder) for seen in self._jobs(group)],
             problems,
         )
 
-    def _cells(self, group: Shared, now: float) -> list[Seen]:
-        found = {cell: self._seen(group, cell, now) for cell in group.cells()}
+    def _jobs(self, group: Shared) -> list[Seen]:
+        found = {job: self._seen(group, job) for job in group.jobs()}
         open_seeds = {c.seed for c, seen in found.items() if c.arm and seen.state != "done"}
         # Where all arms have their rows, the way up to the fork is not needed any more.
         return [
-            seen if cell.seed in open_seeds else seen._replace(state="done", done=seen.of)
-            for cell, seen in found.items()
+            seen if job.seed in open_seeds else seen._replace(state="done", done=seen.of)
+            for job, seen in found.items()
         ]
 
-    def _seen(self, group: Shared, cell: Cell, now: float) -> Seen:
-        asking = group.asking(cell) if cell.arm else group.parts
+    def _seen(self, group: Shared, job: Job) -> Seen:
+        asking = group.asking(job) if job.arm else group.parts
         names = tuple(f"{part.study}: {part.label}" for part in asking)
-        seen = Seen(names, cell.name, "waiting", 0, group.env_steps(cell))
-        rows = [part.key(cell) for part in asking] if cell.arm else []
-        if (rows and all(map(self._there, rows))) or cell.result(group.folder).is_file():
+        seen = Seen(names, job.name, "waiting", 0, group.env_steps(job))
+        rows = [part.key(job) for part in asking] if job.arm else []
+        if (rows and all(map(self._there, rows))) or job.result(group.folder).is_file():
             return seen._replace(state="done", done=seen.of)
-        kept = (group.folder / "cells" / f"{cell.name}.part.ckpt").is_file()
+        kept = (group.folder / "jobs" / f"{job.name}.part.ckpt").is_file()
         seen = seen._replace(state="stopped") if kept else seen
-        if not is_held(group.folder, cell):
+        if not is_held(group.folder, job):
             return seen
-        try:
-            told = json.loads(progress_file(group.folder, cell).read_text("utf-8"))
-            done, took = int(told["done"]), told["written"] - told["began"]
-            rate = (done - told["earlier"]) / took if took > 0 else 0.0
-            return seen._replace(
-                state="running",
-                done=done,
-                phase=str(told["phase"]),
-                rate=rate,
-                silent=max(0.0, now - told["written"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError):
+        told = read_progress(progress_file(group.folder, job))
+        if told is None:
             return seen._replace(state="running")  # it has just begun
+        return seen._replace(
+            state="running", done=told.done, phase=told.phase, rate=told.rate, silent=told.silent
+        )
 
     def _there(self, key: Key) -> bool:
         return key in self.rows or file_of(self.folder, key).is_file()
+
+
+def _training(folder: Path) -> Seen:
+    """A training run as one job."""
+    at = max((row.horizon for row in read_rows(folder).rows), default=0)
+    seen = Seen(("training",), folder.name, "stopped", at, max(at, 1))
+    told = read_progress(folder / "training.progress.json")
+    if told is None or is_taken(folder / LOCK) is False:
+        return seen
+    return seen._replace(
+        state="running",
+        done=told.done,
+        of=told.of,
+        phase=told.phase,
+        rate=told.rate,
+        silent=told.silent,
+    )

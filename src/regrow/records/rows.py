@@ -55,6 +55,12 @@ class Measured(NamedTuple):
     value: float  # NaN where the probe says nothing of such a part
 
 
+def probe_place(name: str) -> tuple[str, str, str]:
+    """(Learner, probe, part) of a probe's name as `Run.measure` has it; a lone Learner is ""."""
+    *learner, probe, part = name.split(".")
+    return ".".join(learner), probe, part
+
+
 class Happened(NamedTuple):
     """An intervention that was carried out, at the fork (`before` comes first) or later.
 

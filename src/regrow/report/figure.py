@@ -14,15 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from regrow.diagnosis.recording import UP_TO_FORK
 from regrow.errors import require
 from regrow.files.atomic import write_atomically
+from regrow.records.rows import Row
 from regrow.report.palette import INK, SOFT, Ink, inks
 from regrow.stats.curves import running_mean
 from regrow.stats.intervals import mean_band
-from regrow.training.run import Event
 from regrow.training.schedule import RECENT
 from regrow.training.train import Episodes, Trained
+from regrow.types import Event
 
 TOGETHER = 7  # arms in one picture
 PANELS = 5  # in a row
@@ -30,6 +30,37 @@ WINDOWS = 25  # of this share of a run's env steps are the means in its learning
 PICTURES = (".png", ".svg", ".pdf")
 
 Curves = Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
+
+UP_TO_FORK = "fork"
+
+
+def draw_diagnosis(path: Path, rows: Sequence[Row], *, title: str, subtitle: str) -> None:
+    """Writes the learning curves of the rows of a diagnosis to `path`, as `draw_curves` does.
+
+    What an arm did after the fork is drawn as ticks.
+    """
+    arms: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.returns:
+            arms.setdefault(row.arm, []).append(row)
+    first, *_ = arms.values() or [list(rows)]
+    to_fork = np.array([row.returns_to_fork for row in first])
+    curves = {UP_TO_FORK: (np.array(first[0].env_steps_to_fork), to_fork)}
+    events: dict[str, list[int]] = {}
+    for arm, held in arms.items():
+        curves[arm] = np.array(held[0].env_steps), np.array([row.returns for row in held])
+        if held[0].intervention != arm:  # a rule
+            begun = len(held[0].before)
+            events[arm] = [step for row in held for step, _ in row.events[begun:]]
+    draw_curves(
+        path,
+        curves,
+        fork_at=first[0].fork_at,
+        title=title,
+        subtitle=subtitle,
+        random_return=first[0].random_return,
+        events=events,
+    )
 
 
 def draw_curves(

@@ -9,7 +9,7 @@ from regrow.analysis.claims import CLAIMS
 from regrow.analysis.conditions import Case
 from regrow.analysis.summary import Summary, Told
 from regrow.diagnosis.findings import percent
-from regrow.diagnosis.verdict import INCONCLUSIVE, LOSS, NO_LOSS
+from regrow.diagnosis.verdict import INCONCLUSIVE, LOSS, NO_LOSS, Verdict
 from regrow.files.atomic import write_atomically
 from regrow.report import charts
 from regrow.report.charts import Arms, Chart
@@ -36,7 +36,7 @@ def page(summary: Summary) -> str:
         tag("a", "to the verdicts", class_="skip", href="#verdicts"),
         _head(summary),
         _problems(summary.problems),
-        tag("main", _verdicts(summary, arms), *sections, _reproduce(summary)),
+        tag("main", *_opening(summary, arms), *sections, _reproduce(summary)),
     ]
     return document(
         f"regrow report: {summary.name}",
@@ -73,6 +73,59 @@ def _problems(problems: Sequence[str]) -> Element | None:
         class_="problems",
         role="note",
     )
+
+
+# What the page opens with.
+
+
+def _opening(summary: Summary, arms: Arms) -> list[Element]:
+    """Of a diagnosis its answer; of studies their verdicts; of a training run nothing."""
+    kinds = {told.name for told in summary.studies}
+    if kinds == {"training"}:
+        return []
+    if kinds == {"diagnosis"} and len(summary.studies[0].cases) == 1:
+        return [_answer(summary.studies[0].cases[0])]
+    return [_verdicts(summary, arms)]
+
+
+def _answer(case: Case) -> Element:
+    """A verdict in one sentence, and what to do next."""
+    heading = tag("h2", "Verdict", id="verdicts", tabindex="-1")
+    verdict = case.verdict
+    if verdict is None:
+        return tag("section", heading, tag("p", case.unjudged, class_="question"))
+    badge = tag("span", verdict.claim, class_=f"says {_BADGES[verdict.claim]}")
+    return tag(
+        "section",
+        heading,
+        tag("p", badge, " ", verdict.reason, class_="question"),
+        tag("p", tag("b", "What to do next: "), _next(case, verdict)),
+    )
+
+
+def _next(case: Case, verdict: Verdict) -> str:
+    found = {finding.code for finding in verdict.findings}
+    if "reset_helps_injection_does_not" in found:
+        return (
+            "the network can still learn, so look at its value estimates and at exploration; a "
+            "reset, or a shorter memory of early data, is the nearest cure."
+        )
+    if verdict.claim == LOSS:
+        return (
+            f"train with an injection at {case.row.fork_at:,} env steps, as `regrow train --do "
+            f"'{case.injection} at {case.row.fork_at}'` does, and find the layer with `regrow "
+            "diagnose --where`."
+        )
+    if verdict.claim == NO_LOSS:
+        return (
+            "look for the limit elsewhere (exploration, credit, capacity); fork later if you "
+            "expect the loss to come with longer training."
+        )
+    if {"nobody_learns", "control_did_not_learn"} & found:
+        return "take an agent or a budget that learns this task, then diagnose again."
+    if verdict.seeds_needed:
+        return f"run the same command with --seeds {verdict.seeds_needed} and another --out."
+    return "run more seeds, or a longer horizon."
 
 
 # Verdicts.
@@ -174,11 +227,15 @@ def _section(told: Told, arms: Arms, drawn: dict[str, Chart]) -> Element:
     figures = [chart(*what) for what in _figures(told, arms)]
     return tag(
         "section",
-        tag("h2", told.name, " ", tag("small", told.scale), id=told.anchor, tabindex="-1"),
+        tag("h2", _heading(told), " ", tag("small", told.scale), id=told.anchor, tabindex="-1"),
         tag("p", told.question, class_="question"),
         *figures,
         *_tables(told.cases),
     )
+
+
+def _heading(told: Told) -> str:
+    return {"diagnosis": "Evidence", "training": "Training"}.get(told.name, told.name)
 
 
 def _figures(told: Told, arms: Arms) -> Iterable[tuple[str, Chart, str, str]]:

@@ -65,15 +65,15 @@ def claims_lines(told: Told) -> list[str]:
 
 
 def watch_table(watched: Watched) -> RenderableType:
-    """The cells that are running, and per condition how many cells are done."""
+    """The jobs that are running, and per condition how many jobs are done."""
     running = Table(title="At work", title_justify="left")
-    for heading in ("cell", "for", "doing"):
+    for heading in ("job", "for", "doing"):
         running.add_column(heading)
     for heading in ("env steps", "", "env steps/s", "left", ""):
         running.add_column(heading, justify="right")
-    for cell in watched.cells:
-        if cell.state == "running":
-            running.add_row(*_running(cell))
+    for job in watched.jobs:
+        if job.state == "running":
+            running.add_row(*_running(job))
     rate = watched.rate
     left = f", about {_time((watched.of - watched.done) / rate)} left" if rate > 0 else ""
     total = (
@@ -85,32 +85,32 @@ def watch_table(watched: Watched) -> RenderableType:
     )
 
 
-def _running(cell: Seen) -> tuple[str, ...]:
-    first, *others = cell.studies
+def _running(job: Seen) -> tuple[str, ...]:
+    first, *others = job.studies
     more = f" and {len(others)} more" if others else ""
     return (
-        escape(cell.cell),
+        escape(job.job),
         escape(first + more),
-        escape(cell.phase),
-        f"{cell.done:,} of {cell.of:,}",
-        f"{cell.done / cell.of:.0%}",
-        f"{cell.rate:,.0f}" if cell.rate > 0 else "",
-        _time(cell.left) if cell.left is not None else "",
-        f"silent for {_time(cell.silent)}" if cell.silent > QUIET else "",
+        escape(job.phase),
+        f"{job.done:,} of {job.of:,}",
+        f"{job.done / job.of:.0%}",
+        f"{job.rate:,.0f}" if job.rate > 0 else "",
+        _time(job.left) if job.left is not None else "",
+        f"silent for {_time(job.silent)}" if job.silent > QUIET else "",
     )
 
 
 def _conditions(watched: Watched) -> Table:
-    table = Table(title="Cells", title_justify="left")
+    table = Table(title="Jobs", title_justify="left")
     table.add_column("study")
     for heading in ("done", "running", "stopped", "waiting", "env steps"):
         table.add_column(heading, justify="right")
-    for name in dict.fromkeys(study for cell in watched.cells for study in cell.studies):
-        own = [cell for cell in watched.cells if name in cell.studies]
+    for name in dict.fromkeys(study for job in watched.jobs for study in job.studies):
+        own = [job for job in watched.jobs if name in job.studies]
         counts = (
-            sum(cell.state == s for cell in own) for s in ("done", "running", "stopped", "waiting")
+            sum(job.state == s for job in own) for s in ("done", "running", "stopped", "waiting")
         )
-        share = sum(cell.done for cell in own) / sum(cell.of for cell in own)
+        share = sum(job.done for job in own) / sum(job.of for job in own)
         table.add_row(escape(name), *(str(count or "") for count in counts), f"{share:.0%}")
     return table
 

@@ -20,10 +20,11 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal, get_args
 
 from regrow.agents.base import Agent
-from regrow.diagnosis.plan import DEFAULT_ARMS, Arm, Diagnosis
+from regrow.diagnosis.plan import DEFAULT_ARMS, Arm, Plan
 from regrow.environments.base import World
 from regrow.errors import require
 from regrow.registry import make
+from regrow.sources.native import Diagnosis
 
 Scale = Literal["smoke", "laptop", "paper"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
@@ -43,7 +44,7 @@ class Condition:
     """One diagnosis of a study. `axis`, `level`: what is turned from condition to condition."""
 
     label: str
-    plan: Diagnosis
+    plan: Plan
     axis: str = ""
     level: float | None = None
 

@@ -22,7 +22,8 @@ from regrow.files.atomic import damaged, write_atomically
 from regrow.files.formats import as_meant
 from regrow.numerics import in_float32, setting
 from regrow.registry import describe, make
-from regrow.training.run import Event, Run, abstract_state
+from regrow.training.run import Run, abstract_state
+from regrow.types import Event
 
 FORMAT = 4
 """3 had other names of fields; 2 neither `restarts` nor, of what is remembered, `truncated`."""

@@ -19,7 +19,8 @@ from regrow.environments.base import World
 from regrow.numerics import in_float32
 from regrow.registry import make
 from regrow.training.device_loop import State
-from regrow.training.run import Event, abstract_state
+from regrow.training.run import abstract_state
+from regrow.types import Event
 
 
 class Cost(NamedTuple):

@@ -22,16 +22,50 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from regrow.records.sinks import SINKS, About, Sink, event_name
-from regrow.training.run import Event, Run
-from regrow.types import Log
+from regrow.types import Event, Log
 
 EVERY = 1.0  # seconds
 SHARE = 0.01  # of the time, at most, for losses
+
+
+@runtime_checkable
+class Logged(Protocol):
+    """What can be logged: a Run, or another Subject."""
+
+    @property
+    def env_steps(self) -> int:
+        """Env steps taken so far."""
+        ...
+
+    @property
+    def num_envs(self) -> int:
+        """How many environments take turns in its logs."""
+        ...
+
+    @property
+    def history(self) -> tuple[Event, ...]:
+        """The interventions that were carried out."""
+        ...
+
+    @property
+    def restarts(self) -> tuple[int, ...]:
+        """Env steps at which new episodes were begun."""
+        ...
+
+    @property
+    def used_up(self) -> bool:
+        """Whether it was advanced, so that its memory has passed on."""
+        ...
+
+    def losses(self) -> dict[str, float]:
+        """The losses of now, by name; none where there are none."""
+        ...
 
 
 class Live:
@@ -51,7 +85,7 @@ class Live:
         # What is not told yet.
         self._logs: list[Log] = []
         self._lengths: list[int] = []
-        self._run: Run | None = None
+        self._run: Logged | None = None
         self._reached = 0  # env steps
 
     def __enter__(self) -> "Live":
@@ -67,7 +101,7 @@ class Live:
             self._tell_what_is_new(self._run)
         self._each(lambda sink: sink.close(failed=kind is not None))
 
-    def advanced(self, run: Run, log: Log) -> None:
+    def advanced(self, run: Logged, log: Log) -> None:
         """A piece of training is done, which reported `log`."""
         if not self.names:
             return
@@ -78,21 +112,21 @@ class Live:
         if time.monotonic() - self._said >= EVERY:
             self._tell_what_is_new(run)
 
-    def flush(self, run: Run) -> None:
+    def flush(self, run: Logged) -> None:
         """What was not told yet is told."""
         if self.names:
             self._open(run, run.env_steps)
             self._reached = run.env_steps
             self._tell_what_is_new(run)
 
-    def probed(self, run: Run, values: Mapping[str, float], *, fresh: bool = False) -> None:
+    def probed(self, run: Logged, values: Mapping[str, float], *, fresh: bool = False) -> None:
         """Probes were measured, by name as `regrow.training.probing.measured` has it."""
         if self.names:
             self.flush(run)
             self._tell({_probe_name(name, fresh): value for name, value in values.items()})
             self._each(lambda sink: sink.flush())
 
-    def _open(self, run: Run, start: int) -> None:
+    def _open(self, run: Logged, start: int) -> None:
         """Opens the sinks, of a run that was at `start` when this sitting began."""
         if self._opened:
             return
@@ -104,7 +138,7 @@ class Live:
                 _say(name, error)
         self._told = sum(event.env_steps < start for event in run.history)
 
-    def _tell_what_is_new(self, run: Run) -> None:
+    def _tell_what_is_new(self, run: Logged) -> None:
         for event in run.history[self._told :]:
             self._tell_event(event)
         self._told = len(run.history)
@@ -178,7 +212,7 @@ class _Losses:
         self.seconds = math.inf  # that they take, the least so far
         self.due = -math.inf
 
-    def measured(self, run: Run) -> dict[str, float]:
+    def measured(self, run: Logged) -> dict[str, float]:
         """Those of now; none where it is too early, or where an error has ended the training."""
         if run.used_up or time.monotonic() < self.due:
             return {}
@@ -199,9 +233,9 @@ class _Episodes:
     def __init__(self) -> None:
         self.begun: NDArray[np.int64] | None = None
 
-    def lengths(self, run: Run, log: Log) -> list[int]:
+    def lengths(self, run: Logged, log: Log) -> list[int]:
         """Of the episodes that end in a log, those whose beginning was seen."""
-        count, start = run.agent.num_envs, run.env_steps - len(log.reward)
+        count, start = run.num_envs, run.env_steps - len(log.reward)
         if self.begun is None:
             self.begun = np.full(count, -1, np.int64)
         if start == 0 or start in run.restarts:

@@ -7,7 +7,6 @@ copied. `loop.py` and `hosted.py` advance it.
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,28 +18,22 @@ from regrow.agents.base import Agent
 from regrow.environments.base import HostEnvironment, World
 from regrow.errors import RegrowError, require, require_rounds
 from regrow.experience.frame_replay import FrameReplay
-from regrow.experience.normalization import NormalizingMemory
+from regrow.experience.normalization import NormalizingMemory, as_learned
 from regrow.experience.replay import Replay
 from regrow.interventions.base import Intervention
 from regrow.learners.learner import map_learners
 from regrow.numerics import in_float32, nan_is_an_answer
 from regrow.prng import key_at
 from regrow.probes.base import Past, Probe
-from regrow.registry import describe
+from regrow.registry import describe, make
 from regrow.training import device_loop as loop
 from regrow.training import host_loop as hosted
 from regrow.training.device_loop import State
-from regrow.types import Key, Log, Memory, Transition
+from regrow.training.probing import every_probe
+from regrow.types import Event, Key, Log, Memory, Transition
 
 LONGEST = 30_000
 """Env steps after which an episode that is played out is given up: a little more than Atari's."""
-
-
-class Event(NamedTuple):
-    """An intervention that was carried out, as the grammar of `regrow.registry` writes it."""
-
-    env_steps: int
-    intervention: str
 
 
 class Run(eqx.Module):
@@ -74,6 +67,16 @@ class Run(eqx.Module):
     def env_steps(self) -> int:
         """Env steps taken so far."""
         return int(self._alive().state.env_steps)
+
+    @property
+    def num_envs(self) -> int:
+        """How many environments take turns."""
+        return self.agent.num_envs
+
+    @property
+    def discount(self) -> float:
+        """The agent's discount factor."""
+        return self.agent.discount
 
     @in_float32
     def advance(self, env_steps: int) -> tuple["Run", Log]:
@@ -165,6 +168,32 @@ class Run(eqx.Module):
         looked_at = _drawn_anew(state.agent, key) if fresh else state.agent
         values = _probed(looked_at, batch, key, past, tuple(probes), self.agent)
         return [{name: float(value) for name, value in each.items()} for each in values]
+
+    def measure(
+        self,
+        probes: Sequence[str] = (),
+        *,
+        fresh: bool = False,
+        costly: bool = False,
+        since: "Run | None" = None,
+    ) -> dict[str, float]:
+        """Probes by name, as `dead_units.head`; of several Learners `actor.dead_units.head`.
+
+        `probes`: which, as the grammar names them; by default all with their default fields, the
+        costly ones only if asked for. `fresh` and `since` as in `probe`.
+        """
+        named = {text: make("probes", text) for text in probes} or every_probe(costly=costly)
+        values = self.probe(tuple(named.values()), fresh=fresh, since=since)
+        return {
+            name if len(each) == 1 else f"{learner}.{name}": value
+            for name, each in zip(named, values, strict=True)
+            for learner, value in each.items()
+        }
+
+    def learned_rewards(self, log: Log) -> np.ndarray:
+        """The rewards of a log as the agent learns from them, with the statistics of now."""
+        rewards = self.environment.learned(np.asarray(log.reward))
+        return np.asarray(as_learned(self._alive().state.replay, rewards))
 
     def losses(self) -> dict[str, float]:
         """The agent's losses as it is now, on what an update would learn from, by Learner.

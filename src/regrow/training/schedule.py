@@ -10,15 +10,15 @@ shrink_perturb when returns plateau for 5 checks
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from numpy.typing import NDArray
 
 from regrow.errors import RegrowError, require, require_rounds
 from regrow.interventions.base import Intervention
 from regrow.registry import PATTERN, describe, make, whole
-from regrow.training.run import Run
 from regrow.training.triggers import RETURNS, At, Every, Plateau, Seen, Trigger, When
+from regrow.types import Event
 
 _NUMBER = f"({PATTERN})"
 _RULE = re.compile(r"\s*(\S.*?)\s+(at|every|when)\s+(\S.*?)\s*", re.DOTALL)
@@ -132,9 +132,35 @@ def next_check(rules: Sequence[Rule], now: int, until: int) -> int:
     return min([*due, until])
 
 
+@runtime_checkable
+class Watched(Protocol):
+    """A training run that rules can be followed on."""
+
+    @property
+    def env_steps(self) -> int:
+        """Env steps taken so far."""
+        ...
+
+    @property
+    def history(self) -> tuple[Event, ...]:
+        """The interventions that were carried out."""
+        ...
+
+    def measure(self, probes: Sequence[str]) -> dict[str, float]:
+        """Probes by name."""
+        ...
+
+    def intervene(self, intervention: Intervention) -> Any:
+        """A copy on which an intervention was carried out."""
+        ...
+
+
+Subject = TypeVar("Subject", bound=Watched)
+
+
 def followed(
-    run: Run, rules: Sequence[Rule], checks: Sequence[Check], recent_return: float
-) -> tuple[Run, list[Check]]:
+    run: Subject, rules: Sequence[Rule], checks: Sequence[Check], recent_return: float
+) -> tuple[Subject, list[Check]]:
     """(the run after what the rules ask for at this env step, the checks with those made now).
 
     A rule that was looked at already at this env step is not looked at again, and one that has
@@ -157,20 +183,20 @@ def followed(
     return run, found
 
 
-def _watched(run: Run, trigger: Trigger, recent_return: float) -> float:
+def _watched(subject: Watched, trigger: Trigger, recent_return: float) -> float:
     """The value that a trigger looks at; of several Learners the one nearest to firing."""
     if trigger.watches == "":
         return math.nan
     if trigger.watches == RETURNS:
         return recent_return
-    (values,) = run.probe([make("probes", trigger.watches)])
+    values = subject.measure([trigger.watches])
     known = [value for value in values.values() if not math.isnan(value)]
     if not known:
         return math.nan
     return max(known) if isinstance(trigger, When) and trigger.above is not None else min(known)
 
 
-def until_now(checks: Sequence[Check], run: Run) -> list[Check]:
+def until_now(checks: Sequence[Check], run: Watched) -> list[Check]:
     """The checks that a saved Run knows of: none after it, none whose event it does not hold."""
     now = run.env_steps
     here = [check for check in checks if check.env_steps == now]

@@ -8,15 +8,13 @@ probes.parquet     env_steps, probe, value, fresh: the probes over the life of t
 """
 
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from regrow.agents.base import Agent
 from regrow.environments.base import World
@@ -24,50 +22,24 @@ from regrow.errors import RegrowError, require, require_rounds
 from regrow.files.atomic import damaged, read_json
 from regrow.files.folders import claimed, kind_of
 from regrow.files.formats import as_meant
-from regrow.records.rows import write_table
+from regrow.files.progress import report_progress
+from regrow.records.rows import write_row, write_table
 from regrow.records.sinks import About, checked
 from regrow.registry import describe
-from regrow.training.checkpoint import SAVE_EVERY, load, save
+from regrow.training.checkpoint import load, save
+from regrow.training.driver import drive
 from regrow.training.environment_checks import check_before_training
+from regrow.training.episodes import Episodes, row_of
 from regrow.training.live import Live
-from regrow.training.pacing import ChunkPacer
-from regrow.training.probing import measured
 from regrow.training.run import Run, abstract_state
 from regrow.training.schedule import (
     Check,
     Rule,
     check_rules,
-    followed,
-    next_check,
     recent_return,
     until_now,
 )
 from regrow.types import Log, Report
-
-
-class Episodes(NamedTuple):
-    """Finished episodes: env steps of training at the end, undiscounted return, length."""
-
-    env_steps: NDArray[np.int64]
-    returns: NDArray[np.float64]
-    lengths: NDArray[np.int64]
-
-    def until(self, env_steps: int) -> "Episodes":
-        """Those that end no later."""
-        count = int(np.searchsorted(self.env_steps, env_steps, side="right"))
-        return Episodes(self.env_steps[:count], self.returns[:count], self.lengths[:count])
-
-    def recent_at(self, env_steps: NDArray[np.int64], window: int) -> NDArray[np.float64]:
-        """At each of these the mean return of the episodes that ended within `window` env steps.
-
-        That of the last one, where none did; NaN before the first.
-        """
-        ends = np.searchsorted(self.env_steps, env_steps, side="right")
-        starts = np.searchsorted(self.env_steps, env_steps - window, side="right")
-        starts = np.minimum(starts, np.maximum(ends - 1, 0))
-        sums = np.concatenate([[0.0], np.cumsum(self.returns)])
-        with np.errstate(invalid="ignore"):
-            return (sums[ends] - sums[starts]) / (ends - starts)
 
 
 class Diary(NamedTuple):
@@ -133,8 +105,8 @@ def train(
             run, diary = Run.start(agent, environment, seed=seed), Diary.empty()
         about = About("train", folder.resolve().name, None, config)
         with Live(log, folder / "log", about) as live:
-            training = _Training(folder, tuple(rules), probe_every, env_steps, report, live)
-            return training.done(run, diary)
+            training = _Training(folder, config, probe_every, env_steps, report, live)
+            return training.done(run, diary, rules)
 
 
 def _refuse_begun(folder: Path, resume: bool) -> None:
@@ -160,89 +132,99 @@ def _loaded(checkpoint: Path, agent: Agent, environment: World, until: int) -> R
     return run
 
 
-class _Training(NamedTuple):
-    """How a run is trained: what is looked at on the way, and where it is written."""
+class _Training:
+    """How a run is trained: what is looked at on the way, and where it is written.
 
-    folder: Path
-    rules: tuple[Rule, ...]
-    probe_every: int
-    until: int
-    report: Report
-    live: Live
+    A `regrow.training.driver.Record`: it keeps the diary up to where the run is.
+    """
 
-    def done(self, run: Run, diary: Diary) -> tuple[Run, Diary]:
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        probe_every: int,
+        until: int,
+        report: Report,
+        live: Live,
+    ):
+        self.folder, self.config, self.probe_every, self.until = folder, config, probe_every, until
+        self.report, self.live = report, live
+        self.diary = Diary.empty()
+
+    def done(self, run: Run, diary: Diary, rules: Sequence[Rule]) -> tuple[Run, Diary]:
         """The run at its end, saved."""
+        self.diary = diary
         self.report("training", run.env_steps)
-        self.keep(run, diary)  # a folder that cannot be written to is found out before the work
-        saved, pieces = time.monotonic(), ChunkPacer(run.agent.env_steps_per_round)
-        try:
-            while run.env_steps < self.until:
-                run, diary = self.looked_at(run, diary)
-                now = run.env_steps
-                run, log = run.advance(self.piece(run, pieces.next()))
-                episodes = _with(diary.episodes, log, now, run.agent.num_envs, run.restarts)
-                diary = diary._replace(episodes=episodes)
-                self.live.advanced(run, log)
-                if time.monotonic() - saved > SAVE_EVERY:
-                    self.keep(run, diary)
-                    saved = time.monotonic()
-                self.report(self.words(diary), len(log.reward))
-            if self.probe_every and run.env_steps not in _probed_at(diary):
-                self.probe(run, diary)
-        finally:
-            if not run.used_up:  # it is, if what stopped the work did so in the middle of `advance`
-                self.keep(run, diary)
-        return run, diary
+        self.save(run, diary.checks)  # a folder that cannot be written to is found out now
+        path = self.folder / "training.progress.json"
+        with report_progress(path, self.until, self.report) as report:
+            report(self.words(), 0)
+            run, checks = drive(
+                run,
+                self.until,
+                self,
+                round=run.agent.env_steps_per_round,
+                rules=rules,
+                checks=diary.checks,
+                live=self.live,
+                report=lambda steps: report(self.words(), steps),
+            )
+        return run, self.diary._replace(checks=checks)
 
-    def looked_at(self, run: Run, diary: Diary) -> tuple[Run, Diary]:
-        """Probes and rules, where they are due and were not seen to yet."""
-        now = run.env_steps
-        due = self.probe_every and now and now % self.probe_every == 0
-        if due and now not in _probed_at(diary):
-            self.probe(run, diary)
-        run, checks = followed(run, self.rules, diary.checks, diary.recent_return())
-        return run, diary._replace(checks=checks)
-
-    def probe(self, run: Run, diary: Diary) -> None:
-        """Every probe, of the run and of a fresh network, into the diary."""
+    def look(self, run: Run) -> None:
+        """Every probe, of the run and of a fresh network, where they are due."""
+        now, every = run.env_steps, self.probe_every
+        due = every and ((now and now % every == 0) or now >= self.until)
+        if not due or now in _probed_at(self.diary):
+            return
         for fresh in (False, True):
-            values = measured(run, fresh=fresh)
-            diary.probes.extend(
-                {"env_steps": run.env_steps, "probe": name, "value": value, "fresh": fresh}
+            values = run.measure(fresh=fresh)
+            self.diary.probes.extend(
+                {"env_steps": now, "probe": name, "value": value, "fresh": fresh}
                 for name, value in values.items()
             )
             self.live.probed(run, values, fresh=fresh)
 
-    def piece(self, run: Run, longest: int) -> int:
-        """Env steps to the next look, `longest` at most."""
-        now = run.env_steps
-        end = min(self.until, now + longest)
-        if self.probe_every:
-            end = min(end, (now // self.probe_every + 1) * self.probe_every)
-        return next_check(self.rules, now, end) - now
+    def next_look(self, now: int, until: int) -> int:
+        """Up to where the probes are due again."""
+        every = self.probe_every
+        return min(until, (now // every + 1) * every) if every else until
 
-    def words(self, diary: Diary) -> str:
+    def add(self, run: Run, log: Log) -> None:
+        """The episodes that ended in a chunk."""
+        start = run.env_steps - len(log.reward)
+        episodes = _with(self.diary.episodes, log, start, run.agent.num_envs, run.restarts)
+        self.diary = self.diary._replace(episodes=episodes)
+
+    def recent_return(self) -> float:
+        """The mean return of the last episodes."""
+        return self.diary.recent_return()
+
+    def words(self) -> str:
         """What the progress bar says."""
-        mean = diary.recent_return()
+        mean = self.diary.recent_return()
         return "training" if math.isnan(mean) else f"training, return {mean:.2f}"
 
-    def keep(self, run: Run, diary: Diary) -> None:
+    def save(self, run: Run, checks: Sequence[Check]) -> None:
         """Saves the run; the diary first: after a crash between, it is ahead and never behind."""
-        self.live.flush(run)
+        self.diary = self.diary._replace(checks=list(checks))
         columns = {
-            "env_steps": diary.episodes.env_steps,
-            "return": diary.episodes.returns,
-            "length": diary.episodes.lengths,
+            "env_steps": self.diary.episodes.env_steps,
+            "return": self.diary.episodes.returns,
+            "length": self.diary.episodes.lengths,
         }
         write_table(self.folder / "episodes.parquet", pa.table(columns))
-        if self.rules:
-            rows = [
-                {**check._asdict(), "rule": str(self.rules[check.rule])} for check in diary.checks
-            ]
+        rules = self.config["rules"]
+        if rules:
+            rows = [{**check._asdict(), "rule": rules[check.rule]} for check in checks]
             write_table(self.folder / "checks.parquet", pa.Table.from_pylist(rows, _CHECKS))
         if self.probe_every:
-            write_table(self.folder / "probes.parquet", pa.Table.from_pylist(diary.probes, _PROBES))
+            table = pa.Table.from_pylist(self.diary.probes, _PROBES)
+            write_table(self.folder / "probes.parquet", table)
         save(run, self.folder / "run.ckpt")
+        row = row_of(run, self.diary.episodes, self.diary.probes, self.config)
+        if row is not None:
+            write_row(self.folder, row)
 
 
 _EPISODES = pa.schema({"env_steps": pa.int64(), "return": pa.float64(), "length": pa.int64()})

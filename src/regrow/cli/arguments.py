@@ -1,0 +1,85 @@
+"""What commands share: numbers, agents and environments, folders, as typed."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from regrow.errors import RegrowError
+from regrow.registry import whole
+
+if TYPE_CHECKING:
+    from regrow.agents.base import Agent
+    from regrow.environments.base import World
+
+
+def count(text: str) -> int:
+    """A whole number (`regrow.registry`), for argparse."""
+    try:
+        return whole(text)
+    except RegrowError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def shown(path: Path) -> str:
+    """A path as a terminal can show it, also one that is no UTF-8."""
+    return os.fsencode(path).decode(errors="replace")
+
+
+NEXT_ROUND = ", or to the next whole round of the agent"
+
+
+def share(text: str) -> float:
+    """A number, for argparse."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from error
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """An environment and an agent."""
+    parser.allow_abbrev = False
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("environment", help="e.g. minatar/breakout (`regrow list environments`)")
+    parser.add_argument(
+        "--agent",
+        help="with fields if you like: 'double_dqn(learning_rate=3e-4)' (default: by "
+        "environment: double_dqn for numbered actions on images, at 2.5e-4 on minatar/asterix and "
+        "seaquest, ppo on vectors, sac for vectors as actions, drq:laptop for those from pixels, "
+        "double_dqn:atari_laptop on images of bytes)",
+    )
+
+
+def add_log(parser: argparse.ArgumentParser, what: str) -> None:
+    """Where to log while it trains."""
+    parser.add_argument(
+        "--log",
+        action="append",
+        default=[],
+        metavar="SINK",
+        help=f"tensorboard | wandb | csv: {what} while it trains, into log/ of --out (returns, "
+        "values, losses, probes, events); give --log again for another",
+    )
+
+
+def chosen(options: argparse.Namespace) -> "tuple[Agent, World]":
+    """The agent, where none was named the environment's own, and the environment."""
+    from regrow.registry import make
+    from regrow.training.default_agent import default_agent
+
+    if options.agent is not None:
+        return make("agents", options.agent), make("environments", options.environment)
+    environment = make("environments", options.environment)
+    return default_agent(environment), environment
+
+
+def given_or_whole(given: int | None, default: int, per_round: int) -> int:
+    """A number of env steps as it was asked for; by default one of whole rounds of the agent."""
+    return -(-default // per_round) * per_round if given is None else given
+
+
+def default_folder(verb: str, environment: str) -> Path:
+    """Where a command writes unless told otherwise."""
+    word = "".join(c if c.isalnum() or c == "_" else "-" for c in environment)
+    return Path("runs") / f"{verb}-{word}"

@@ -1,0 +1,91 @@
+"""`regrow train`."""
+
+import argparse
+from pathlib import Path
+
+from regrow.cli.arguments import (
+    NEXT_ROUND,
+    add_common,
+    add_log,
+    chosen,
+    count,
+    default_folder,
+    given_or_whole,
+    shown,
+)
+
+
+def add_train(parser: argparse.ArgumentParser) -> None:
+    """`regrow train`."""
+    parser.description = (
+        "Trains one agent. Writes config.json, run.ckpt, episodes.parquet, probes.parquet,\n"
+        "curves.png and, with --do, checks.parquet into --out."
+    )
+    add_common(parser)
+    add = parser.add_argument
+    add("--env-steps", type=count, help=f"in all (default: 1000000{NEXT_ROUND})")
+    add("--seed", type=count, default=0, help="(default: %(default)s)")
+    add(
+        "--do",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="an intervention and when, e.g. 'inject at 500_000', 'reset every 200_000', "
+        "'inject when dead_units above 0.3', 'inject when returns plateau for 5 checks'; the last "
+        "three may end in 'at most 3 times', the last two after that in 'checked every 20_000'; "
+        "give --do again for another",
+    )
+    add(
+        "--probe-every",
+        type=count,
+        help=f"measure the probes so often, in env steps; 0 is never (default: 50000{NEXT_ROUND})",
+    )
+    add("--out", type=Path, help="folder to write into (default: runs/train-<environment>)")
+    add("--resume", action="store_true", help="go on with the run in --out")
+    add_log(parser, "the run")
+    parser.set_defaults(command=_train)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from regrow.execution.interrupts import interruptible, stopping
+    from regrow.execution.processes import keep_compiled_programs, one_core
+    from regrow.records.sinks import checked
+    from regrow.registry import describe
+    from regrow.report.figure import draw_training
+    from regrow.report.progress import progress
+    from regrow.training.schedule import RECENT, Rule
+    from regrow.training.train import train
+
+    one_core()
+    keep_compiled_programs()
+    agent, environment = chosen(options)
+    folder: Path = options.out or default_folder("train", options.environment)
+    rules = [Rule.parse(text) for text in options.do]
+    env_steps = given_or_whole(options.env_steps, 1_000_000, agent.env_steps_per_round)
+    log = checked(options.log)  # where W&B asks for a key, before the bar
+    with interruptible() as asked, progress("env steps", env_steps) as report:
+        run, diary = train(
+            agent,
+            environment,
+            folder,
+            env_steps=env_steps,
+            seed=options.seed,
+            rules=rules,
+            probe_every=given_or_whole(options.probe_every, 50_000, agent.env_steps_per_round),
+            resume=options.resume,
+            report=stopping(report, asked),
+            log=log,
+        )
+    draw_training(
+        folder / "curves.png",
+        diary.episodes,
+        run.history,
+        title=f"{options.environment}, seed {options.seed}",
+        subtitle=describe(agent),
+    )
+    for event in run.history:
+        print(f"at {event.env_steps:,} env steps: {event.intervention}")
+    recent = diary.episodes.returns[-RECENT:]
+    mean = f"{recent.mean():.2f}" if recent.size else "none finished"
+    done = f"return of the last {recent.size} episodes: {mean}; written to {shown(folder)}"
+    print(f"{describe(agent)}: {done}")

@@ -1,0 +1,66 @@
+"""How far a piece of work is, in a small file, for those who look at it from outside.
+
+FOLDER/<name>.progress.json    phase, done, of, earlier (env steps); began, written (seconds)
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from regrow.files.atomic import write_json
+from regrow.types import Report
+
+TELL_EVERY = 2.0  # seconds
+
+
+class Progress(NamedTuple):
+    """What a piece of work last said; env steps, and seconds."""
+
+    phase: str
+    done: int
+    of: int
+    rate: float  # env steps per second of this sitting
+    silent: float  # seconds since it was said
+
+
+@contextmanager
+def report_progress(path: Path, env_steps: int, report: Report) -> Iterator[Report]:
+    """`report`, but it also keeps a file on how far the work is; the file is gone at the end."""
+    began = time.time()
+    done, earlier, said_at = 0, 0, 0.0
+
+    def tell(phase: str, steps: int) -> None:
+        nonlocal done, earlier, said_at
+        done += steps
+        if said_at == 0.0:
+            earlier = done  # what a sitting before this one did is there at once
+        now = time.time()
+        if now - said_at > TELL_EVERY:
+            said_at = now
+            content = {"phase": phase, "done": done, "of": env_steps, "earlier": earlier}
+            write_json(path, {**content, "began": began, "written": now})
+        report(phase, steps)
+
+    try:
+        yield tell
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def read_progress(path: Path) -> Progress | None:
+    """What was last said of it; None where nothing was, or it is just being written."""
+    try:
+        told = json.loads(path.read_text("utf-8"))
+        done, took = int(told["done"]), told["written"] - told["began"]
+        return Progress(
+            phase=str(told["phase"]),
+            done=done,
+            of=int(told["of"]),
+            rate=(done - told["earlier"]) / took if took > 0 else 0.0,
+            silent=max(0.0, time.time() - told["written"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

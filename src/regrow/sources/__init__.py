@@ -1,0 +1,1 @@
+"""Where the Subjects of a diagnosis come from."""

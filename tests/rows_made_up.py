@@ -9,12 +9,13 @@ import numpy as np
 from regrow.diagnosis.plan import Arm
 from regrow.records.rows import Happened, Measured, Row, write_row
 from regrow.records.study_spec import write_plan
-from regrow.registry import describe, make
+from regrow.registry import make
 from regrow.sources.native import Diagnosis
 
 PROBES = {"weight_norm": 30.0, "srank": 80.0, "dead_units": 0.3, "gradient_norm": 2.0}
 ARMS = ("nothing", "again", "inject", "reset")
 BINS = 20
+DEFAULT = tuple(map(Arm.parse, ARMS))
 
 
 def rows_of(
@@ -36,7 +37,7 @@ def rows_of(
     plan = Diagnosis(
         agent=make("agents", agent),
         environment=make("environments", environment),
-        arms=tuple(Arm.parse(arm) for arm in arms) if "inject" in arms else Diagnosis.arms,
+        arms=tuple(Arm.parse(arm) for arm in arms) if "inject" in arms else DEFAULT,
         seeds=max(seeds, 2),
     )
     config = json.dumps(plan.config())
@@ -55,7 +56,7 @@ def rows_of(
                 "axis": axis,
                 "level": at,
                 "environment": environment,
-                "agent": describe(plan.agent),
+                "agent": plan.source.config()["agent"],
                 "before": (),
                 "arm": arm,
                 "intervention": arm,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from found import jobs_of
 
 from regrow.agents import DoubleDQN
 from regrow.cli import entry as cli
@@ -138,16 +139,16 @@ def test_a_diagnosis_in_processes(tmp_path, capsys):
     printed = capsys.readouterr().out
     for word in ("nothing", "again", "inject", "reset", "dead_units", "random policy"):
         assert word in printed
-    for name in ("verdict.json", "curves.parquet", "probes.parquet", "config.json", "curves.png"):
+    for name in ("verdict.json", "report.html", "config.json", "curves.png"):
         assert (out / name).is_file(), name
     # The same again is there at once; another plan in that folder is refused.
     assert main([*DIAGNOSE, "--out", str(out)]) == 0
     capsys.readouterr()
     assert main([*DIAGNOSE, "--out", str(out), "--before", "fit_noise"]) == 2
     assert "holds another run: its before is []" in capsys.readouterr().err
-    checkpoint = out / "cells" / "seed0-fork.ckpt"
+    checkpoint = jobs_of(out) / "seed0-fork.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    (out / "cells" / "seed0-inject.json").unlink()
+    (jobs_of(out) / "seed0-inject.json").unlink()
     assert main([*DIAGNOSE, "--out", str(out)]) == 2
     assert "seed0-fork.ckpt is cut short or altered" in capsys.readouterr().err
 

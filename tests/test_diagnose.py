@@ -1,4 +1,4 @@
-"""A diagnosis from end to end, small: cells, resuming, and what is written."""
+"""A diagnosis from end to end, small: jobs, resuming, and what is written."""
 
 import dataclasses
 import importlib
@@ -8,22 +8,23 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
+from found import jobs_of, outcomes_of, results
 from trees import bit_equal
 
 from regrow.agents import DoubleDQN
-from regrow.diagnosis.diagnose import diagnose, random_return, tasks
-from regrow.diagnosis.jobs import Job, cells, forks_of, outcomes_of, run_job
-from regrow.diagnosis.plan import Arm, arms_at_every_split
-from regrow.diagnosis.recording import curves, probe_means, write_diagnosis
-from regrow.diagnosis.subject import Subject
+from regrow.diagnosis.diagnose import diagnose, tasks
+from regrow.diagnosis.jobs import Job, jobs, run_job
+from regrow.diagnosis.plan import Arm, Plan, arms_at_every_split
+from regrow.diagnosis.recording import alone
+from regrow.diagnosis.subject import Source, Subject
 from regrow.environments import ActionReward, Breakout, MatchingReward, SwitchedGames
 from regrow.errors import RegrowError
 from regrow.execution.tasks import in_order
 from regrow.interventions import Deaden, FitNoise, Inject
-from regrow.report.figure import draw_curves
-from regrow.sources.native import Diagnosis
+from regrow.records.rows import read_rows
+from regrow.report.figure import draw_diagnosis
+from regrow.sources.native import Diagnosis, Native
 from regrow.training.checkpoint import load
 from regrow.training.run import Run
 
@@ -42,34 +43,25 @@ def done(tmp_path_factory):
     return folder, diagnose(PLAN, folder)
 
 
-def results(folder) -> dict:
-    """What every cell found, without how long it took."""
-    found = {}
-    for path in sorted((folder / "cells").glob("*.json")):
-        content = json.loads(path.read_text())
-        del content["seconds"]
-        found[path.name] = content
-    return found
-
-
 def test_a_run_is_a_subject():
     run = Run.start(AGENT, ActionReward(), seed=0)
     assert isinstance(run, Subject)
+    assert isinstance(Native(AGENT, ActionReward()), Source)
 
 
 def test_the_fork_is_the_run_and_the_control_arm_is_the_run_gone_on(done):
     folder, _ = done
     run = Run.start(AGENT, ActionReward(), seed=1).advance(200)[0]
-    held = load(Job(1, None).checkpoint(folder))
+    held = load(jobs_of(folder) / "seed1-fork.ckpt")
     assert bit_equal(run.state, held.state)
     _, log = run.advance(200)
-    (control,) = [o for o in outcomes_of(PLAN, folder) if (o.arm, o.seed) == ("nothing", 1)]
+    (control,) = [o for o in outcomes_of(folder) if (o.arm, o.seed) == ("nothing", 1)]
     np.testing.assert_allclose(np.mean(control.curve), log.reward.mean(), atol=0.02)
 
 
 def test_arms_share_the_past_and_again_has_other_draws(done):
     folder, _ = done
-    by_arm = {o.arm: o for o in outcomes_of(PLAN, folder) if o.seed == 0}
+    by_arm = {o.arm: o for o in outcomes_of(folder) if o.seed == 0}
     assert by_arm["again"].curve != by_arm["nothing"].curve
     assert by_arm["inject"].predicted[0] == pytest.approx(by_arm["nothing"].predicted[0], rel=0.2)
     assert abs(by_arm["reset"].predicted[0] - by_arm["nothing"].predicted[0]) > 0.1
@@ -89,7 +81,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_result(done, tmp_path):
     again = diagnose(PLAN, tmp_path / "out")
     assert results(tmp_path / "out") == results(folder)
     assert again == verdict
-    assert not list((tmp_path / "out" / "cells").glob("*.part.*"))
+    assert not list(jobs_of(tmp_path / "out").glob("*.part.*"))
 
 
 def test_a_cell_that_is_stopped_midway_keeps_its_env_steps(tmp_path):
@@ -137,7 +129,7 @@ def test_damage_to_what_was_kept_is_named(tmp_path):
 
     with pytest.raises(StopHereError):
         run_job(PLAN, Job(0, None), tmp_path, report)
-    (log,) = (tmp_path / "cells").glob("*.npz")
+    (log,) = (tmp_path / "jobs").glob("*.npz")
     whole = log.read_bytes()
     for content in (b"", b"junk", whole[: len(whole) // 2]):
         log.write_bytes(content)
@@ -156,7 +148,7 @@ def test_seconds_add_up_over_sittings(tmp_path):
     began = time.perf_counter()
     run_job(PLAN, Job(0, None), tmp_path, lambda phase, done: None)
     sitting = time.perf_counter() - began
-    assert json.loads((tmp_path / "cells" / "seed0-fork.json").read_text())["seconds"] > sitting
+    assert json.loads((tmp_path / "jobs" / "seed0-fork.json").read_text())["seconds"] > sitting
 
 
 def test_a_plan_that_cannot_be_carried_out_is_refused_before_it_begins(tmp_path):
@@ -167,9 +159,11 @@ def test_a_plan_that_cannot_be_carried_out_is_refused_before_it_begins(tmp_path)
 
 
 def test_forks_come_before_their_arms():
-    order = [cell.name for cell, _ in cells(PLAN)]
+    order = [job.name for job, _ in jobs(PLAN)]
     assert len(order) == len(set(order)) == 2 * 5
-    for task in tasks(PLAN, Path("anywhere")):
+    first, *others = tasks(alone(PLAN), Path("anywhere"))
+    order = [first.name, *order]
+    for task in others:
         assert all(order.index(need) < order.index(task.name) for need in task.needs)
 
 
@@ -180,7 +174,7 @@ def test_what_comes_before_the_fork_is_in_every_arm(tmp_path):
         arms=tuple(Arm.parse(name) for name in ("nothing", "inject(split=0)")),
     )
     diagnose(plan, tmp_path / "out")
-    held = load(Job(0, None).checkpoint(tmp_path / "out"))
+    held = load(jobs_of(tmp_path / "out") / "seed0-fork.ckpt")
     assert [event.intervention for event in held.history] == [
         "fit_noise(rounds=1, updates=3, transitions=20)"
     ]
@@ -188,7 +182,6 @@ def test_what_comes_before_the_fork_is_in_every_arm(tmp_path):
 
 def test_what_is_written_is_what_was_found(done):
     folder, verdict = done
-    write_diagnosis(PLAN, verdict, folder)
     content = json.loads((folder / "verdict.json").read_text())
     assert content["claim"] == verdict.claim
     assert set(content["effect"]) == {"estimate", "low", "high", "confidence", "unit"}
@@ -199,33 +192,28 @@ def test_what_is_written_is_what_was_found(done):
         assert key in content, key
     assert ("seeds_needed" in content) == (verdict.claim == "inconclusive")
     assert [run["seed"] for run in content["arms"]["inject"]] == [0, 1]
-    outcome = outcomes_of(PLAN, folder)[0]
+    outcome = outcomes_of(folder)[0]
     assert content["arms"]["nothing"][0]["area_under_curve"] == outcome.area
 
-    table = pq.read_table(folder / "curves.parquet").to_pylist()
-    assert {row["arm"] for row in table} == {"fork", "nothing", "again", "inject", "reset"}
-    own = [row["return"] for row in table if (row["arm"], row["seed"]) == ("nothing", 0)]
-    assert own == list(outcome.curve)
-    assert table[-1]["env_steps"] == 400
-    probes = pq.read_table(folder / "probes.parquet").to_pylist()
-    assert {row["at"] for row in probes} == {"fork", "fresh", "nothing", "again", "inject", "reset"}
-    fork = forks_of(PLAN, folder)[0].probes["dead_units.head"]
-    (row,) = [
-        row
-        for row in probes
-        if (row["probe"], row["part"], row["at"], row["seed"]) == ("dead_units", "head", "fork", 0)
+    rows = {(row.arm, row.seed): row for row in read_rows(folder).rows}
+    assert rows.keys() == {(arm.name, seed) for arm in PLAN.arms for seed in (0, 1)}
+    assert rows["nothing", 0].returns == outcome.curve
+    assert rows["nothing", 0].env_steps[-1] == 400
+    at_fork = [
+        one.value for one in rows["inject", 0].probes if one[1:4] == ("srank", "head", "fork")
     ]
-    assert row["value"] == fork
-    assert set(probe_means(PLAN, folder)["srank.head"]) >= {"fork", "fresh", "inject"}
+    assert set(content["probes"]["srank.head"]) >= {"fork", "fresh", "inject"}
+    others = [
+        one.value for one in rows["inject", 1].probes if one[1:4] == ("srank", "head", "fork")
+    ]
+    assert content["probes"]["srank.head"]["fork"] == np.mean(at_fork + others)
 
 
 def test_the_picture_is_drawn(done, tmp_path):
     folder, _ = done
     for suffix, start in ((".png", b"\x89PNG"), (".svg", b"<?xml")):
         path = tmp_path / f"curves{suffix}"
-        draw_curves(
-            path, curves(PLAN, folder), fork_at=200, title="t", subtitle="s", random_return=0.5
-        )
+        draw_diagnosis(path, read_rows(folder).rows, title="t", subtitle="s")
         assert path.read_bytes().startswith(start)
 
 
@@ -264,7 +252,7 @@ def test_a_damaged_result_is_named(done, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(done[0], folder)
     for content in ("{", "{}", "[]"):
-        (folder / "cells" / "seed0-inject.json").write_text(content)
+        (jobs_of(folder) / "seed0-inject.json").write_text(content)
         with pytest.raises(RegrowError, match=r"seed0-inject\.json is cut short or altered"):
             diagnose(PLAN, folder)
 
@@ -272,11 +260,11 @@ def test_a_damaged_result_is_named(done, tmp_path):
 def test_the_plan_survives_its_config():
     plan = dataclasses.replace(
         PLAN,
-        environment=Breakout(sticky_actions=0.0),
+        source=Native(AGENT, Breakout(sticky_actions=0.0)),
         before=(FitNoise(redraw=False),),
         arms=(*PLAN.arms, Arm.parse("inject(split=0)")),
     )
-    assert Diagnosis.from_config(json.loads(json.dumps(plan.config()))) == plan
+    assert Plan.from_config(json.loads(json.dumps(plan.config()))) == plan
 
 
 @pytest.mark.parametrize(
@@ -316,10 +304,10 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
 def test_where_the_task_changes_the_random_policy_plays_what_the_arms_end_in(num_envs):
     """By chance nothing is earned in Freeway, and something in Space Invaders."""
     agent = dataclasses.replace(AGENT, num_envs=num_envs, replay_ratio=1 / 4)
-    lengths = {"seeds": 2, "fork_at": 400 * num_envs, "horizon": 400 * num_envs}
     for games, earns in (("space_invaders freeway", False), ("freeway space_invaders", True)):
         environment = SwitchedGames(games=games, period=400 * num_envs)
-        assert (random_return(Diagnosis(agent, environment, **lengths)) > 0) == earns
+        fork, end = 400 * num_envs, 800 * num_envs
+        assert (Native(agent, environment).random_return(fork, end) > 0) == earns
 
 
 @pytest.mark.slow
@@ -328,7 +316,7 @@ def test_the_layer_that_was_broken_is_the_one_that_is_named(layer):
     """One known layer is killed before the fork; nothing else is wrong with the network."""
     agent = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400, exploration_steps=100)
     environment = MatchingReward()
-    arms = tuple(Arm.parse(text) for text in arms_at_every_split(agent, environment))
+    arms = tuple(Arm.parse(text) for text in arms_at_every_split(Native(agent, environment).splits))
     assert [arm.name for arm in arms] == [
         *("nothing", "again", "inject(split=0)", "inject(split=1)", "inject(split=2)", "reset")
     ]

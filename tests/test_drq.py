@@ -22,6 +22,7 @@ from regrow.learners.learner import Learner, learners
 from regrow.probes import DeadOverlap, PolicyChurn
 from regrow.probes.base import PartProbe
 from regrow.registry import describe, make, members
+from regrow.sources.native import Native
 from regrow.training.run import Run, abstract_state, random_policy
 from regrow.types import Continuous, Discrete, Transition
 
@@ -326,7 +327,9 @@ def test_an_injection_within_the_encoder_changes_no_prediction(trained):
         after = run.agent.inputs(run.state.agent, batch)
         for name in HEADS:
             np.testing.assert_allclose(after[name], before[name], atol=1e-6)
-    assert arms_at_every_split(trained.agent, trained.environment)[2:-1] == ("inject(split=0)",)
+    assert arms_at_every_split(Native(trained.agent, trained.environment).splits)[2:-1] == (
+        "inject(split=0)",
+    )
 
 
 def test_networks_without_hidden_units_are_left_out_or_named(trained):

@@ -11,17 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from faulty import Counted, Device, Host
+from found import outcomes_of
 from rich.console import Console
 from rows_made_up import rows_of, write
 from trees import bit_equal
 
 from regrow.agents import PPO, SAC, DoubleDQN
 from regrow.analysis.conditions import cases
-from regrow.diagnosis.diagnose import diagnose, random_return
-from regrow.diagnosis.jobs import outcomes_of
+from regrow.diagnosis.diagnose import diagnose, probe_means
 from regrow.diagnosis.outcomes import Outcome
 from regrow.diagnosis.plan import Arm
-from regrow.diagnosis.recording import curves, probe_means, write_diagnosis
 from regrow.diagnosis.verdict import INCONCLUSIVE, conclude
 from regrow.environments import Gymnasium
 from regrow.errors import FaultyEnvironmentError, NotFiniteError, RegrowError
@@ -29,7 +28,8 @@ from regrow.interventions.base import LearnerIntervention
 from regrow.records.rows import Happened, Row, read_rows
 from regrow.registry import describe
 from regrow.report import terminal
-from regrow.sources.native import Diagnosis
+from regrow.report.figure import draw_diagnosis
+from regrow.sources.native import Diagnosis, Native
 from regrow.training.checkpoint import load, save
 from regrow.training.evaluate import evaluate
 from regrow.training.run import Run, random_policy
@@ -158,12 +158,12 @@ def test_an_arm_that_is_not_finite_is_told_and_not_averaged(tmp_path):
     told = {finding.code: finding.text for finding in verdict.findings}
     assert "left out is blown" in told["not_finite"]
     assert "seed 0: double_dqn" in told["not_finite"]
-    write_diagnosis(PLAN, verdict, tmp_path)
     written = json.loads((tmp_path / "verdict.json").read_text())
     assert "no longer finite" in written["arms"]["blown"][1]["stopped"]
-    assert set(curves(PLAN, tmp_path)) == {"fork", "nothing", "inject"}
+    rows = read_rows(tmp_path).rows
+    draw_diagnosis(tmp_path / "curves.png", rows, title="t", subtitle="s")
     console = Console(record=True, width=200)
-    terminal.show(console, verdict, outcomes_of(PLAN, tmp_path), probe_means(PLAN, tmp_path))
+    terminal.show(console, verdict, outcomes_of(tmp_path), probe_means(rows))
     assert "not_finite" in console.export_text()
 
 
@@ -311,9 +311,8 @@ def test_every_arm_earns_what_its_episodes_return(world, pay, agent, length):
 
 
 def test_the_random_policy_is_played_until_an_episode_ends():
-    arms = tuple(map(Arm.parse, ("nothing", "inject")))
     long = Device(length=12_000, pay=-1.0)
-    assert random_return(Diagnosis(AGENT, long, arms, seeds=2)) == -12_000
+    assert Native(AGENT, long).random_return(60_000, 100_000) == -12_000
 
 
 @pytest.mark.slow

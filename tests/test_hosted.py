@@ -16,7 +16,7 @@ from regrow.environments.base import HostEnvironment, HostStep, Simulator
 from regrow.errors import RegrowError
 from regrow.interventions import Nothing
 from regrow.registry import describe
-from regrow.sources.native import Diagnosis
+from regrow.sources.native import Diagnosis, Native
 from regrow.training.checkpoint import load, save
 from regrow.training.device_loop import keys_of
 from regrow.training.run import Run, random_policy
@@ -225,14 +225,14 @@ def test_lengths_of_episodes_are_right_where_a_run_that_goes_on_begins_new_ones(
 
 
 def test_a_diagnosis_says_that_the_episodes_were_restarted(monkeypatch):
-    module = importlib.import_module("regrow.diagnosis.diagnose")
+    module = importlib.import_module("regrow.sources.native")
     monkeypatch.setattr(module, "RANDOM_STEPS", 200)
     arms = (Arm.parse("nothing"), Arm.parse("inject"))
     plan = Diagnosis(AGENT, POLE, arms, seeds=2, fork_at=80, horizon=80)
-    assert plan.restarts()
+    assert plan.source.restarts
     codes = {finding.code for finding in diagnose(plan).findings}
     assert "episodes_restarted" in codes
-    assert not Diagnosis(AGENT, GAME, seeds=2, fork_at=80, horizon=80).restarts()
+    assert not Native(AGENT, GAME).restarts
 
 
 def test_continuous_actions_are_refused_by_an_agent_for_discrete_ones():

@@ -452,7 +452,7 @@ def test_the_example_is_checked_trained_and_diagnosed(example, monkeypatch, tmp_
     report = regrow.check_environment(environment, env_steps=250)
     assert report.environment == "jax/own_jax_environment:track"
     assert not report.warnings
-    module = importlib.import_module("regrow.diagnosis.diagnose")
+    module = importlib.import_module("regrow.sources.native")
     monkeypatch.setattr(module, "RANDOM_STEPS", 400)
     plan = Diagnosis(POLICY, environment, (Arm.parse("nothing"), Arm.parse("inject")), 2, 320, 320)
     assert plan.config()["environment"] == "jax/own_jax_environment:track"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from found import results
 from logs import Row, from_csv, from_tensorboard, from_wandb, session_starts
 from small import DQN, PIXELS, POLICY, SOFT
 from trees import bit_equal
@@ -368,11 +368,6 @@ PLAN = Diagnosis(
     arms=tuple(map(Arm.parse, ("nothing", "inject", "reset every 100 at most 1 times"))),
     before=(FitNoise(rounds=1, updates=3, transitions=20),),
 )
-
-
-def results(folder: Path) -> dict:
-    found = {path.name: json.loads(path.read_text()) for path in (folder / "cells").glob("*.json")}
-    return {name: {**content, "seconds": 0} for name, content in found.items()}
 
 
 def test_a_diagnosis_logs_every_cell(tmp_path):

@@ -16,9 +16,10 @@ from refusals import refused_in_a_line
 from regrow.agents import DoubleDQN
 from regrow.cli import entry as cli
 from regrow.diagnosis.jobs import Job
+from regrow.diagnosis.recording import held, is_held, progress_file
 from regrow.environments import ActionReward
 from regrow.errors import RegrowWarning
-from regrow.experiments.carry_out import begin, held, is_held, progress_file
+from regrow.experiments.carry_out import begin
 from regrow.files import locks
 from regrow.files.folders import claimed
 from regrow.files.locks import LOCK, alone, is_taken, take, waited_for

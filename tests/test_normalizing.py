@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from found import outcomes_of
 from refusals import refused_in_a_line
 from small import PIXELS
 from trees import bit_equal
@@ -17,7 +18,6 @@ from regrow.agents import PPO, SAC, DoubleDQN
 from regrow.agents.ppo import _goes_on
 from regrow.diagnosis.diagnose import diagnose
 from regrow.diagnosis.findings import DIVERGED
-from regrow.diagnosis.jobs import outcomes_of
 from regrow.diagnosis.plan import Arm
 from regrow.environments import Atari, Breakout, Control, Gymnasium, Reach, Shades
 from regrow.environments.base import Environment, HostEnvironment, HostStep, Simulator, Step
@@ -489,7 +489,7 @@ def test_values_are_held_against_rewards_in_their_own_unit(unit, tmp_path):
     plan = Diagnosis(agent, Gymnasium("Loud-v0"), arms, seeds=2, fork_at=640, horizon=1_280)
     verdict = diagnose(plan, tmp_path)
     assert "values_diverged" not in {finding.code for finding in verdict.findings}
-    for outcome in outcomes_of(plan, tmp_path):
+    for outcome in outcomes_of(tmp_path):
         assert 0.3 < outcome.realised < 10
         assert 0.1 < outcome.largest_reward <= 10
         assert 0.05 < max(outcome.predicted) < DIVERGED * outcome.realised

@@ -21,13 +21,15 @@ from regrow.analysis.conditions import cases
 from regrow.analysis.summary import summarise
 from regrow.diagnosis.jobs import Job
 from regrow.diagnosis.plan import Arm
+from regrow.diagnosis.recording import held, is_held, progress_file
 from regrow.errors import RegrowError
-from regrow.experiments.carry_out import begin, held, is_held, progress_file, told
+from regrow.experiments.carry_out import begin
 from regrow.experiments.export import of_row, points, to_parquet, to_tensorboard, to_wandb
 from regrow.experiments.shared_jobs import parts_in, parts_of, shared, written
 from regrow.experiments.watch import Watch
 from regrow.files.atomic import write_json
 from regrow.files.locks import take
+from regrow.files.progress import report_progress
 from regrow.records.query import query
 from regrow.records.rows import Measured, Row, read_rows, write_row
 from regrow.records.study_spec import plan_file, write_plan
@@ -193,22 +195,22 @@ def test_cells_are_seen_as_they_are(begun):
     out, group = begun
     fork, nothing = Job(0, None), Job(0, Arm.parse("nothing"))
     watch = Watch(out)
-    assert {cell.state for cell in watch.look().cells} == {"waiting"}
-    assert len(watch.look().cells) == 20
+    assert {cell.state for cell in watch.look().jobs} == {"waiting"}
+    assert len(watch.look().jobs) == 20
     with (
         held(group.folder, fork, quietly),
-        told(group.folder, fork, 400, quietly) as tell,
+        report_progress(progress_file(group.folder, fork), 400, quietly) as tell,
     ):
         tell("seed 0 to the fork", 100)
-        (seen,) = [cell for cell in watch.look().cells if cell.state == "running"]
-        assert (seen.cell, seen.done, seen.of) == ("seed0-fork", 100, 400)
+        (seen,) = [cell for cell in watch.look().jobs if cell.state == "running"]
+        assert (seen.job, seen.done, seen.of) == ("seed0-fork", 100, 400)
         assert seen.phase == "seed 0 to the fork"
         assert seen.studies == ("primacy-bias: ordinary training",)
         assert "100 of 400" in shown(watch_table(watch.look()))
-    assert {cell.state for cell in watch.look().cells} == {"waiting"}
+    assert {cell.state for cell in watch.look().jobs} == {"waiting"}
     fork.result(group.folder).write_text("{}")
-    (group.folder / "cells" / f"{nothing.name}.part.ckpt").write_text("")
-    states = [cell.state for cell in watch.look().cells if cell.studies[0].endswith("training")]
+    (group.folder / "jobs" / f"{nothing.name}.part.ckpt").write_text("")
+    states = [cell.state for cell in watch.look().jobs if cell.studies[0].endswith("training")]
     assert states[:2] == ["done", "stopped"]
     assert not watch.look().finished
     assert watch.look().done == 400
@@ -221,14 +223,14 @@ def test_rates_and_silence_are_told(begun):
     fork = Job(0, None)
     write_json(progress_file(group.folder, fork), {**content, "written": now - 600})
     watch = Watch(out)
-    assert not [cell for cell in watch.look().cells if cell.state == "running"]  # it was killed
+    assert not [cell for cell in watch.look().jobs if cell.state == "running"]  # it was killed
     with held(group.folder, fork, quietly):
-        (seen,) = [cell for cell in watch.look().cells if cell.state == "running"]
+        (seen,) = [cell for cell in watch.look().jobs if cell.state == "running"]
         assert seen.rate == pytest.approx(200 / 10)
         assert seen.left == pytest.approx(5)
         assert "silent for 10:0" in shown(watch_table(watch.look()))
         progress_file(group.folder, fork).write_text("{")
-        (seen,) = [cell for cell in watch.look().cells if cell.state == "running"]
+        (seen,) = [cell for cell in watch.look().jobs if cell.state == "running"]
         assert seen.done == 0
 
 

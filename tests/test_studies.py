@@ -15,16 +15,16 @@ from regrow.agents import DoubleDQN
 from regrow.analysis.conditions import cases
 from regrow.diagnosis.diagnose import diagnose
 from regrow.diagnosis.plan import Arm
+from regrow.diagnosis.recording import digest_of
 from regrow.environments import ActionReward
 from regrow.errors import RegrowError
 from regrow.execution.tasks import in_order
 from regrow.experiments.carry_out import begin
-from regrow.experiments.shared_jobs import digest_of, parts_in, parts_of, shared
+from regrow.experiments.shared_jobs import parts_in, parts_of, shared
 from regrow.records.rows import SCHEMA, Row, file_of, read_rows, table_of, write_row
-from regrow.registry import describe, members
-from regrow.sources.native import Diagnosis
+from regrow.registry import members
+from regrow.sources.native import Diagnosis, Native
 from regrow.studies.base import SCALES, Condition, Figure, Setting, Study, study_name
-from regrow.training.run import abstract_state
 
 STUDIES = members("studies")
 AGENT = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400, exploration_steps=200)
@@ -98,7 +98,7 @@ def test_a_study_can_be_made_at_every_scale(name, scale):
     assert parts
     for part in parts:
         assert {"nothing", "again"} <= {arm.name for arm in part.plan.arms}
-        assert describe(part.plan.agent)
+        assert part.plan.source.config()["agent"]
     if scale == "smoke":
         assert sum(group.plan.env_steps for group in shared(parts, Path())) < 20_000
 
@@ -115,7 +115,7 @@ def test_what_studies_share_is_shared():
     (plain,) = [g for g in groups if "minatar/breakout" in {part.label for part in g.parts}]
     assert {part.study for part in plain.parts} == {"generality", "growing", "proxies"}
     assert plain.plan.seeds == 5  # growing's; the others ask for the first three
-    cells = {cell.name for cell in plain.cells()}
+    cells = {cell.name for cell in plain.jobs()}
     assert {"seed4-widen", "seed2-reset"} <= cells
     assert "seed3-reset" not in cells
 
@@ -126,7 +126,7 @@ def test_every_arm_can_be_carried_out(scale):
     for group in shared(parts_of([study() for study in STUDIES.values()], scale), Path()):
         plan = group.plan
         for arm in plan.arms:
-            abstract_state(plan.agent, plan.environment, (*plan.before, arm.does))
+            plan.source.check((*plan.before, arm.does))
 
 
 def test_an_arm_is_what_its_name_says():
@@ -152,14 +152,12 @@ def test_a_digest_is_of_what_numbers_hang_on():
     plan = Tiny().conditions("smoke")[0].plan
     assert digest_of(plan) == digest_of(dataclasses.replace(plan, seeds=9, smallest_effect=0.1))
     for change in (
-        {"agent": dataclasses.replace(AGENT, hidden=17)},
-        {"environment": ActionReward},
+        {"source": Native(dataclasses.replace(AGENT, hidden=17), ActionReward())},
+        {"source": Native(AGENT, members("environments")["toy/matching_reward"]())},
         {"before": (Arm.parse("reset").intervention,)},
         {"fork_at": 204},
         {"horizon": 204},
     ):
-        if "environment" in change:
-            change = {"environment": members("environments")["toy/matching_reward"]()}
         assert digest_of(plan) != digest_of(dataclasses.replace(plan, **change)), change
 
 

@@ -1,0 +1,25 @@
+"""What a diagnosis left in its folder."""
+
+import json
+from pathlib import Path
+
+from regrow.diagnosis.outcomes import Outcome
+from regrow.diagnosis.recording import as_outcome
+from regrow.records.rows import read_rows
+
+
+def jobs_of(folder: Path) -> Path:
+    """The folder of its jobs."""
+    (jobs,) = (folder / "work").glob("*/jobs")
+    return jobs
+
+
+def outcomes_of(folder: Path) -> list[Outcome]:
+    """Of all arms and seeds, as its rows have them."""
+    return [as_outcome(row) for row in read_rows(folder).rows]
+
+
+def results(folder: Path) -> dict:
+    """What every job found, without how long it took."""
+    found = {path.name: json.loads(path.read_text()) for path in jobs_of(folder).glob("*.json")}
+    return {name: {**content, "seconds": 0} for name, content in found.items()}

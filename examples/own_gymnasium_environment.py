@@ -1,13 +1,13 @@
-"""An environment of one's own for Gymnasium: a wrapped one, and one with a dict of observations.
+"""Your own environment for Gymnasium: a wrapped one, and one with a dict of observations.
 
-In the folder of this file:
+Run these in the folder of this file:
 
     regrow check gymnasium/own_gymnasium_environment:StackedPendulum-v0
     regrow train gymnasium/own_gymnasium_environment:StackedPendulum-v0 --agent sac
     regrow train "gymnasium/own_gymnasium_environment:Room-v0(size=5, max_episode_steps=50)" \
         --agent ppo
 
-The module before the colon is imported first, in worker processes too.
+The module before the colon is imported first, also in worker processes.
 """
 
 import gymnasium
@@ -17,13 +17,13 @@ from gymnasium.wrappers import FrameStackObservation, RescaleObservation
 
 
 def stacked_pendulum():
-    """Pendulum, its observations scaled to −1 to 1, the last three of them at once."""
+    """Pendulum with observations scaled to −1 to 1 and the last three of them stacked."""
     pendulum = RescaleObservation(gymnasium.make("Pendulum-v1"), np.float32(-1), np.float32(1))
     return FrameStackObservation(pendulum, 3)
 
 
 class Room(gymnasium.Env):
-    """A room of size × size cells: a light is to be switched on, and then the door to be found."""
+    """A room of size × size cells: switch on the light, then find the door."""
 
     def __init__(self, size=4):
         self.size = size
@@ -37,7 +37,7 @@ class Room(gymnasium.Env):
         self.action_space = spaces.Discrete(4)
 
     def reset(self, *, seed=None, options=None):
-        """Somewhere in the dark."""
+        """A random cell, with the light off."""
         super().reset(seed=seed, options=options)
         self.position = self.np_random.integers(self.size, size=2)
         self.light, self.last = 0, np.array([1, 1])
@@ -54,7 +54,7 @@ class Room(gymnasium.Env):
         return self.observed(), float(out) - 0.01, out, False, {}
 
     def observed(self):
-        """What the agent sees: as a vector of 10 numbers, its parts sorted by name."""
+        """The observation; the agent sees a vector of 10 numbers, the parts sorted by name."""
         place = (self.position / (self.size - 1)).astype(np.float32)
         return {"position": place, "light": self.light, "last": self.last}
 

@@ -1,14 +1,14 @@
-"""An environment of one's own in JAX: a cart is to be brought to rest in the middle of a track.
+"""Your own environment in JAX: bring a cart to rest in the middle of a track.
 
-In the folder of this file:
+Run these in the folder of this file:
 
     regrow check jax/own_jax_environment:track
     regrow train jax/own_jax_environment:track --agent sac --env-steps 20_000
     regrow diagnose jax/own_jax_environment:track --agent sac --fork-at 20_000 --horizon 20_000
 
-What was trained is resumed, evaluated and diagnosed under that name, in worker processes too: they
-import this module. From Python it is `own_jax_environment.track`, wherever an environment is asked
-for. One of gymnax or of Brax is made so:
+A trained run is resumed, evaluated and diagnosed under the name `jax/own_jax_environment:track`.
+Worker processes import this module. In Python pass `own_jax_environment.track` as the environment.
+An environment of gymnax or Brax is wrapped like this:
 
     cartpole = JAX.from_gymnax(*gymnax.make("CartPole-v1"))
     ant = JAX.from_brax(brax.envs.get_environment("ant"), episode_length=1_000)
@@ -27,7 +27,7 @@ LONGEST = 200  # env steps
 
 
 class State(NamedTuple):
-    """Where the cart is, how fast it goes, and how long the episode has lasted."""
+    """The cart's position and velocity, and the length of the episode so far."""
 
     position: jax.Array
     velocity: jax.Array
@@ -35,7 +35,7 @@ class State(NamedTuple):
 
 
 def reset(key):
-    """(state, observation): at rest, somewhere on the track."""
+    """Starts at rest at a random position; returns (state, observation)."""
     position = jax.random.uniform(key, minval=-1.0, maxval=1.0)
     state = State(position, jnp.array(0.0), jnp.array(0))
     return state, observed(state)
@@ -43,7 +43,7 @@ def reset(key):
 
 def step(state, action, key):
     """(state, observation, reward, terminated, truncated); `action` is a push from −2 to 1."""
-    del key  # nothing is left to chance
+    del key  # the dynamics are deterministic
     velocity = state.velocity + SECONDS * action[0]
     position = state.position + SECONDS * velocity
     after = State(position, velocity, state.env_steps + 1)
@@ -53,7 +53,7 @@ def step(state, action, key):
 
 
 def observed(state):
-    """What the agent sees."""
+    """The observation: position and velocity."""
     return jnp.stack([state.position, state.velocity])
 
 

@@ -11,8 +11,8 @@ from rows_made_up import rows_of, write_study
 
 from regrow.analysis.across_conditions import aggregates, proxies
 from regrow.analysis.summary import curves, summarise
-from regrow.report import figure
-from regrow.report.figure import UP_TO_FORK, paper, sections
+from regrow.report import figure, paper, sections
+from regrow.report.figure import UP_TO_FORK
 from regrow.report.palette import COLOURS, FIXED, GREYS, HUES, INK, KNOWN, ON_DARK, SOFT, inks
 from regrow.training.train import Episodes, Trained
 from regrow.types import Event

@@ -327,9 +327,8 @@ def test_an_injection_within_the_encoder_changes_no_prediction(trained):
         after = run.agent.inputs(run.state.agent, batch)
         for name in HEADS:
             np.testing.assert_allclose(after[name], before[name], atol=1e-6)
-    assert arms_at_every_split(Native(trained.agent, trained.environment).splits)[2:-1] == (
-        "inject(split=0)",
-    )
+    splits = Native(trained.agent, trained.environment).splits
+    assert arms_at_every_split(splits)[2:-1] == ("inject(split=0)",)
 
 
 def test_networks_without_hidden_units_are_left_out_or_named(trained):

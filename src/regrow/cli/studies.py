@@ -264,9 +264,15 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _rows_to_export(folder: Path) -> "list[Row]":
+    from regrow.files.atomic import read_json
+    from regrow.files.folders import kind_of
     from regrow.records.rows import read_rows
 
     rows, problems = read_rows(folder)
+    if kind_of(folder) == "diagnosis":
+        config = read_json(folder / "config.json")
+        done = len(rows) == len(config.get("arms", ())) * config.get("seeds", 1)
+        require(done, f"the diagnosis in {folder} is not done; run the same command again")
     require(bool(rows), f"nothing to export: {'; '.join(problems[:3])}")
     for problem in problems:
         print(problem, file=sys.stderr)

@@ -131,7 +131,7 @@ def loss_of(name: str, state, batch: Transition, following, acting):
 
 def test_the_goal_and_the_losses_in_numpy():
     state, batch, (following, acting) = started(), batch_of(), jax.random.split(KEY)
-    y = jax.jit(AGENT.goal)(state, batch, following)
+    y = jax.jit(AGENT.td_target)(state, batch, following)
     np.testing.assert_allclose(y, goal(state, plain(batch), following), rtol=2e-5, atol=2e-5)
     ended = np.asarray(batch.discount) == 0
     np.testing.assert_array_equal(np.asarray(y)[ended], np.asarray(batch.reward)[ended])

@@ -18,13 +18,13 @@ FLOORS = (
     ("agents", "gradients", "interventions", "probes"),
     ("training",),
     ("diagnosis",),
+    ("sources",),
     ("analysis", "studies"),
     ("experiments",),
     ("report",),
-    ("cli",),
-    ("__main__",),
+    ("cli", "__main__"),
 )
-FAMILIES = {"environments", "agents", "gradients", "interventions", "probes", "studies"}
+FAMILIES = {"sources", "environments", "agents", "gradients", "interventions", "probes", "studies"}
 SOURCES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 
@@ -61,7 +61,7 @@ def complaint(here: str, line: int, there: str) -> str | None:
     where = f"{here}, line {line} imports {there}"
     folder, other = here.split(".")[0], there.split(".")[0]
     if folder != other:
-        lower = floor_of(there) < floor_of(here)
+        lower = floor_of(there) < floor_of(here) or folder == "__main__"
         return None if lower else f"{where}: that is not a lower floor; move the line"
     if folder not in FAMILIES or there.split(".")[-1] in ("base", folder):
         return None

@@ -7,7 +7,7 @@ the last save, a minute ago at most.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from regrow.training.live import Live, Logged
 from regrow.training.pacing import ChunkPacer
@@ -17,13 +17,19 @@ from regrow.types import Log
 SAVE_EVERY = 60.0  # seconds between saves of long work
 
 
-@runtime_checkable
-class Driven(Watched, Logged, Protocol):
-    """What can be driven."""
+if TYPE_CHECKING:
 
-    def advance(self, env_steps: int) -> tuple[Any, Log]:
-        """(what it is so many env steps later, what every env step reported)."""
-        ...
+    class Driven(Watched, Logged, Protocol):
+        """What can be driven."""
+
+        def advance(self, env_steps: int) -> tuple[Any, Log]:
+            """(what it is so many env steps later, what every env step reported)."""
+            ...
+
+else:
+    # What a protocol has is read when it is checked, in Python 3.11, and a Run that was advanced
+    # refuses to be read: at run time anything will do.
+    Driven = Any
 
 
 S = TypeVar("S", bound=Driven)

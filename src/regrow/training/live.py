@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,38 +34,44 @@ EVERY = 1.0  # seconds
 SHARE = 0.01  # of the time, at most, for losses
 
 
-@runtime_checkable
-class Logged(Protocol):
-    """What can be logged: a Run, or another Subject."""
+if TYPE_CHECKING:
 
-    @property
-    def env_steps(self) -> int:
-        """Env steps taken so far."""
-        ...
+    class Logged(Protocol):
+        """What can be logged: a Run, or another Subject."""
 
-    @property
-    def num_envs(self) -> int:
-        """How many environments take turns in its logs."""
-        ...
+        @property
+        def env_steps(self) -> int:
+            """Env steps taken so far."""
+            ...
 
-    @property
-    def history(self) -> tuple[Event, ...]:
-        """The interventions that were carried out."""
-        ...
+        @property
+        def num_envs(self) -> int:
+            """How many environments take turns in its logs."""
+            ...
 
-    @property
-    def restarts(self) -> tuple[int, ...]:
-        """Env steps at which new episodes were begun."""
-        ...
+        @property
+        def history(self) -> tuple[Event, ...]:
+            """The interventions that were carried out."""
+            ...
 
-    @property
-    def used_up(self) -> bool:
-        """Whether it was advanced, so that its memory has passed on."""
-        ...
+        @property
+        def restarts(self) -> tuple[int, ...]:
+            """Env steps at which new episodes were begun."""
+            ...
 
-    def losses(self) -> dict[str, float]:
-        """The losses of now, by name; none where there are none."""
-        ...
+        @property
+        def used_up(self) -> bool:
+            """Whether it was advanced, so that its memory has passed on."""
+            ...
+
+        def losses(self) -> dict[str, float]:
+            """The losses of now, by name; none where there are none."""
+            ...
+
+else:
+    # What a protocol has is read when it is checked, in Python 3.11, and a Run that was advanced
+    # refuses to be read: at run time anything will do.
+    Logged = Any
 
 
 class Live:

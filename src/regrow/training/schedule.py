@@ -10,7 +10,7 @@ shrink_perturb when returns plateau for 5 checks
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
@@ -132,27 +132,33 @@ def next_check(rules: Sequence[Rule], now: int, until: int) -> int:
     return min([*due, until])
 
 
-@runtime_checkable
-class Watched(Protocol):
-    """A training run that rules can be followed on."""
+if TYPE_CHECKING:
 
-    @property
-    def env_steps(self) -> int:
-        """Env steps taken so far."""
-        ...
+    class Watched(Protocol):
+        """A training run that rules can be followed on."""
 
-    @property
-    def history(self) -> tuple[Event, ...]:
-        """The interventions that were carried out."""
-        ...
+        @property
+        def env_steps(self) -> int:
+            """Env steps taken so far."""
+            ...
 
-    def measure(self, probes: Sequence[str]) -> dict[str, float]:
-        """Probes by name."""
-        ...
+        @property
+        def history(self) -> tuple[Event, ...]:
+            """The interventions that were carried out."""
+            ...
 
-    def intervene(self, intervention: Intervention) -> Any:
-        """A copy on which an intervention was carried out."""
-        ...
+        def measure(self, probes: Sequence[str]) -> dict[str, float]:
+            """Probes by name."""
+            ...
+
+        def intervene(self, intervention: Intervention) -> Any:
+            """A copy on which an intervention was carried out."""
+            ...
+
+else:
+    # What a protocol has is read when it is checked, in Python 3.11, and a Run that was advanced
+    # refuses to be read: at run time anything will do.
+    Watched = Any
 
 
 Subject = TypeVar("Subject", bound=Watched)

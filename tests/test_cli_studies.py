@@ -36,8 +36,14 @@ WRONG = [
     (["study", "resets", "--curves", "c.csv", "--at", "5"], "there is no file c.csv"),
     (["study", "resets", "--curves", "c.csv"], "--curves needs --at, the env step of the table"),
     (["study"], "the following arguments are required: NAME"),
-    (["watch", "nowhere"], "there is no folder nowhere; give the --out of a `regrow study`"),
-    (["report", "nowhere"], "there is no folder nowhere; give the --out of a `regrow study`"),
+    (
+        ["watch", "nowhere"],
+        "there is no folder nowhere; give the --out of a regrow study, diagnose or train",
+    ),
+    (
+        ["report", "nowhere"],
+        "there is no folder nowhere; give the --out of a regrow study, diagnose or train",
+    ),
     (["export", "nowhere", "--to", "parquet"], "there is no folder nowhere"),
     (["export", ".", "--to", "tensorbord"], "no sink 'tensorbord'; did you mean 'tensorboard'?"),
     (["export", ".", "--to", "parquet"], "nothing to export: there are no rows in ."),

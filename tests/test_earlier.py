@@ -14,6 +14,7 @@ from trees import bit_equal
 from regrow.analysis.conditions import cases
 from regrow.analysis.summary import summarise
 from regrow.cli.entry import run as regrow
+from regrow.diagnosis.plan import Plan
 from regrow.environments import Breakout
 from regrow.files.atomic import read_json, write_json
 from regrow.files.formats import as_meant
@@ -141,7 +142,7 @@ def test_rows_of_then_say_what_was_done(folder):
         injected = [event for event in row.events if "inject" in event.intervention]
         assert all("optimizer='keep'" in event.intervention for event in injected)
         assert len(injected) == {"inject": 1, "inject every 10000": 2}.get(row.arm, 0)
-        plan = Diagnosis.from_config(json.loads(row.config))
+        plan = Plan.from_config(json.loads(row.config))
         assert {arm.does.optimizer for arm in plan.arms if "inject" in arm.name} == {"keep"}
         assert row.returns == now[row.key].returns
     (case,), problems = cases(then)
@@ -216,7 +217,7 @@ def test_the_committed_results_are_read_as_they_were_made():
     assert all(case.verdict is not None for case in found)
     for path in (COMMITTED / "plans").glob("*.json"):
         for condition in read_plan(path).conditions.values():
-            plan = Diagnosis.from_config(condition.config)
+            plan = Plan.from_config(condition.config)
             done = [arm.does for arm in plan.arms if isinstance(arm.does, Inject)]
             assert {one.optimizer for one in done} == {"keep"}
             assert [arm.name for arm in plan.arms] == list(condition.arms)

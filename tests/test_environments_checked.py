@@ -316,7 +316,7 @@ def test_training_and_diagnosing_begin_with_it(tmp_path):
         train(DQN, environment, tmp_path / "a", env_steps=40, report=silent)
     plan = regrow.Diagnosis(DQN, environment, seeds=2, fork_at=80, horizon=80)
     with refused_in_a_line("(in a check), env step 5: the reward is nan"):
-        regrow.diagnosis.diagnose(plan, tmp_path / "b")
+        regrow.diagnose(plan, tmp_path / "b")
     assert not list(tmp_path.iterdir())  # nothing is begun
     assert Late.closed > closed
 

@@ -23,8 +23,8 @@ import numpy as np
 import pytest
 import rows_made_up
 import test_guard
+from found import jobs_of
 
-from regrow import numerics
 from regrow.cli import entry as cli
 from regrow.diagnosis.diagnose import diagnose
 from regrow.diagnosis.plan import Arm
@@ -41,6 +41,7 @@ from regrow.records.query import query
 from regrow.records.sinks import TensorBoard
 from regrow.registry import make
 from regrow.sources.native import Diagnosis
+from regrow.training import numerics
 from regrow.training.train import train
 from regrow.types import silent
 
@@ -50,6 +51,8 @@ TINY = "double_dqn(hidden=16, learn_start=40, replay_capacity=400)"
 LAYER_NORM = "double_dqn(layer_norm=True)"
 STUDY = ["study", "pace", "--scale", "smoke", "--out", "runs/x"]
 TOY = ["toy/action_reward", "--agent", TINY, "--out", "runs/x"]
+ARMS = ["--arms", "nothing", "inject", "--fork-at", "200", "--horizon", "200"]
+DIAGNOSED = ["diagnose", *TOY, *ARMS, "--seeds", "2"]  # what `made` has as "diagnosed"
 BREAKOUT = ["minatar/breakout", "--agent", "double_dqn", "--out", "runs/x"]
 
 
@@ -117,8 +120,7 @@ def without(module: str, *arguments: str) -> Callable[[Stage], str]:
 
 def of_another_plan(stage: Stage) -> str:
     stage.put("diagnosed")
-    command = ["diagnose", *TOY, "--arms", "nothing", "inject", "--fork-at", "200"]
-    return stage.run(*command, "--horizon", "200", "--seeds", "3")
+    return stage.run(*DIAGNOSED[:-1], "3")
 
 
 def among_other_things(stage: Stage) -> str:
@@ -183,7 +185,8 @@ def cut(name: str, *arguments: str) -> Callable[[Stage], str]:
     """A command on a folder in which a file ends in its middle."""
 
     def provoked(stage: Stage) -> str:
-        path = stage.put("trained" if name == "run.ckpt" else "diagnosed") / name
+        trained = name == "run.ckpt"
+        path = stage.put("trained") / name if trained else jobs_of(stage.put("diagnosed")) / name
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         before = path.read_bytes()
         said = stage.run(*arguments)
@@ -216,13 +219,13 @@ def no_rows(stage: Stage) -> str:
     return stage.run("export", "runs/x", "--to", "parquet")
 
 
-def no_study(stage: Stage) -> str:
-    stage.put("trained")
+def no_results(stage: Stage) -> str:
+    OUT.mkdir(parents=True)
     return stage.run("report", "runs/x")
 
 
 def not_done(stage: Stage) -> str:
-    (stage.put("diagnosed") / "cells" / "seed1-inject.json").unlink()
+    next((stage.put("diagnosed") / "rows").iterdir()).unlink()
     return stage.run("export", "runs/x", "--to", "parquet")
 
 
@@ -475,14 +478,14 @@ CASES: dict[str, Callable[[Stage], str]] = {
     "a file system without locks": without_locks,
     "a checkpoint of which JAX": under_other_draws,
     "a checkpoint cut in half": cut("run.ckpt", "train", *TOY, "--resume"),
-    "a damaged result": cut("cells/seed0-inject.json", "export", "runs/x", "--to", "parquet"),
+    "a damaged result": cut("seed0-inject.json", *DIAGNOSED),
     "resuming where nothing is": saying("train", *TOY, "--resume"),
     "an unknown study or scale": saying("study", "pase"),
     "a folder for studies with other things in it": studies_among_other_things,
     "a file of rows that is broken": a_broken_file_of_rows,
     "rows of an earlier definition": an_earlier_definition,
     "a folder without rows": no_rows,
-    "a report of what is no study": no_study,
+    "a report of what has no results": no_results,
     "an export of a diagnosis that was stopped": not_done,
     "published curves that are none": no_curves,
     "a package of an export or of `--log` that is not": no_export,

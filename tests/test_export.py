@@ -1,14 +1,18 @@
 """What `regrow train` and `regrow diagnose` made, in other programs: every number, and no other."""
 
 import json
+import shutil
 import sys
+from itertools import product
 
 import pyarrow.parquet as pq
 import pytest
 from test_rows_elsewhere import events_in
 
 from regrow.cli import entry as cli
-from regrow.experiments.export import of_training
+from regrow.experiments.export import of_row, of_training
+from regrow.records.query import query
+from regrow.records.rows import read_rows
 
 SMALL = "double_dqn(hidden=16, learn_start=40, replay_capacity=400)"
 AGENT = ["toy/action_reward", "--agent", SMALL]
@@ -89,37 +93,50 @@ def test_points_come_in_the_order_of_env_steps(trained):
 def test_a_diagnosis_as_one_table(diagnosed, tmp_path, capsys):
     command = ["export", str(diagnosed), "--to", "parquet", "--into", str(tmp_path)]
     assert cli.run(command) is None
-    assert capsys.readouterr().out.startswith("4 runs; written to ")
-    rows = pq.read_table(tmp_path / "runs.parquet").to_pylist()
-    curves = pq.read_table(diagnosed / "curves.parquet").to_pylist()
-    for arm in ("nothing", "inject"):
-        own = [row for row in rows if row["run"].endswith(f"/{arm}/seed1")]
-        expected = {
-            (row["env_steps"], row["return"])
-            for row in curves
-            if row["arm"] in ("fork", arm) and row["seed"] == 1 and row["return"] == row["return"]
-        }
-        found = {(row["env_steps"], row["value"]) for row in own if row["name"] == "return"}
-        assert found == expected
-        probed = {(row["name"], row["env_steps"]) for row in own if "srank/head" in row["name"]}
-        both = {("probes/srank/head", 200), ("probes/srank/head", 400)}
-        assert probed == both | {("probes_fresh/srank/head", 200)}
+    assert capsys.readouterr().out.startswith("4 rows; written to ")
+    rows = read_rows(diagnosed).rows
+    assert read_rows(tmp_path).rows == rows
+    assert {(row.arm, row.seed) for row in rows} == set(product(("nothing", "inject"), (0, 1)))
+    (run,) = [of_row(row) for row in rows if (row.arm, row.seed) == ("inject", 1)]
+    probed = {point[:2] for point in run.points if "srank/head" in point.name}
+    both = {("probes/srank/head", 200), ("probes/srank/head", 400)}
+    assert probed == both | {("probes_fresh/srank/head", 200)}
 
 
 def test_a_diagnosis_that_is_not_done_is_named(diagnosed, tmp_path):
-    (tmp_path / "cells").mkdir()
-    (tmp_path / "config.json").write_text((diagnosed / "config.json").read_text())
-    said = cli.run(["export", str(tmp_path), "--to", "parquet"])
-    assert said == f"the diagnosis in {tmp_path} is not done; run the same command again"
-    (tmp_path / "config.json").write_text('{"kind": "diagnosis", "agent": "sac"}')
-    said = cli.run(["export", str(tmp_path), "--to", "parquet"])
-    assert said.startswith(f"{tmp_path}/config.json is cut short or altered (it is no plan")
+    shutil.copytree(diagnosed, tmp_path / "out")
+    next((tmp_path / "out" / "rows").iterdir()).unlink()
+    said = cli.run(["export", str(tmp_path / "out"), "--to", "parquet"])
+    assert said == f"the diagnosis in {tmp_path / 'out'} is not done; run the same command again"
 
 
-def test_what_a_folder_is_is_said_where_it_has_no_rows(trained):
-    said = cli.run(["report", str(trained)])
-    assert "there are no rows in" in said
-    assert "which is the folder of a training" in said
+def test_a_training_is_reported_queried_and_watched_as_a_study(trained, capsys):
+    (row,) = read_rows(trained).rows
+    assert (row.study, row.horizon, row.env_steps[-1]) == ("training", 400, 400)
+    episodes = pq.read_table(trained / "episodes.parquet").to_pylist()
+    last = [one["return"] for one in episodes if 380 < one["env_steps"] <= 400]
+    assert row.returns[-1] == pytest.approx(sum(last) / len(last))
+    assert query(trained, "select seed from rows").to_pylist() == [{"seed": 0}]
+    assert cli.run(["report", str(trained)]) is None
+    page = (trained / "report.html").read_text("utf-8")
+    assert "Training" in page
+    assert ">Verdict<" not in page
+    assert cli.run(["watch", str(trained), "--once"]) is None
+    assert "training" in capsys.readouterr().out
+
+
+def test_a_diagnosis_is_reported_queried_and_watched_as_a_study(diagnosed, capsys):
+    sql = "select arm, count(*) as n from rows group by arm order by arm"
+    found = query(diagnosed, sql).to_pylist()
+    assert found == [{"arm": "inject", "n": 2}, {"arm": "nothing", "n": 2}]
+    claim = json.loads((diagnosed / "verdict.json").read_text())["claim"]
+    page = (diagnosed / "report.html").read_text("utf-8")
+    assert page.index(">Verdict<") < page.index(f">{claim}<") < page.index("What to do next")
+    assert cli.run(["report", str(diagnosed), "--figures"]) is None
+    assert cli.run(["watch", str(diagnosed), "--once"]) is None
+    out = capsys.readouterr().out
+    assert "diagnosis" in out
+    assert "100%" in out
 
 
 def test_a_trained_run_in_weights_and_biases(trained, tmp_path, monkeypatch):

@@ -246,7 +246,7 @@ def test_everything_that_was_opened_is_closed(copied):
     diagnose(plan)
     gc.disable()  # nothing may hang on what collects cycles
     try:
-        run, _ = Run.start(PAIR, plan.environment, seed=0).advance(40)
+        run, _ = Run.start(PAIR, plan.source.environment, seed=0).advance(40)
         evaluate(run, 2)
         fork = run.fork().advance(40)[0]
         assert Counted.made - Counted.closed == 4

@@ -26,7 +26,7 @@ def quiet(phase, steps):
     pass
 """
 RUN = 'Processes(1)([Task("one", (), work)], quiet)\n'
-KEPT = "regrow.diagnosis.diagnose(plan(), sys.argv[1], execute=Processes(2))\n"
+KEPT = "regrow.diagnose(plan(), sys.argv[1], execute=Processes(2))\n"
 CAUGHT = f"""
 try:
     {RUN}

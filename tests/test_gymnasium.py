@@ -574,7 +574,7 @@ def work():
         regrow.environments.Gymnasium("Own-v0", {{"max_episode_steps": 9}}),
         tuple(map(Arm.parse, ("nothing", "inject"))), seeds=2, fork_at=80, horizon=80,
     )
-    print(regrow.diagnosis.diagnose(plan, execute=Processes(1)).claim)
+    print(regrow.diagnose(plan, execute=Processes(1)).claim)
 
 if __name__ == "__main__":
     {register}

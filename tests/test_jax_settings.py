@@ -15,7 +15,6 @@ from small import DQN
 from test_interventions import AGENTS, EVERY
 from trees import bit_equal
 
-from regrow import numerics
 from regrow.cli import entry as cli
 from regrow.environments import ActionReward, Breakout
 from regrow.errors import RegrowError
@@ -23,6 +22,7 @@ from regrow.experience.replay import Replay
 from regrow.interventions import FitNoise, Inject
 from regrow.probes.base import Past
 from regrow.registry import describe, make
+from regrow.training import numerics
 from regrow.training.checkpoint import load, save
 from regrow.training.evaluate import evaluate
 from regrow.training.flops import flops

@@ -306,8 +306,7 @@ def test_what_was_told_after_the_last_save_is_told_once(tmp_path):
     trained(folder, env_steps=200, log=ALL)
     shutil.copytree(folder, aside, ignore=shutil.ignore_patterns("log"))
     trained(folder, env_steps=600, resume=True, log=ALL)
-    for path in aside.iterdir():
-        shutil.copy(path, folder / path.name)
+    shutil.copytree(aside, folder, dirs_exist_ok=True)
     with (folder / "log" / "train.csv").open("a") as file:
         file.write("601,rollout/epi")
     (last,) = [p for p in (folder / "log" / "train").iterdir() if p.suffix == ".1"]

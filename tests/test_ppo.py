@@ -18,6 +18,7 @@ from trees import bit_equal, distance
 from regrow.agents import PPO
 from regrow.agents.ppo import Rollout, choices, policy
 from regrow.cli import entry as cli
+from regrow.cli.diagnose import _plan
 from regrow.environments import Breakout, Gymnasium, MatchingReward, Reach
 from regrow.environments.base import Environment, Step
 from regrow.errors import RegrowError
@@ -573,8 +574,8 @@ def test_defaults_of_the_command_line_are_whole_rounds():
     """A round of PPO divides none of the round numbers that the defaults are."""
     parser = cli._parser()
     options = parser.parse_args(["diagnose", "toy/reach", "--agent", "ppo"])
-    plan = cli._plan(options)
+    plan = _plan(options)
     assert (plan.fork_at, plan.horizon) == (61_440, 40_960)
     given = parser.parse_args(["diagnose", "toy/reach", "--agent", "ppo", "--fork-at", "60_000"])
     with pytest.raises(RegrowError, match="fork_at is 60000; it must be a multiple of 2048"):
-        cli._plan(given)
+        _plan(given)

@@ -14,7 +14,7 @@ import pytest
 from regrow.agents import DoubleDQN
 from regrow.analysis.conditions import cases
 from regrow.diagnosis.diagnose import diagnose
-from regrow.diagnosis.plan import Arm
+from regrow.diagnosis.plan import Arm, Plan
 from regrow.diagnosis.recording import digest_of
 from regrow.environments import ActionReward
 from regrow.errors import RegrowError
@@ -178,7 +178,7 @@ def test_a_row_holds_what_the_diagnosis_finds(done, tmp_path):
     assert not problems
     assert case.verdict == verdict
     row = next(row for row in rows if row.arm == "inject")
-    assert Diagnosis.from_config(json.loads(row.config)) == condition.plan
+    assert Plan.from_config(json.loads(row.config)) == condition.plan
     assert "DoubleDQN(discount=0.99" in json.loads(row.config)["parts"]["agent"]
     assert (row.axis, row.level, row.study, row.scale) == ("hidden", 16.0, "tiny", "smoke")
     assert row.env_steps[-1] == 400

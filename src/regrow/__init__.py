@@ -14,6 +14,7 @@ from regrow.diagnosis.verdict import Verdict as Verdict
 from regrow.errors import RegrowError as RegrowError
 from regrow.learners.learner import Learner as Learner
 from regrow.learners.optimizer import Optimizer as Optimizer
+from regrow.moved import install as _install
 from regrow.networks.network import Network as Network
 from regrow.registry import make as make
 from regrow.sources.native import Diagnosis as Diagnosis
@@ -23,3 +24,5 @@ from regrow.training.environment_checks import EnvironmentReport as EnvironmentR
 from regrow.training.environment_checks import check_environment as check_environment
 from regrow.training.evaluate import evaluate as evaluate
 from regrow.training.run import Run as Run
+
+_install()

@@ -72,7 +72,10 @@ class Watch:
     """
 
     def __init__(self, folder: Path):
-        require(folder.is_dir(), f"there is no folder {folder}; give the --out of a `regrow study`")
+        require(
+            folder.is_dir(),
+            f"there is no folder {folder}; give the --out of a regrow study, diagnose or train",
+        )
         self.folder = folder
         self.rows = {row.key for row in read_rows(folder).rows}
         require(

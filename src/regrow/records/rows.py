@@ -81,7 +81,7 @@ class Row:
     fork; `realised`: mean |discounted return| that followed. `seconds` and `flops` are of this arm
     from the fork on, `…_to_fork` of the way that all arms share; FLOPs are what the compiler counts
     for acting and updating, with networks as large as they were then. `config`: JSON of the plan
-    (`Diagnosis.from_config` reads it) and, under "parts", of every part with all of its fields.
+    (`Plan.from_config` reads it) and, under "parts", of every part with all of its fields.
     `commit`: of the source, "" where that is no working tree.
     """
 
@@ -226,7 +226,10 @@ def read_rows(folder: Path) -> Found:
     one that was written last counts. Raises `RegrowError` where there is no such folder.
     """
     folder = Path(folder)
-    require(folder.is_dir(), f"there is no folder {folder}; give the --out of a `regrow study`")
+    require(
+        folder.is_dir(),
+        f"there is no folder {folder}; give the --out of a `regrow study`, `diagnose` or `train`",
+    )
     latest: dict[Key, Row] = {}
     problems: list[str] = []
     for path in sorted((folder / "rows").glob("*.parquet")):
@@ -250,8 +253,10 @@ def read_rows(folder: Path) -> Found:
         )
     if not latest:
         kind = kind_of(folder)
-        held = f", which is the folder of a {kind}" if kind else " yet"
-        problems.append(f"there are no rows in {folder}{held}; `regrow study` writes them")
+        held = f", the folder of a {kind} by an earlier version" if kind else ""
+        problems.append(
+            f"there are no rows in {folder}{held}; regrow study, diagnose and train write them"
+        )
     found.sort(key=lambda row: _place(row, planned[row.key]))
     return Found(found, [*problems, *more])
 

@@ -17,7 +17,7 @@ from regrow.files.formats import FORMAT, plan_as_meant
 
 
 class Condition(NamedTuple):
-    """A condition as it was written; `config` is what `Diagnosis.from_config` reads.
+    """A condition as it was written; `config` is what `Plan.from_config` reads.
 
     Of a plan of format 1 it is what that meant then.
     """

@@ -20,8 +20,8 @@ from jaxtyping import Array, PyTree
 from regrow.errors import RegrowError, require
 from regrow.files.atomic import damaged, write_atomically
 from regrow.files.formats import as_meant
-from regrow.numerics import in_float32, setting
 from regrow.registry import describe, make
+from regrow.training.numerics import in_float32, setting
 from regrow.training.run import Run, abstract_state
 from regrow.types import Event
 

@@ -15,9 +15,9 @@ from regrow.agents.base import Agent
 from regrow.environments.base import Environment, HostEnvironment
 from regrow.errors import require
 from regrow.experience.normalization import as_seen
-from regrow.numerics import in_float32
 from regrow.prng import key_at, keys_from
 from regrow.training.device_loop import STEPS_PER_CHUNK, clip_action, tree_select
+from regrow.training.numerics import in_float32
 from regrow.training.run import Run
 from regrow.training.session import Session
 from regrow.types import Key, Memory, Report, silent

@@ -16,9 +16,9 @@ from jaxtyping import PyTree
 
 from regrow.agents.base import Agent
 from regrow.environments.base import World
-from regrow.numerics import in_float32
 from regrow.registry import make
 from regrow.training.device_loop import State
+from regrow.training.numerics import in_float32
 from regrow.training.run import abstract_state
 from regrow.types import Event
 

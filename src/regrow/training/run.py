@@ -22,13 +22,13 @@ from regrow.experience.normalization import NormalizingMemory, as_learned
 from regrow.experience.replay import Replay
 from regrow.interventions.base import Intervention
 from regrow.learners.learner import map_learners
-from regrow.numerics import in_float32, nan_is_an_answer
 from regrow.prng import key_at
 from regrow.probes.base import Past, Probe
 from regrow.registry import describe, make
 from regrow.training import device_loop as loop
 from regrow.training import host_loop as hosted
 from regrow.training.device_loop import State
+from regrow.training.numerics import in_float32, nan_is_an_answer
 from regrow.training.probing import every_probe
 from regrow.types import Event, Key, Log, Memory, Transition
 

@@ -38,11 +38,11 @@ WRONG = [
     (["study"], "the following arguments are required: NAME"),
     (
         ["watch", "nowhere"],
-        "there is no folder nowhere; give the --out of a regrow study, diagnose or train",
+        "there is no folder nowhere; give the --out of a regrow study",
     ),
     (
         ["report", "nowhere"],
-        "there is no folder nowhere; give the --out of a regrow study, diagnose or train",
+        "there is no folder nowhere; give the --out of a regrow study",
     ),
     (["export", "nowhere", "--to", "parquet"], "there is no folder nowhere"),
     (["export", ".", "--to", "tensorbord"], "no sink 'tensorbord'; did you mean 'tensorboard'?"),

@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from regrow.environments import ActionReward
 from regrow.errors import RegrowWarning
 from regrow.experiments.carry_out import begin
 from regrow.files import locks
+from regrow.files.atomic import write_json
 from regrow.files.folders import claimed
 from regrow.files.locks import LOCK, alone, is_taken, take, waited_for
 from regrow.training.evaluate import Episode
@@ -190,16 +190,16 @@ def test_looking_makes_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_where_nobody_can_ask_what_a_cell_told_last_counts(tmp_path, lockless):
-    cell = Job(0, None)
-    with held(tmp_path, cell, lambda phase, steps: None):
-        assert not is_held(tmp_path, cell)
-        path = progress_file(tmp_path, cell)
-        path.parent.mkdir()
-        path.write_text("{}")
-        assert is_held(tmp_path, cell)
-        os.utime(path, (time.time() - 100, time.time() - 100))
-        assert not is_held(tmp_path, cell)
+def test_where_nobody_can_ask_what_a_job_said_last_counts(tmp_path, lockless):
+    job = Job(0, None)
+    with held(tmp_path, job, lambda phase, steps: None):
+        assert not is_held(tmp_path, job)
+        now = time.time()
+        content = {"phase": "p", "done": 1, "of": 2, "earlier": 0, "began": now - 1}
+        write_json(progress_file(tmp_path, job), {**content, "written": now})
+        assert is_held(tmp_path, job)
+        write_json(progress_file(tmp_path, job), {**content, "written": now - 100})
+        assert not is_held(tmp_path, job)
 
 
 def test_two_evaluations_at_once_keep_both(tmp_path):

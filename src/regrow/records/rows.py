@@ -228,7 +228,7 @@ def read_rows(folder: Path) -> Found:
     folder = Path(folder)
     require(
         folder.is_dir(),
-        f"there is no folder {folder}; give the --out of a `regrow study`, `diagnose` or `train`",
+        f"there is no folder {folder}; give the --out of a regrow study, diagnose or train",
     )
     latest: dict[Key, Row] = {}
     problems: list[str] = []

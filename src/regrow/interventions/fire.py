@@ -75,17 +75,16 @@ class Fire(LearnerIntervention):
         layers = [self._projected(layer) for layer in before.layers]
         network = Network(layers, split=before.split, residual=before.residual)
         target = None if learner.target is None else network
-        learner = learner.with_moved_layers(network, target, moments=self.optimizer)
-        if self.dense == "project" or all(isinstance(layer, Conv) for layer in layers):
+        drawn = [self.dense == "reset" and not isinstance(layer, Conv) for layer in layers]
+        moved = [i for i, is_drawn in enumerate(drawn) if not is_drawn]
+        learner = learner.with_moved_layers(network, target, moved=moved, moments=self.optimizer)
+        if not any(drawn):
             return learner
-        fresh = before.fresh(key).layers
-        layers = [
-            layer if isinstance(layer, Conv) else drawn
-            for layer, drawn in zip(layers, fresh, strict=True)
-        ]
-        network = Network(layers, split=before.split)
+        choices = zip(drawn, before.fresh(key).layers, layers, strict=True)
+        network = Network([new if d else old for d, new, old in choices], split=before.split)
         target = None if learner.target is None else network
-        return learner.with_network(network, target, fresh=self.optimizer)
+        origins = tuple(None if is_drawn else i for i, is_drawn in enumerate(drawn))
+        return learner.with_network(network, target, origins=origins, fresh=self.optimizer)
 
     def turn(self, scalar: LearnedScalar) -> LearnedScalar:
         """The number: as it was, with fresh statistics, or as at the start."""

@@ -23,7 +23,7 @@ import optax
 from jaxtyping import PyTree
 
 from regrow.errors import require
-from regrow.learners.adam import adam
+from regrow.learners.adam import adam, is_adam_state
 from regrow.learners.rmsprop import centred_rmsprop
 from regrow.types import Scalar
 
@@ -195,7 +195,7 @@ def redrawn(state: optax.OptState, first: optax.OptState) -> optax.OptState:
 def _with_marked(marked: Any, state: optax.OptState, source: optax.OptState) -> optax.OptState:
     def is_whole(node: Any) -> bool:
         # Adam's state may count by element here and at once there.
-        return isinstance(node, marked | optax.ScaleByAdamState)
+        return isinstance(node, marked) or is_adam_state(node)
 
     return jax.tree.map(
         lambda own, other: other if isinstance(own, marked) else own,

@@ -15,7 +15,7 @@ follow are larger still.
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -55,10 +55,8 @@ class Term(Protocol):
     `regrow.gradients` holds the members of this family.
     """
 
-    @property
-    def acts_on(self) -> Literal["gradient", "update"]:
-        """Whether it comes before the optimizer or after it."""
-        ...
+    acts_on: ClassVar[Literal["gradient", "update"]]
+    """Whether it comes before the optimizer or after it."""
 
     def transform(self, *, learning_rate: float, output: bool) -> optax.GradientTransformation:
         """For one part; its state may not depend on whether the part is an output layer."""

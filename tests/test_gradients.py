@@ -666,7 +666,7 @@ def test_terms_within_terms_and_those_of_a_module_of_ones_own():
         ("inject", "no gradient 'inject'"),
         ("(trac, trac)", "stands among the terms more than once"),
         ("l2_init(0.1)", "give fields by name"),
-        ("(l2_init", "is not a name with fields"),
+        ("(l2_init", "cannot be read as a name with fields"),
         ("lambda: 0", "is not a name with fields"),
     ],
 )

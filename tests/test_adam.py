@@ -6,7 +6,7 @@ import numpy as np
 import optax
 from trees import bit_equal
 
-from regrow.learners.adam import adam, renewed
+from regrow.learners.adam import ElementwiseAdamState, adam, aged, renewed
 from regrow.networks.network import mlp
 
 KEY = jax.random.key(5)
@@ -47,3 +47,23 @@ def test_each_element_steps_as_an_adam_of_its_own_age():
         begins = [0, 40 if i >= 40 else 0, 0]
         expected = [reference(history[b : i + 1, k]) for k, b in enumerate(begins)]
         np.testing.assert_allclose(step["w"], expected, rtol=2e-4)
+
+
+def test_ages_are_a_state_of_their_own_with_leaves_where_they_were():
+    """Checkpoints written when the ages stood in Optax's state name their leaves alike."""
+    part = mlp(3, (4,), 2, key=KEY).layers[0]
+    plain = adam(0.1, b1=0.9, b2=0.999, eps=1e-8).init(part)
+    state = aged(plain, part)
+    assert isinstance(plain[0], optax.ScaleByAdamState)
+    assert isinstance(state[0], ElementwiseAdamState)
+    assert bit_equal(aged(state, part), state)
+    earlier = (optax.ScaleByAdamState(*state[0]), *state[1:])
+    names, values = zip(*named(state), strict=True)
+    assert names == tuple(name for name, _ in named(earlier))
+    assert names[:2] == ("0.count.weight", "0.count.bias")
+    assert bit_equal(values, tuple(value for _, value in named(earlier)))
+
+
+def named(state):
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]

@@ -1,6 +1,7 @@
 """Every gradient term against NumPy in float64, and what no term may do to a Learner."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.special
 from refusals import refused_in_a_line
@@ -16,6 +18,8 @@ from trees import bit_equal, distance
 from regrow.agents import DoubleDQN
 from regrow.environments import ConstantReward
 from regrow.errors import RegrowError
+from regrow.gradients import L2, L2Init, WeightClipping, WeightDecay
+from regrow.gradients.base import GradientTerm
 from regrow.interventions import Inject, Reset, ShrinkPerturb
 from regrow.learners.learner import Learner
 from regrow.learners.optimizer import Optimizer
@@ -23,7 +27,7 @@ from regrow.learners.recycling import recycled
 from regrow.networks.architecture import Architecture
 from regrow.networks.network import convolutional, mlp
 from regrow.networks.residual import Residual
-from regrow.registry import describe, field_types, make, make_all, members
+from regrow.registry import compose, describe, field_types, make, make_all, members
 from regrow.training.checkpoint import load, save
 from regrow.training.run import Run
 
@@ -561,6 +565,125 @@ def test_terms_are_read_and_printed_back():
 def test_what_cannot_be_is_refused_in_a_line(text, message):
     with refused_in_a_line(message):
         DoubleDQN(gradient=text)
+
+
+COMPOSED = (L2Init(), WeightClipping(kappa=2.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("(l2_init(), weight_clipping(kappa=2))", "(l2_init, weight_clipping(kappa=2.0))"),
+        ("[l2_init, weight_clipping(kappa=2)]", "(l2_init, weight_clipping(kappa=2.0))"),
+        ("'l2_init + weight_clipping(kappa=2)'", "(l2_init, weight_clipping(kappa=2.0))"),
+        ("l2_init + weight_clipping(kappa=2)", "(l2_init, weight_clipping(kappa=2.0))"),
+        ("('l2_init', weight_clipping(kappa=2),)", "(l2_init, weight_clipping(kappa=2.0))"),
+        ("l2_init", "l2_init"),
+        ("l2_init()", "l2_init"),
+        ("(l2_init,)", "l2_init"),
+        ("'l2_init'", "l2_init"),
+        ("l2_init(strength=1e-2)", "l2_init(strength=0.01)"),
+        ("''", None),
+        ("()", None),
+    ],
+)
+@pytest.mark.parametrize("agent", ["double_dqn", "sac", "drq", "ppo"])
+def test_agents_take_terms_by_name_and_print_them_back(agent, text, printed):
+    made = make("agents", f"{agent}(hidden=8, gradient={text})")
+    plain = f"{agent}(hidden=8)"
+    expected = plain if printed is None else f"{agent}(hidden=8, gradient={printed})"
+    assert sorted(fields_of(describe(made))) == sorted(fields_of(expected))
+    again = make("agents", describe(made))
+    assert again == made
+    assert hash(again) == hash(made)
+    assert isinstance(made.gradient, tuple)
+
+
+def fields_of(text):
+    return re.split(r", (?=[a-z_]+=)(?![^(]*\)\))", text.removesuffix(")"))
+
+
+def test_terms_are_parts_in_python_too():
+    made = DoubleDQN(gradient=COMPOSED)
+    assert made.gradient == COMPOSED
+    assert made == DoubleDQN(gradient="l2_init + weight_clipping(kappa=2)")
+    assert made == DoubleDQN(gradient=list(COMPOSED))
+    assert made == make("agents", "double_dqn(gradient=(l2_init(), weight_clipping(kappa=2)))")
+    assert DoubleDQN(gradient=L2Init()).gradient == (L2Init(),)
+    assert DoubleDQN().gradient == DoubleDQN(gradient="").gradient == ()
+    replaced = dataclasses.replace(made, gradient="l2_init")
+    assert replaced.gradient == (L2Init(),)
+    assert dataclasses.replace(replaced, hidden=3).gradient == (L2Init(),)
+    assert made._optimizer().terms == COMPOSED
+
+
+def test_a_preset_and_terms_go_together():
+    made = make("agents", "double_dqn:young_tian_2019(gradient=(l2_init, upgd(noise=0)))")
+    assert [describe(term) for term in made.gradient] == ["l2_init", "upgd(noise=0.0)"]
+    assert make("agents", describe(made)) == made
+
+
+@dataclasses.dataclass(frozen=True)
+class Several(GradientTerm):
+    """A term made of others, of a module that is no part of regrow."""
+
+    inner: tuple[GradientTerm, ...] = ()
+    rate: float = 1.0
+
+    acts_on = "gradient"
+
+    def __post_init__(self):
+        compose(self, "inner", "gradients")
+
+    def transform(self, *, learning_rate, output):
+        made = [one.transform(learning_rate=learning_rate, output=output) for one in self.inner]
+        return optax.chain(*made)
+
+
+def test_terms_within_terms_and_those_of_a_module_of_ones_own():
+    term = Several((L2Init(), Several((WeightDecay(),))), rate=2.0)
+    agent = DoubleDQN(gradient=(term, L2()))
+    text = describe(agent)
+    name = f"{__name__}:Several"
+    assert text.startswith(f"double_dqn(gradient=(\"{name}(inner=(l2_init, '{name}(inner=")
+    assert make("agents", text) == agent
+    assert make("agents", f"double_dqn(gradient='{name} + l2')").gradient == (Several(), L2())
+    assert make("gradients", f"{name}(inner=l2_init)") == Several((L2Init(),))
+    with refused_in_a_line("no gradient 'l2_int'; did you mean 'l2_init'"):
+        make("gradients", f"{name}(inner=(l2, l2_int))")
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("l2_int", "no gradient 'l2_int'; did you mean 'l2_init'"),
+        ("(l2_init, l2_int)", "no gradient 'l2_int'; did you mean 'l2_init'"),
+        ("(l2_init(strengh=1),)", "no field of l2_init 'strengh'; did you mean 'strength'"),
+        ("(l2_init(strength='a'),)", "l2_init: strength is 'a'; it must be: float"),
+        ("l2_init(strength=-1)", "l2_init: strength is -1.0; it must be 0 or more"),
+        ("(l2_init, 5)", "'5' is not a name with fields"),
+        ("None", "no gradient 'None'"),
+        ("inject", "no gradient 'inject'"),
+        ("(trac, trac)", "stands among the terms more than once"),
+        ("l2_init(0.1)", "give fields by name"),
+        ("(l2_init", "cannot be read as a name with fields"),
+        ("lambda: 0", "is not a name with fields"),
+    ],
+)
+def test_terms_that_cannot_be_read_are_refused_in_a_line(field, message):
+    with refused_in_a_line(message):
+        make("agents", f"double_dqn(gradient={field})")
+
+
+def test_an_unknown_field_is_named_before_what_stands_in_it():
+    with refused_in_a_line("no field of double_dqn 'gradiant'; did you mean 'gradient'"):
+        make("agents", "double_dqn(gradiant=l2_init)")
+
+
+@pytest.mark.parametrize("given", [None, 5, Inject(), (L2Init(), Inject()), L2Init, ("l2_init",)])
+def test_what_is_no_term_is_refused_in_a_line(given):
+    with refused_in_a_line("it must be made of gradients, such as l2()"):
+        Several(inner=given)
 
 
 @pytest.mark.parametrize("name", sorted(members("gradients")))

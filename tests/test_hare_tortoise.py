@@ -49,7 +49,8 @@ def test_it_begins_anew_where_layers_are_replaced():
     learner = Learner.create(CONV, Optimizer()).with_hook(HareTortoise())
     moved = learner.descend(noise(learner, 0)).after_hooks(IMAGES, KEY)
     fresh = CONV.fresh(jax.random.key(1))
-    replaced = moved.with_network(fresh, fresh, fresh="reset")
+    origins = (None,) * len(fresh.layers)
+    replaced = moved.with_network(fresh, fresh, origins=origins, fresh="reset")
     assert bit_equal(replaced.hooks[0].memory.parts, fresh.parts())
     assert int(replaced.hooks[0].memory.since) == 0
 

@@ -97,6 +97,32 @@ def test_a_reset_takes_the_step_count_with_the_moments():
         assert distance(before, now) == pytest.approx(1e-3, rel=0.02)
 
 
+@pytest.mark.parametrize("fresh", ["keep", "reset"])
+def test_parts_that_are_equal_copies_keep_their_statistics(fresh):
+    """What kept parts are is said, not guessed: new objects with the same numbers are the same."""
+    made = learner(Optimizer("adam", 1e-2))
+    for _ in range(3):
+        made = made.descend(ones_like(made))
+    network, origins = made.network.inject_with_origins(KEY, freeze=False)
+    copied = jax.tree.map(lambda leaf: leaf + 0, network)
+    assert not {id(part) for part in copied.parts()} & {id(part) for part in network.parts()}
+    after = made.with_network(copied, copied, origins=origins, fresh=fresh)
+    drawn = 3 if fresh == "keep" else 0
+    assert counts(after) == [3, drawn, drawn, 3, 3]
+    same = made.with_network(network, network, origins=origins, fresh=fresh)
+    assert bit_equal(after.statistics, same.statistics)
+
+
+def test_only_layers_that_are_said_to_have_moved_lose_their_moments():
+    made = learner(Optimizer("adam", 1e-2))
+    made = made.descend(ones_like(made))
+    copied = jax.tree.map(lambda leaf: leaf + 0, made.network)
+    after = made.with_moved_layers(copied, copied, moved=[1], moments="reset")
+    assert counts(after) == [1, 0, 1]
+    kept = made.with_moved_layers(copied, copied, moved=[1], moments="keep")
+    assert bit_equal(kept.statistics, made.statistics)
+
+
 def test_clipping_is_by_the_norm_over_all_parts():
     made = learner(Optimizer("adam", 1e-3, max_gradient_norm=0.5))
     gradient = ones_like(made, 3.0)
@@ -108,8 +134,9 @@ def test_clipping_is_by_the_norm_over_all_parts():
 
 def test_a_target_follows_by_copy_or_by_average_in_all_parts():
     made = learner()
-    network = made.network.inject(KEY)
-    made = made.with_network(network, network, fresh="keep").descend(ones_like_after(network))
+    network, origins = made.network.inject_with_origins(KEY)
+    made = made.with_network(network, network, origins=origins, fresh="keep")
+    made = made.descend(ones_like_after(network))
     assert distance(made.network, made.target) > 0
     assert bit_equal(made.follow().target, made.network)
     assert bit_equal(made.sync().target, made.network)

@@ -146,8 +146,8 @@ def test_frozen_parameters_never_move_and_live_ones_do(kind, optimizer):
     network, x = built(kind, layer_norm=True)
     learner = Learner.create(network, Optimizer(optimizer, 1e-2))
     learner = descended(learner, x, 3)  # so that there is momentum to be mistaken about
-    after = learner.network.inject(KEY)
-    learner = learner.with_network(after, after, fresh="keep")
+    after, origins = learner.network.inject_with_origins(KEY)
+    learner = learner.with_network(after, after, origins=origins, fresh="keep")
     trained = descended(learner, x, 3)
     assert bit_equal(trained.network.residual, learner.network.residual)
     for old, new in zip(learner.network.parts(), trained.network.parts(), strict=True):
@@ -162,8 +162,8 @@ def test_every_kind_of_network_can_be_injected(kind):
     network, x = built(kind, layer_norm=kind == "crelu")
     network = moved(network.inject(KEY), 5, scale=0.1)
     learner = Learner.create(network, Optimizer("adam", 1e-2))
-    after = network.inject(jax.random.key(1))
-    injected = learner.with_network(after, after, fresh="keep")
+    after, origins = network.inject_with_origins(jax.random.key(1))
+    injected = learner.with_network(after, after, origins=origins, fresh="keep")
 
     @eqx.filter_jit
     def seen(learner: Learner):
@@ -222,14 +222,35 @@ def test_without_the_third_term_the_output_changes_by_the_fresh_head():
 def test_an_unfrozen_head_goes_on_learning():
     network, x = built("mlp", layer_norm=False)
     learner = descended(Learner.create(network, Optimizer("adam", 1e-2)), x, 3)
-    after = learner.network.inject(KEY, freeze=False)
-    learner = learner.with_network(after, after, fresh="keep")
+    after, origins = learner.network.inject_with_origins(KEY, freeze=False)
+    learner = learner.with_network(after, after, origins=origins, fresh="keep")
     trained = descended(learner, x, 3)
     (before,), (now,) = learner.network.residual, trained.network.residual
     assert distance(before.old, now.old) > 1e-4
     assert bit_equal(before.copy, now.copy)
     # The old head kept its step count of 3 and is now at 6, as every other part is.
     assert [int(state[0].count) for state in trained.statistics] == [6] * 5
+
+
+def test_an_injection_and_a_reset_say_where_every_part_comes_from():
+    """As identity would: of the objects that are handed on none is copied here."""
+    before, _ = built("mlp", layer_norm=False)
+    pasts = [(), ((1, True),), ((2, False),), ((0, False), (2, False)), ((2, False), (1, True))]
+    for past in pasts:
+        network = before
+        for i, (split, freeze) in enumerate(past):
+            network = network.inject(jax.random.fold_in(KEY, i), split=split, freeze=freeze)
+        identities = [id(part) for part in network.parts()]
+        rebuilt = [network.reset_with_origins(start, KEY) for start in (0, 1, 2)]
+        for split in (0, 1, 2):
+            for freeze in (True, False):
+                rebuilt.append(network.inject_with_origins(KEY, split=split, freeze=freeze))
+        for after, origins in rebuilt:
+            expected = [
+                identities.index(id(part)) if id(part) in identities else None
+                for part in after.parts()
+            ]
+            assert list(origins) == expected
 
 
 @pytest.mark.parametrize("split", [-1, 3, 99])

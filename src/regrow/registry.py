@@ -6,6 +6,11 @@ Anywhere a name is accepted, fields may be given as in Python: `fit_noise(redraw
 may stand for many: `Control` is `named_by = "task"`, and `control/walker-walk` is its task of that
 name. Settings that a class holds by name come after a colon: `double_dqn:young_tian_2019`.
 
+A field whose type is a tuple of a family's members takes them by name:
+`double_dqn(gradient=(l2_init, weight_clipping(kappa=2)))`, one without brackets, or a text in which
+they are joined by a plus, `'l2_init + weight_clipping(kappa=2)'`. A name that is no Python name
+stands in quotes there: `gradient=('mine:Pull(rate=2)', l2_init)`.
+
 A class of one's own is named by its module: `mine:Maze(size=9)` is `Maze` of `mine.py`.
 Two things a class may do otherwise. One with `others_in = "kwargs"` takes fields that it does not
 know, and keeps them in that field: pairs of a name and of the value as Python writes it, sorted, so
@@ -60,8 +65,9 @@ def make(family: str, text: str) -> Any:
     match = _SPEC.fullmatch(text)
     if match is None:
         raise RegrowError(f"'{text}' is not a name with fields; write e.g. fit_noise(redraw=False)")
-    fields = _parsed(text, match[2] or "()")
+    call = _parsed(text, match[2] or "()")
     name, member, value, preset = _found(family, match[1])
+    fields = _read(call, member, name)
     if hasattr(member, "named"):
         require(not fields, f"'{text}': {name} takes no fields")
         return member.named(value or "")
@@ -78,6 +84,63 @@ def make(family: str, text: str) -> Any:
             raise unknown(f"preset of {name}", preset, ready)
         fields = {**ready[preset], **fields}
     return member(**_checked(fields, member, name))
+
+
+def _read(call: "_Call", member: Any, name: str) -> dict[str, Any]:
+    """The values of a call's fields, each by the type of its field."""
+    known = {} if hasattr(member, "named") else field_types(member)
+    if not hasattr(member, "others_in") and not hasattr(member, "named"):  # they say so
+        for field in call.fields:
+            if field not in known:
+                raise unknown(f"field of {name}", field, known)
+    values = dict[str, Any]()
+    for field, node in call.fields.items():
+        family = _family_within(known.get(field))
+        values[field] = call.literal(node) if family is None else call.members(node, family)
+    return values
+
+
+def _family_within(expected: Any) -> str | None:
+    """The family of whose members a field of this type is a tuple, if it is one."""
+    for kind in _options(expected):
+        match typing.get_args(kind):
+            case (type() as base, last) if last is Ellipsis:
+                return _family_of(base)
+            case _:
+                pass
+    return None
+
+
+def _options(expected: Any) -> tuple[Any, ...]:
+    """The types that a union is made of; one that is none is its own."""
+    is_union = typing.get_origin(expected) in (typing.Union, types.UnionType)
+    return typing.get_args(expected) if is_union else (expected,)
+
+
+def _family_of(cls: type) -> str | None:
+    """The family that a class, or one that it is derived from, is the contract of."""
+    for base in cls.__mro__:
+        for family, names in _BASES.items():
+            if base.__name__ in names and base.__module__ == f"regrow.{family}.base":
+                return family
+    return None
+
+
+def compose(member: Any, field: str, family: str) -> None:
+    """Makes a field of a frozen dataclass, as it was given, a tuple of a family's members.
+
+    It may be given as such, as one member, or as a text that `make_all` reads. Raises `RegrowError`
+    for anything else.
+    """
+    given = getattr(member, field)
+    several = make_all(family, given) if isinstance(given, str) else given
+    several = tuple(several) if isinstance(several, tuple | list) else (several,)
+    for one in several:
+        require(
+            _family_of(type(one)) == family,
+            f"{field} has {one!r}; it must be made of {family}, such as {min(members(family))}()",
+        )
+    object.__setattr__(member, field, several)
 
 
 def _found(family: str, name: str) -> tuple[str, Any, str | None, str | None]:
@@ -99,7 +162,9 @@ def _checked(fields: dict[str, Any], member: Any, name: str) -> dict[str, Any]:
     known, others_in = field_types(member), getattr(member, "others_in", None)
     fitted, others = dict[str, Any](), dict[str, Any]()
     for field, value in fields.items():
-        if field in known and field != others_in:
+        if field in known and _family_within(known[field]):
+            fitted[field] = value  # the class makes members of it
+        elif field in known and field != others_in:
             fitted[field] = _fitted(value, known[field], f"{name}: {field}")
         elif others_in is None:
             raise unknown(f"field of {name}", field, known)
@@ -175,26 +240,48 @@ def make_all(family: str, text: str) -> tuple[Any, ...]:
     return tuple(make(family, one.strip()) for one in joined)
 
 
-def _parsed(text: str, arguments: str) -> dict[str, Any]:
+class _Call(typing.NamedTuple):
+    """What stands in the brackets after a name, by field."""
+
+    text: str
+    source: str
+    fields: dict[str, ast.expr]
+
+    def literal(self, node: ast.expr) -> Any:
+        """A number, a word, True, False, None, or a list, tuple or dict of them."""
+        try:
+            return ast.literal_eval(node)
+        except ValueError as error:
+            raise RegrowError(
+                f"'{self.text}': a field takes a number, a word in quotes, True or False"
+            ) from error
+        except (SyntaxError, TypeError) as error:
+            raise RegrowError(f"'{self.text}' cannot be read as a name with fields") from error
+
+    def members(self, node: ast.expr, family: str) -> tuple[Any, ...]:
+        """The members of a family that a field names: one, several, or a text with a plus."""
+        if isinstance(node, ast.Tuple | ast.List):
+            return tuple(one for each in node.elts for one in self.members(each, family))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return make_all(family, node.value)
+        return make_all(family, ast.get_source_segment(self.source, node) or "")
+
+
+def _parsed(text: str, arguments: str) -> _Call:
+    source = f"f{arguments}"
     try:
-        call = ast.parse(f"f{arguments}", mode="eval").body
+        call = ast.parse(source, mode="eval").body
         assert isinstance(call, ast.Call)
         assert isinstance(call.func, ast.Name), "one pair of brackets"
         require(not call.args, f"'{text}': give fields by name, e.g. fit_noise(redraw=False)")
-        fields: dict[str, Any] = {}
+        fields: dict[str, ast.expr] = {}
         for keyword in call.keywords:
             assert keyword.arg is not None, "** is no field"
             require(keyword.arg not in fields, f"'{text}': {keyword.arg} is given twice")
-            fields[keyword.arg] = ast.literal_eval(keyword.value)
-        return fields
-    except (SyntaxError, TypeError, AssertionError) as error:
+            fields[keyword.arg] = keyword.value
+        return _Call(text, source, fields)
+    except (SyntaxError, AssertionError) as error:
         raise RegrowError(f"'{text}' cannot be read as a name with fields") from error
-    except RegrowError:
-        raise
-    except ValueError as error:
-        raise RegrowError(
-            f"'{text}': a field takes a number, a word in quotes, True or False"
-        ) from error
 
 
 def presets(member: type) -> dict[str, dict[str, Any]]:
@@ -214,8 +301,7 @@ def field_types(member: type) -> dict[str, Any]:
 
 def _fitted(value: Any, expected: Any, what: str) -> Any:
     """`value` if it fits the type (2 fits a float, 1e6 an int); `RegrowError` if not."""
-    origin, options = typing.get_origin(expected), typing.get_args(expected)
-    kinds = options if origin in (typing.Union, types.UnionType) else (expected,)
+    kinds = _options(expected)
     words = [w for k in kinds if typing.get_origin(k) is typing.Literal for w in typing.get_args(k)]
     if words:
         words += [None] if type(None) in kinds else []
@@ -254,7 +340,7 @@ def describe(member: Any) -> str:
         return own or type(member).__name__  # somebody's own, which no text makes
     named_by, others_in = getattr(member, "named_by", None), getattr(member, "others_in", None)
     changed = [
-        f"{field.name}={getattr(member, field.name)!r}"
+        f"{field.name}={_printed(getattr(member, field.name))}"
         for field in dataclasses.fields(member)
         if getattr(member, field.name) != field.default and field.name not in (named_by, others_in)
     ]
@@ -263,6 +349,16 @@ def describe(member: Any) -> str:
     ]
     name = name_of(member) + (f"/{getattr(member, named_by)}" if named_by else "")
     return name + (f"({', '.join(changed)})" if changed else "")
+
+
+def _printed(value: Any) -> str:
+    """A field's value: members by their names, anything else as Python writes it."""
+    if not (isinstance(value, tuple) and value and all(_family_of(type(one)) for one in value)):
+        return repr(value)
+    texts = [describe(one) for one in value]
+    # What is no call to Python, such as `mine:Pull(rate=2)`, stands in quotes.
+    texts = [text if re.match(r"\w+(\(|$)", text) else repr(text) for text in texts]
+    return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
 
 
 def place_of(thing: Any) -> str | None:

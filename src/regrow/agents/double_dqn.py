@@ -32,6 +32,7 @@ from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from regrow.agents.base import OffPolicy
 from regrow.errors import RegrowError, require
+from regrow.gradients.base import Terms
 from regrow.learners.churn import ChurnBalance, check_share, halves
 from regrow.learners.learner import Learner
 from regrow.learners.optimizer import Optimizer
@@ -39,7 +40,7 @@ from regrow.networks.activations import Activation, units_for
 from regrow.networks.architecture import Architecture, Kind
 from regrow.networks.initialisers import Initialiser
 from regrow.networks.network import Network, convolutional, dqn_zoo, mlp
-from regrow.registry import make_all
+from regrow.registry import compose
 from regrow.types import ActionSpace, Discrete, Key, MultiDiscrete, Scalar, Transition
 
 
@@ -77,7 +78,7 @@ class DoubleDQN(OffPolicy):
     epsilon: float = 1e-5
     momentum: float = 0.0  # of RMSProp; no preset has one
     epsilon_in_root: bool = False  # of RMSProp: g / √(variance + ε), as DQN Zoo has it
-    gradient: str = ""  # terms beside the optimizer, e.g. "l2_init + weight_clipping(kappa=2)"
+    gradient: Terms = ()  # beside the optimizer: (L2Init(), WeightClipping())
     target_period: int = 250  # updates
     error_clip: float = 1.0
     churn: float = 0.0  # λ
@@ -126,6 +127,7 @@ class DoubleDQN(OffPolicy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        compose(self, "gradient", "gradients")
         require(self.channels >= 1, f"channels is {self.channels}; it must be at least 1")
         require(self.hidden >= 1, f"hidden is {self.hidden}; it must be at least 1")
         require(
@@ -149,14 +151,13 @@ class DoubleDQN(OffPolicy):
         self._optimizer()
 
     def _optimizer(self) -> Optimizer:
-        terms = make_all("gradients", self.gradient)
         return Optimizer(
             self.optimizer,
             self.learning_rate,
             self.epsilon,
             momentum=self.momentum,
             epsilon_in_root=self.epsilon_in_root,
-            terms=terms,
+            terms=self.gradient,
         )
 
     def init(

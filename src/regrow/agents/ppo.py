@@ -49,6 +49,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from regrow.agents.base import Agent
 from regrow.errors import RegrowError, require
+from regrow.gradients.base import Terms
 from regrow.learners.churn import ChurnBalance, check_share
 from regrow.learners.learner import LearnedScalar, Learner
 from regrow.learners.optimizer import Optimizer
@@ -56,7 +57,7 @@ from regrow.networks.activations import Activation, units_for
 from regrow.networks.architecture import Architecture
 from regrow.networks.initialisers import Initialiser
 from regrow.networks.network import Network, convolutional, mlp, with_output
-from regrow.registry import make_all
+from regrow.registry import compose
 from regrow.types import (
     ActionSpace,
     Continuous,
@@ -123,7 +124,7 @@ class PPO(Agent):
     learning_rate: float = 3e-4
     epsilon: float = 1e-5
     max_gradient_norm: float = 0.5  # of each network
-    gradient: str = ""  # terms beside the optimizer, e.g. "l2_init"; the deviations have none
+    gradient: Terms = ()  # beside the optimizer; the deviations have none
     churn: float = 0.0  # λ
     churn_share: float = 0.0
     normalize_observations: bool = False
@@ -145,6 +146,7 @@ class PPO(Agent):
     }
 
     def __post_init__(self) -> None:
+        compose(self, "gradient", "gradients")
         require(0 <= self.discount < 1, f"discount is {self.discount}; it must be in [0, 1)")
         require(0 <= self.trace <= 1, f"trace is {self.trace}; it must be in [0, 1]")
         require(self.clip > 0, f"clip is {self.clip}; it must be > 0")
@@ -177,13 +179,12 @@ class PPO(Agent):
         self._optimizer()
 
     def _optimizer(self) -> Optimizer:
-        terms = make_all("gradients", self.gradient)
         return Optimizer(
             "adam",
             self.learning_rate,
             self.epsilon,
             max_gradient_norm=self.max_gradient_norm,
-            terms=terms,
+            terms=self.gradient,
         )
 
     # The round: one batch, all of what was done since the last update.

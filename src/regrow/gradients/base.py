@@ -16,7 +16,7 @@ remembers of the way since goes into a `Trail`, which starts anew in both.
 """
 
 import abc
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -37,6 +37,14 @@ class GradientTerm(abc.ABC):
 
         `output`: whether the part is an output layer; the state may not depend on it.
         """
+
+
+if TYPE_CHECKING:
+    Terms = tuple[GradientTerm, ...]
+    """The type of an agent's field of terms: a tuple, whatever it was given as."""
+else:
+    # What the constructor takes: `regrow.registry.compose` makes a tuple of it.
+    Terms = tuple[GradientTerm, ...] | list[GradientTerm] | GradientTerm | str
 
 
 def own(part: PyTree) -> PyTree[bool]:

@@ -65,6 +65,11 @@ class Intervention(abc.ABC):
         """Whether the optimizer state keeps its structure (an old head set free adds to it)."""
         return True
 
+    @property
+    def is_random(self) -> bool:
+        """Whether the result depends on the key."""
+        return True
+
     @abc.abstractmethod
     def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
         """The agent's state afterwards."""
@@ -208,6 +213,11 @@ class Hook(SelectiveIntervention):
     def keeps_optimizer_tree(self) -> bool:
         """Whether it leaves units as old as they are."""
         return not self.renews_units
+
+    @property
+    def is_random(self) -> bool:
+        """Installing a hook draws nothing."""
+        return False
 
     @property
     def needs_hidden_units(self) -> bool:

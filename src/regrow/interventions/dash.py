@@ -66,7 +66,8 @@ class Dash(SelectiveIntervention):
             del key
             network = self._shrunk(learner.network, direction[name])
             target = None if learner.target is None else network
-            return learner.with_moved_layers(network, target, moments="keep")
+            moved = range(len(network.layers))
+            return learner.with_moved_layers(network, target, moved=moved, moments="keep")
 
         return self.mapped(change, state, key)
 

@@ -19,6 +19,7 @@ from typing import Literal
 from regrow.errors import require
 from regrow.interventions.base import LearnerIntervention
 from regrow.learners.learner import Learner
+from regrow.networks.network import Network, Rebuilt
 from regrow.types import Key
 
 
@@ -58,11 +59,13 @@ class Inject(LearnerIntervention):
         """The network and its target injected with the same fresh head."""
         if self.split is None and not learner.network.head:
             return learner
-        network, target = (
-            net and net.inject(key, split=self.split, subtract=self.subtract, freeze=self.freeze)
-            for net in (learner.network, learner.target)
-        )
-        assert network is not None, "a Learner always has a network"
+        network, origins = self._injected(learner.network, key)
+        target = None if learner.target is None else self._injected(learner.target, key).network
         kept = "keep" if self.optimizer == "keep" else "reset"
-        injected = learner.with_network(network, target, fresh=kept)
+        injected = learner.with_network(network, target, origins=origins, fresh=kept)
         return injected.with_fresh_statistics() if self.optimizer == "reset_all" else injected
+
+    def _injected(self, network: Network, key: Key) -> Rebuilt:
+        return network.inject_with_origins(
+            key, split=self.split, subtract=self.subtract, freeze=self.freeze
+        )

@@ -16,6 +16,11 @@ class Nothing(LearnerIntervention):
         """True."""
         return True
 
+    @property
+    def is_random(self) -> bool:
+        """The state stays."""
+        return False
+
     def change(self, learner: Learner, key: Key) -> Learner:
         """The same Learner."""
         del key

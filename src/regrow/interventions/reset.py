@@ -28,9 +28,9 @@ class Reset(LearnerIntervention):
         start = {"head": split, "last": max(split, layers - 1), "everything": 0}[self.where]
         if start == layers:
             return learner
-        network = learner.network.reset(start, key)
+        network, origins = learner.network.reset_with_origins(start, key)
         target = None if learner.target is None else network
-        return learner.with_network(network, target, fresh=self.optimizer)
+        return learner.with_network(network, target, origins=origins, fresh=self.optimizer)
 
     def turn(self, scalar: LearnedScalar) -> LearnedScalar:
         """The number as at the start, unless only last layers are drawn anew."""

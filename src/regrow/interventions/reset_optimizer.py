@@ -22,6 +22,11 @@ class ResetOptimizer(LearnerIntervention):
         """True."""
         return True
 
+    @property
+    def is_random(self) -> bool:
+        """Fresh statistics are zeros."""
+        return False
+
     def change(self, learner: Learner, key: Key) -> Learner:
         """The Learner with fresh statistics."""
         del key

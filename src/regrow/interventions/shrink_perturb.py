@@ -57,7 +57,8 @@ class ShrinkPerturb(LearnerIntervention):
         network, target = self._moved(learner.network, own), learner.target
         if target is not None:
             target = network if self.target == "copy" else self._moved(target, other)
-        return learner.with_moved_layers(network, target, moments=self.optimizer)
+        moved = self._layers(learner.network)
+        return learner.with_moved_layers(network, target, moved=moved, moments=self.optimizer)
 
     def _layers(self, network: Network) -> range:
         """Which layers move, if any."""

@@ -5,12 +5,13 @@
 
 With one count for all elements it is Optax's, bit for bit. Where single units are renewed, one
 count would be wrong for somebody: fresh moments under an old count step 3.2 to 6.5 times too far
-(ReDo's published code does so). `aged` turns the count into ages, which `renewed` sets to zero
-where the parameters are new.
+(ReDo's published code does so). `aged` turns Optax's state into an `ElementwiseAdamState`, whose
+ages `renewed` sets to zero where the parameters are new.
 """
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,15 +19,26 @@ import optax
 from jaxtyping import PyTree
 
 
+class ElementwiseAdamState(NamedTuple):
+    """Adam's state with an age for every element, each a tree like the parameters.
+
+    `count`, the ages, is called and placed as in `optax.ScaleByAdamState`: checkpoints name leaves
+    by their path.
+    """
+
+    count: optax.Updates  # pyright: ignore[reportIncompatibleMethodOverride]
+    mu: optax.Updates
+    nu: optax.Updates
+
+
 def adam(learning_rate: float, *, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Adam whose state holds one count, as Optax's does, or, once `aged`, an age per element."""
+    """Adam whose state is that of Optax or, once `aged`, an `ElementwiseAdamState`."""
     plain = optax.scale_by_adam(b1, b2, eps)
 
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.OptState]:
-        assert isinstance(state, optax.ScaleByAdamState), "a state of this transformation"
-        if _is_leaf(state.count):
+        if not isinstance(state, ElementwiseAdamState):
             return plain.update(updates, state, params)
         ages = jax.tree.map(lambda age: age + 1, state.count)
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
@@ -37,7 +49,7 @@ def adam(learning_rate: float, *, b1: float, b2: float, eps: float) -> optax.Gra
             held1, held2 = (-jnp.expm1(age * math.log(b)) if b else 1.0 for b in (b1, b2))
             return (m / held1) / (jnp.sqrt(v / held2) + eps)
 
-        return jax.tree.map(step, mu, nu, ages), optax.ScaleByAdamState(ages, mu, nu)
+        return jax.tree.map(step, mu, nu, ages), ElementwiseAdamState(ages, mu, nu)
 
     scaled = optax.GradientTransformation(plain.init, update)
     return optax.chain(scaled, optax.scale_by_learning_rate(learning_rate))
@@ -47,14 +59,17 @@ def aged(state: PyTree, part: PyTree) -> PyTree:
     """An optimizer state in which every Adam counts the age of each element of `part`."""
 
     def with_ages(node: PyTree) -> PyTree:
-        if not isinstance(node, optax.ScaleByAdamState) or not _is_leaf(node.count):
+        if not isinstance(node, optax.ScaleByAdamState):
             return node
         ages = jax.tree.map(lambda leaf: jnp.full(leaf.shape, node.count), part)
-        return node._replace(count=ages)
+        return ElementwiseAdamState(ages, node.mu, node.nu)
 
-    return jax.tree.map(
-        with_ages, state, is_leaf=lambda node: isinstance(node, optax.ScaleByAdamState)
-    )
+    return jax.tree.map(with_ages, state, is_leaf=is_adam_state)
+
+
+def is_adam_state(node: PyTree) -> bool:
+    """Whether a node of an optimizer state is Adam's, of either kind."""
+    return isinstance(node, optax.ScaleByAdamState | ElementwiseAdamState)
 
 
 def over_part(change: Callable[..., PyTree], states: tuple[PyTree, ...], part: PyTree) -> PyTree:
@@ -82,7 +97,3 @@ def renewed(state: PyTree, fresh: PyTree, new: PyTree, part: PyTree) -> PyTree:
         return jax.tree.map(lambda o, s, n: jnp.where(n, s, o), old, start, new)
 
     return over_part(choose, (aged(state, part), aged(fresh, part)), part)
-
-
-def _is_leaf(node: PyTree) -> bool:
-    return jax.tree.structure(node) == jax.tree.structure(0)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, PyTree, Shaped
 from regrow.errors import unknown
 from regrow.learners.adam import aged
 from regrow.learners.optimizer import Optimizer, anchored, redrawn
-from regrow.networks.network import Network
+from regrow.networks.network import Network, Origins
 from regrow.types import Key, Scalar
 
 Statistics = Literal["keep", "reset"]
@@ -143,44 +143,45 @@ class Learner(eqx.Module):
         return replace(self, target=target)
 
     def with_network(
-        self, network: Network, target: Network | None, *, fresh: Statistics
+        self, network: Network, target: Network | None, *, origins: Origins, fresh: Statistics
     ) -> "Learner":
         """This learner with other networks; every part that moved takes its statistics along.
 
-        A part is known by identity: a layer that stayed or was moved into an unfrozen old head
-        keeps its statistics. For a newly drawn layer, `fresh` says whether it keeps those of the
-        layer that it replaces or starts with new ones.
+        `origins`: for every part of the new network the part of the old one that it was, or None
+        if it is newly drawn (`Network.inject_with_origins` and its like return them). `fresh`:
+        whether a newly drawn layer keeps the statistics of the layer that it replaces or starts
+        with new ones.
         """
-        own = {id(part): s for part, s in zip(self.network.parts(), self.statistics, strict=True)}
-        replaced = {
-            id(new): redrawn(s, self._first_state(new))
-            for new, s in zip(network.layers, self.statistics, strict=False)
-            if fresh == "keep"
-        }
+
+        def state_of(i: int, part: PyTree, origin: int | None) -> optax.OptState:
+            if origin is not None:
+                return self.statistics[origin]
+            first = self._first_state(part)
+            replaces = fresh == "keep" and i < len(network.layers)
+            return redrawn(self.statistics[i], first) if replaces else first
+
         statistics = tuple(
-            own[id(part)]
-            if id(part) in own
-            else replaced[id(part)]
-            if id(part) in replaced
-            else self._first_state(part)
-            for part in network.parts()
+            state_of(i, part, origin)
+            for i, (part, origin) in enumerate(zip(network.parts(), origins, strict=True))
         )
         changed = self.moved_to(network, target=target, statistics=statistics)
         return changed.with_fresh_hooks()
 
     def with_moved_layers(
-        self, network: Network, target: Network | None, *, moments: Statistics
+        self,
+        network: Network,
+        target: Network | None,
+        *,
+        moved: Collection[int],
+        moments: Statistics,
     ) -> "Learner":
         """This learner with live layers that were moved and not drawn: their anchors stay.
 
-        `moments`: whether the other statistics of a layer that was moved are kept or start anew.
+        `moved`: which layers. `moments`: whether their other statistics are kept or start anew.
         """
-        pairs = zip(self.network.parts(), network.parts(), self.statistics, strict=True)
         statistics = tuple(
-            state
-            if moments == "keep" or part is before
-            else anchored(self._first_state(part), state)
-            for before, part, state in pairs
+            anchored(self._first_state(part), state) if moments == "reset" and i in moved else state
+            for i, (part, state) in enumerate(zip(network.parts(), self.statistics, strict=True))
         )
         changed = self.moved_to(network, target=target, statistics=statistics)
         return changed.with_fresh_hooks()

@@ -15,7 +15,7 @@ follow are larger still.
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -23,7 +23,7 @@ import optax
 from jaxtyping import PyTree
 
 from regrow.errors import require
-from regrow.learners.adam import adam
+from regrow.learners.adam import adam, is_adam_state
 from regrow.learners.rmsprop import centred_rmsprop
 from regrow.types import Scalar
 
@@ -55,10 +55,8 @@ class Term(Protocol):
     `regrow.gradients` holds the members of this family.
     """
 
-    @property
-    def acts_on(self) -> Literal["gradient", "update"]:
-        """Whether it comes before the optimizer or after it."""
-        ...
+    acts_on: ClassVar[Literal["gradient", "update"]]
+    """Whether it comes before the optimizer or after it."""
 
     def transform(self, *, learning_rate: float, output: bool) -> optax.GradientTransformation:
         """For one part; its state may not depend on whether the part is an output layer."""
@@ -195,7 +193,7 @@ def redrawn(state: optax.OptState, first: optax.OptState) -> optax.OptState:
 def _with_marked(marked: Any, state: optax.OptState, source: optax.OptState) -> optax.OptState:
     def is_whole(node: Any) -> bool:
         # Adam's state may count by element here and at once there.
-        return isinstance(node, marked | optax.ScaleByAdamState)
+        return isinstance(node, marked) or is_adam_state(node)
 
     return jax.tree.map(
         lambda own, other: other if isinstance(own, marked) else own,

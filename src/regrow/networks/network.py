@@ -16,6 +16,7 @@ Calls take one observation or a batch of them.
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -137,9 +138,14 @@ class Network(eqx.Module):
 
         Predictions are meant to start over: no frozen pair may keep the old ones alive.
         """
+        return self.reset_with_origins(start, key).network
+
+    def reset_with_origins(self, start: int, key: Key) -> "Rebuilt":
+        """`reset`, and where the parts of the new network come from."""
         start = _checked_split(start, len(self.layers))
-        layers = (*self.layers[:start], *_fresh(self.layers[start:], key))
-        return Network(layers, split=self.split)
+        fresh = _fresh(self.layers[start:], key)
+        network = Network((*self.layers[:start], *fresh), split=self.split)
+        return Rebuilt(network, (*range(start), *(None for _ in fresh)))
 
     def inject(
         self, key: Key, *, split: int | None = None, subtract: bool = True, freeze: bool = True
@@ -150,6 +156,13 @@ class Network(eqx.Module):
         `freeze=False` lets the old head go on learning. Raises `RegrowError` for a split that
         leaves no head.
         """
+        injected = self.inject_with_origins(key, split=split, subtract=subtract, freeze=freeze)
+        return injected.network
+
+    def inject_with_origins(
+        self, key: Key, *, split: int | None = None, subtract: bool = True, freeze: bool = True
+    ) -> "Rebuilt":
+        """`inject`, and where the parts of the new network come from."""
         split = _checked_split(self.split if split is None else split, len(self.layers))
         fresh = _fresh(self.layers[split:], key)
         # Pairs that read above the new split read features that freeze now: they move into the old
@@ -162,7 +175,32 @@ class Network(eqx.Module):
         below = [pair for pair in self.residual if pair.depth <= split]
         old = Network(self.layers[split:], residual=tuple(above))
         pair = Pair(old, fresh if subtract else None, split, freeze)
-        return Network((*self.layers[:split], *fresh), split=split, residual=(*below, pair))
+        network = Network((*self.layers[:split], *fresh), split=split, residual=(*below, pair))
+        thawed_below, thawed_above = self._thawed(split)
+        in_old_head = () if freeze else (*range(split, len(self.layers)), *thawed_above)
+        origins = (*range(split), *(None for _ in fresh), *thawed_below, *in_old_head)
+        return Rebuilt(network, origins)
+
+    def _thawed(self, split: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Which parts are of unfrozen old heads that read at or below a split, and which above."""
+        below, above, at = list[int](), list[int](), len(self.layers)
+        for pair in self.residual:
+            if not pair.frozen:
+                count = len(pair.old.parts())
+                (below if pair.depth <= split else above).extend(range(at, at + count))
+                at += count
+        return tuple(below), tuple(above)
+
+
+Origins = tuple[int | None, ...]
+"""For every part of a new network, the index of the part that it was, or None if newly drawn."""
+
+
+class Rebuilt(NamedTuple):
+    """A network made from another one, and where its parts come from."""
+
+    network: Network
+    origins: Origins
 
 
 def _checked_split(split: int, layers: int) -> int:

@@ -19,10 +19,11 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from regrow.agents.base import OffPolicy
 from regrow.errors import RegrowError, require
+from regrow.gradients.base import Terms
 from regrow.learners.learner import LearnedScalar, Learner
 from regrow.learners.optimizer import Optimizer
 from regrow.networks.network import Network
-from regrow.registry import make_all, name_of
+from regrow.registry import compose, name_of
 from regrow.types import ActionSpace, Continuous, Discrete, Key, Scalar, Transition
 
 LOG_STD_MIN, LOG_STD_MAX = -10.0, 2.0
@@ -48,13 +49,14 @@ class SoftActorCritic(OffPolicy):
     layer_norm: bool = False
     learning_rate: float = 3e-4
     epsilon: float = 1e-8
-    gradient: str = ""  # terms beside the optimizer, e.g. "l2_init"; the temperature has none
+    gradient: Terms = ()  # beside the optimizer; the temperature has none
     target_rate: float = 0.005  # of the average that the targets are, per update
     initial_temperature: float = 1.0
     target_entropy: float = -0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        compose(self, "gradient", "gradients")
         require(self.hidden >= 1, f"hidden is {self.hidden}; it must be at least 1")
         require(
             0 < self.target_rate <= 1,
@@ -68,8 +70,7 @@ class SoftActorCritic(OffPolicy):
 
     def optimizer(self) -> Optimizer:
         """Of the networks."""
-        terms = make_all("gradients", self.gradient)
-        return Optimizer("adam", self.learning_rate, self.epsilon, terms=terms)
+        return Optimizer("adam", self.learning_rate, self.epsilon, terms=self.gradient)
 
     def first_temperature(self) -> LearnedScalar:
         """log α before training."""

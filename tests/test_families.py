@@ -1,5 +1,6 @@
 """Members are found by walking; what names them is read, checked and printed back."""
 
+import importlib
 import subprocess
 import sys
 
@@ -83,6 +84,15 @@ def test_settings_that_a_class_holds_by_name_come_after_a_colon():
     assert make("agents", describe(published)) == published
     with pytest.raises(RegrowError, match="no preset of double_dqn 'young'; did you mean 'young_"):
         make("agents", "double_dqn:young")
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "studies"])
+def test_a_package_names_all_of_its_members_and_no_other(family):
+    """Editors and type checkers read those lines; who adds a member adds one."""
+    package = importlib.import_module(f"regrow.{family}")
+    found = {cls.__name__: cls for cls in members(family).values()}
+    named = {name: held for name, held in vars(package).items() if isinstance(held, type)}
+    assert named == found, f"src/regrow/{family}/__init__.py"
 
 
 def test_a_name_that_no_family_exports_is_an_attribute_error():

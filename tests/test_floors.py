@@ -64,6 +64,8 @@ def complaint(here: str, line: int, there: str) -> str | None:
     if folder != other:
         lower = floor_of(there) < floor_of(here) or folder == "__main__"
         return None if lower else f"{where}: that is not a lower floor; move the line"
+    if here == folder:
+        return None  # a package names its members
     if folder not in FAMILIES or there.split(".")[-1] in ("base", folder):
         return None
     return f"{where}: members of a family never import each other; move the line"

@@ -6,6 +6,7 @@ from scipy import stats
 
 from regrow.diagnosis.findings import learned
 from regrow.diagnosis.outcomes import Outcome
+from regrow.diagnosis.plan import Roles
 from regrow.diagnosis.verdict import Verdict, conclude
 from regrow.errors import RegrowError
 from regrow.files.atomic import read_json, write_json
@@ -122,7 +123,7 @@ def test_a_layer_is_named_only_where_the_next_split_does_worse(spread, told):
     second = arm("inject(split=1)", 10.0 if told else 14.5, noise=spread * NOISE[::-1])
     arms = NOTHING, AGAIN, RESET, arm("inject(split=0)", 14.0, noise=order), second
     splits = {"inject(split=0)": 0, "inject(split=1)": 1}
-    result = verdict(*arms, inject="inject(split=0)", splits=splits)
+    result = verdict(*arms, roles=Roles(injection="inject(split=0)", splits=splits))
     (finding,) = [one for one in result.findings if one.code == "lost_in"]
     expected = "layer 0: renewing it" if told else "in layer 0 or after it: renewing from 0 and"
     assert finding.text.startswith(expected)
@@ -233,7 +234,14 @@ def test_a_reset_that_does_the_same_to_every_seed_is_no_finding(level):
 def test_a_split_that_does_the_same_to_every_seed_leaves_open_where_it_was_lost():
     first, second = arm("inject(split=0)", 14.0, noise=NOISE[::-1]), arm("inject(split=1)", 14.0)
     splits = {"inject(split=0)": 0, "inject(split=1)": 1}
-    result = verdict(NOTHING, AGAIN, RESET, first, second, inject="inject(split=0)", splits=splits)
+    result = verdict(
+        NOTHING,
+        AGAIN,
+        RESET,
+        first,
+        second,
+        roles=Roles(injection="inject(split=0)", splits=splits),
+    )
     (finding,) = [one for one in result.findings if one.code == "lost_in"]
     assert finding.text.startswith("not told: all seeds show the same difference at split 1")
 

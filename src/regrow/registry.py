@@ -29,7 +29,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from regrow.errors import RegrowError, require, unknown
@@ -379,20 +379,6 @@ def place_of(thing: Any) -> str | None:
 def summary(member: type) -> str:
     """The first line of a member's docstring."""
     return (inspect.getdoc(member) or "").split("\n", 1)[0]
-
-
-def exports(family: str) -> tuple[Callable[[str], type], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` for a family's package: its classes, without a list to keep."""
-
-    def lookup(name: str) -> type:
-        # Submodules are asked for while the package is walked; those are not classes.
-        if not name.startswith("_") and name[:1].isupper():
-            for member in members(family).values():
-                if member.__name__ == name:
-                    return member
-        raise AttributeError(f"module 'regrow.{family}' has no attribute '{name}'")
-
-    return lookup, lambda: sorted(member.__name__ for member in members(family).values())
 
 
 # Whole numbers as people write them: 1000000, 1_000_000, 1e6, 1M.

@@ -22,7 +22,7 @@ from regrow.diagnosis.jobs import Fork, Job, fork_of, outcome_of, run_job
 from regrow.diagnosis.outcomes import Outcome
 from regrow.diagnosis.plan import BINS, Arm, Plan, Roles
 from regrow.diagnosis.verdict import Verdict, conclude
-from regrow.errors import RegrowError, require
+from regrow.errors import RegrowError
 from regrow.files.atomic import read_json, write_json
 from regrow.files.locks import Hold, is_taken, waited_for
 from regrow.files.progress import read_progress, report_progress
@@ -268,11 +268,15 @@ def config_of(row: Row) -> Mapping[str, Any]:
 
 
 def roles_of(row: Row) -> Roles:
-    """Which arms the verdict is made from; `RegrowError` where the row's plan does not say."""
-    config = config_of(row)
-    require("arms" in config, "its configuration cannot be read")
+    """Which arms the verdict is made from; as they are called by default where no plan says it.
+
+    Raises `RegrowError` for a plan that names what there is not.
+    """
+    arms = config_of(row).get("arms")
+    if not isinstance(arms, list):
+        return Roles()
     try:
-        return Roles.of([Arm.from_config(content) for content in config["arms"]])
+        return Roles.of([Arm.from_config(content) for content in arms])
     except (TypeError, ValueError) as error:
         raise RegrowError(f"its configuration cannot be read ({error})") from error
 

@@ -1,5 +1,13 @@
-"""One file each: `regrow.gradients.L2Init` and its like are found by walking this package."""
+"""The gradient terms, one file each. `regrow.gradients.base` is their contract.
 
-from regrow.registry import exports
+`tests/test_families.py` says which one is missing here.
+"""
 
-__getattr__, __dir__ = exports("gradients")
+from regrow.gradients.l2 import L2 as L2
+from regrow.gradients.l2_init import L2Init as L2Init
+from regrow.gradients.normalize_and_project import NormalizeAndProject as NormalizeAndProject
+from regrow.gradients.parseval import Parseval as Parseval
+from regrow.gradients.trac import TRAC as TRAC
+from regrow.gradients.upgd import UPGD as UPGD
+from regrow.gradients.weight_clipping import WeightClipping as WeightClipping
+from regrow.gradients.weight_decay import WeightDecay as WeightDecay

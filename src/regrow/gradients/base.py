@@ -16,20 +16,19 @@ remembers of the way since goes into a `Trail`, which starts anew in both.
 """
 
 import abc
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
 import optax
 from jaxtyping import PyTree
 
+from regrow.learners.optimizer import Term
 from regrow.networks.layers import Affine
 
 
-class GradientTerm(abc.ABC):
+class GradientTerm(Term, abc.ABC):
     """Something added to the gradient of one part, or done to its update, at every step."""
-
-    acts_on: ClassVar[Literal["gradient", "update"]]
 
     @abc.abstractmethod
     def transform(self, *, learning_rate: float, output: bool) -> optax.GradientTransformation:

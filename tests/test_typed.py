@@ -21,7 +21,7 @@ plan = regrow.Diagnosis(
 )
 optimizer = regrow.Optimizer(terms=(L2Init(), WeightClipping()))
 verdict = regrow.diagnose(plan, "runs/breakout")
-print(verdict, optimizer, plan.agent.discount, regrow.probes.Srank(), agent.gradient[0].acts_on)
+print(verdict, optimizer, plan.source.round, regrow.probes.Srank(), agent.gradient[0].acts_on)
 """
 
 

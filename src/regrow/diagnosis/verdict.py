@@ -14,7 +14,7 @@ learns or all seeds show the same difference; "no plasticity loss" is not claime
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -108,14 +108,7 @@ def conclude(
     if broken.keys() & {control, inject}:
         return _undecided(not_finite(broken), smallest_effect, confidence, random_return)
     arms = {arm: runs for arm, runs in arms.items() if arm not in broken}
-    require(
-        control in arms,
-        f"a verdict needs the arm '{control}': it is what the others are paired with",
-    )
-    require(inject in arms, f"a verdict needs the arm '{inject}'; there are: {', '.join(arms)}")
-    seeds = len(arms[control])
-    require(seeds >= 2, f"a verdict needs at least 2 seeds, got {seeds}")
-
+    _require_pairs(arms, control, inject)
     scale, unit = scale_of(arms, control)
     differences = {
         arm: paired_difference(areas(arms[arm]), areas(arms[control]), confidence=confidence)
@@ -124,28 +117,14 @@ def conclude(
     }
     relative = {arm: interval.over(scale) for arm, interval in differences.items()}
     effect, floor = relative[inject], relative.get(roles.replicate or "")
-    findings = tuple(
-        findings_of(
-            arms,
-            relative,
-            roles,
-            random_return,
-            smallest_effect,
-            confidence,
-            restarted,
-        )
-    )
-    splits = {arm: split for arm, split in roles.splits.items() if arm in arms}
-    if len(splits) > 1:
-        findings = (*findings, lost_in(arms, relative, splits, smallest_effect))
-    more = (unfinished(arms), not_finite(broken) if broken else None)
-    findings = (*findings, *(finding for finding in more if finding is not None))
+    measured = (arms, relative, roles, random_return, smallest_effect, confidence, restarted)
+    findings = (*findings_of(*measured), *_later_findings(arms, relative, roles, smallest_effect))
+    findings = (*findings, not_finite(broken)) if broken else findings
     injected_learned = learned(arms[inject], random_return, confidence)
     forbids = _forbids(findings, effect, smallest_effect, injected_learned)
-    claim = _claim(effect, floor, smallest_effect, forbids)
-    per_seed = (areas(arms[inject]) - areas(arms[control])) / scale
-    needed = None
+    claim, needed = _claim(effect, floor, smallest_effect, forbids), None
     if claim == INCONCLUSIVE and effect.low <= smallest_effect <= effect.high:
+        per_seed = (areas(arms[inject]) - areas(arms[control])) / scale
         needed = seeds_to_settle(per_seed, float(smallest_effect), confidence=confidence)
     return Verdict(
         claim=claim,
@@ -155,18 +134,37 @@ def conclude(
         smallest_effect=smallest_effect,
         noise_floor=floor,
         findings=findings,
-        comparisons=tuple(
-            Comparison(
-                arm,
-                float(areas(runs).mean()),
-                float(np.mean([run.final for run in runs])),
-                differences.get(arm),
-            )
-            for arm, runs in arms.items()
-        ),
+        comparisons=tuple(_compared(a, runs, differences.get(a)) for a, runs in arms.items()),
         random_return=random_return,
         seeds_needed=needed,
     )
+
+
+def _require_pairs(arms: Mapping[str, Sequence[Outcome]], control: str, inject: str) -> None:
+    require(
+        control in arms,
+        f"a verdict needs the arm '{control}': it is what the others are paired with",
+    )
+    require(inject in arms, f"a verdict needs the arm '{inject}'; there are: {', '.join(arms)}")
+    seeds = len(arms[control])
+    require(seeds >= 2, f"a verdict needs at least 2 seeds, got {seeds}")
+
+
+def _later_findings(
+    arms: Mapping[str, Sequence[Outcome]],
+    relative: Mapping[str, Interval],
+    roles: Roles,
+    smallest_effect: float,
+) -> list[Finding]:
+    """Where plasticity was lost, and which episodes did not end."""
+    splits = {arm: split for arm, split in roles.splits.items() if arm in arms}
+    where = lost_in(arms, relative, splits, smallest_effect) if len(splits) > 1 else None
+    return [finding for finding in (where, unfinished(arms)) if finding is not None]
+
+
+def _compared(arm: str, runs: Sequence[Outcome], difference: Interval | None) -> Comparison:
+    final = float(np.mean([run.final for run in runs]))
+    return Comparison(arm, float(areas(runs).mean()), final, difference)
 
 
 def _undecided(

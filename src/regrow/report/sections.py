@@ -263,20 +263,7 @@ def _figures(told: Told, arms: Arms) -> Iterable[tuple[str, Chart, str, str]]:
     if told.figure == "curves":
         yield curves
     if told.proxies:
-        yield (
-            "correlations",
-            charts.correlations(told.proxies),
-            "Which probe at the fork predicts the gain",
-            "Spearman's rank correlation of a probe at the fork with what injection gained in that "
-            "seed; 95% bootstrap intervals over conditions. Of so many probes some will correlate "
-            "by chance.",
-        )
-        yield (
-            "scatter",
-            charts.scatter(told.proxies, arms),
-            "Probe and gain",
-            "A point for every seed of every condition.",
-        )
+        yield from _proxy_figures(told, arms)
     if len(judged) > 1:
         yield (
             "gains",
@@ -286,20 +273,7 @@ def _figures(told: Told, arms: Arms) -> Iterable[tuple[str, Chart, str, str]]:
             "nothing's; 95% t intervals over seeds. Dashed: the smallest effect that matters.",
         )
     if told.aggregates:
-        yield (
-            "aggregates",
-            charts.aggregate_metrics(told.aggregates, arms),
-            "Over all conditions",
-            "Of scores in which nothing is 1 on average, after arXiv 2108.13264; 95% bootstrap "
-            "intervals within conditions, none where all resamples agree. A lower gap is better.",
-        )
-        yield (
-            "profiles",
-            charts.profiles(told.aggregates, arms),
-            "Performance profile",
-            "The share of runs above a score; 95% bootstrap intervals within conditions, none "
-            "where all resamples agree.",
-        )
+        yield from _aggregate_figures(told, arms)
     if judged:
         yield (
             "arms",
@@ -319,6 +293,40 @@ def _figures(told: Told, arms: Arms) -> Iterable[tuple[str, Chart, str, str]]:
             "Hollow: fresh networks on the same observations; filled: at the fork; dots: at the "
             "end of each arm. Every probe on a scale of its own, means over seeds.",
         )
+
+
+def _proxy_figures(told: Told, arms: Arms) -> Iterable[tuple[str, Chart, str, str]]:
+    yield (
+        "correlations",
+        charts.correlations(told.proxies),
+        "Which probe at the fork predicts the gain",
+        "Spearman's rank correlation of a probe at the fork with what injection gained in that "
+        "seed; 95% bootstrap intervals over conditions. Of so many probes some will correlate "
+        "by chance.",
+    )
+    yield (
+        "scatter",
+        charts.scatter(told.proxies, arms),
+        "Probe and gain",
+        "A point for every seed of every condition.",
+    )
+
+
+def _aggregate_figures(told: Told, arms: Arms) -> Iterable[tuple[str, Chart, str, str]]:
+    yield (
+        "aggregates",
+        charts.aggregate_metrics(told.aggregates, arms),
+        "Over all conditions",
+        "Of scores in which nothing is 1 on average, after arXiv 2108.13264; 95% bootstrap "
+        "intervals within conditions, none where all resamples agree. A lower gap is better.",
+    )
+    yield (
+        "profiles",
+        charts.profiles(told.aggregates, arms),
+        "Performance profile",
+        "The share of runs above a score; 95% bootstrap intervals within conditions, none "
+        "where all resamples agree.",
+    )
 
 
 def _figure(name: str, title: str, explanation: str) -> Element:

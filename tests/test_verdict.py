@@ -181,7 +181,7 @@ def test_noise_as_large_as_the_effect_is_no_loss_of_plasticity():
     assert result.claim == "inconclusive"
     assert "noise_floor_high" in codes(result)
     assert result.seeds_needed is None  # more seeds like these would not settle it
-    assert "other draws alone" in result.reason
+    assert "a replicate of the control differs by" in result.reason
 
 
 def test_an_effect_within_reach_of_other_draws_is_no_loss_of_plasticity():
@@ -192,7 +192,7 @@ def test_an_effect_within_reach_of_other_draws_is_no_loss_of_plasticity():
     assert result.effect.low > result.smallest_effect
     assert result.noise_floor.estimate < result.effect.low < result.noise_floor.high
     assert result.claim == "inconclusive"
-    assert "other draws alone" in result.reason
+    assert "a replicate of the control differs by" in result.reason
 
 
 @pytest.mark.parametrize("level", [20.0, 9.0, 10.0])
@@ -221,7 +221,7 @@ def test_a_noise_floor_that_is_the_same_for_every_seed_was_not_measured():
     assert result.noise_floor.missing
     assert codes(result) == {"no_noise_floor"}
     assert "'again' differs from 'nothing' by +0% in every seed" in result.findings[0].text
-    assert "other draws alone, +0% (no interval)" in result.reason
+    assert "a replicate of the control differs by +0% (no interval)" in result.reason
 
 
 @pytest.mark.parametrize("level", [5.0, 15.0])

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 def add_diagnose(parser: argparse.ArgumentParser) -> None:
     """`regrow diagnose`."""
     parser.description = (
-        "Trains an agent, forks it into arms that differ in one intervention, trains them on,\n"
+        "Trains an agent, forks it into arms that differ in one intervention, continues them all,\n"
         "and says whether the agent was losing plasticity.\n\n"
         "Writes report.html, verdict.json, curves.png, config.json and rows/ into --out.\n"
-        "The same command with the same --out goes on where it stopped."
+        "The same command with the same --out continues where it stopped."
     )
     add_common(parser)
     add = parser.add_argument
@@ -42,7 +42,7 @@ def add_diagnose(parser: argparse.ArgumentParser) -> None:
         metavar="ARM",
         default=None,
         help="interventions, e.g. nothing again inject 'inject(split=0)' reset, or rules, e.g. "
-        "'inject every 10_000'; `again` is nothing with other draws, the noise floor "
+        "'inject every 10_000'; `again` is nothing with another random seed, the noise floor "
         "(default: nothing again inject reset)",
     )
     add(

@@ -265,8 +265,8 @@ def _reset_alone(
     return Finding(
         "reset_helps_injection_does_not",
         f"{reset} improves learning by {percent(renewal)} where injection, which keeps what the "
-        f"network predicts, gives {percent(injection)}: the trouble is not its ability to learn "
-        "alone, but what it believes, or what it explores",
+        f"network predicts, gives {percent(injection)}: the problem is more likely "
+        "wrong value estimates or poor exploration than lost plasticity",
     )
 
 
@@ -299,8 +299,8 @@ def _noisy(floor: Interval | None, effect: Interval) -> Finding | None:
     if floor.missing:
         return Finding(
             "no_noise_floor",
-            f"the arm 'again' differs from 'nothing' by {floor.estimate:+.0%} in every seed: what "
-            "other draws change was not measured",
+            f"the arm 'again' differs from 'nothing' by {floor.estimate:+.0%} in every seed: the "
+            "noise floor was not measured",
         )
     if floor.low <= 0 <= floor.high and abs(floor.estimate) < abs(effect.estimate):
         return None
@@ -308,7 +308,7 @@ def _noisy(floor: Interval | None, effect: Interval) -> Finding | None:
         return None  # two intervals around zero: nothing to warn of
     return Finding(
         "noise_floor_high",
-        f"the same agent with other draws differs by {percent(floor)}, beside an effect of "
+        f"a replicate of the control differs by {percent(floor)}, next to an effect of "
         f"{percent(effect)}: run more seeds before reading this",
     )
 

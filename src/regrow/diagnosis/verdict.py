@@ -8,8 +8,8 @@ by seed) is held against the smallest effect that matters:
     wholly below it   no plasticity loss
     else              inconclusive, and how many seeds would settle it
 
-The noise floor is what other draws alone change (the arm `again`). Nothing is claimed where no arm
-learns or all seeds show the same difference; "no plasticity loss" is not claimed where neither
+The noise floor is what another random seed changes (the arm `again`). Nothing is claimed where no
+arm learns or all seeds show the same difference; "no plasticity loss" is not claimed where neither
 `nothing` nor the injected arm is clearly above the random policy.
 """
 
@@ -229,7 +229,7 @@ def _reason(
     changes = f"changes the return after the fork by {percent(effect)} ({level})"
     against = f"the smallest effect that matters, {smallest:.0%}"
     if claim == LOSS:
-        noise = f"; other draws alone, {percent(floor)}" if floor else ""
+        noise = f"; a replicate of the control differs by {percent(floor)}" if floor else ""
         text = f"injection {changes}, above {against}{noise}"
     elif claim == NO_LOSS and effect.high < 0:
         text = (
@@ -241,7 +241,10 @@ def _reason(
     elif forbids is not None:
         text = f"injection {changes}, but {forbids.text}"
     elif needed is None and effect.low > smallest:
-        text = f"injection {changes}, but other draws alone change it by {percent(floor or effect)}"
+        text = (
+            f"injection {changes}, but a replicate of the control differs by "
+            f"{percent(floor or effect)}"
+        )
     else:
         more = (
             f"about {needed} seeds would settle it"

@@ -164,7 +164,7 @@ def _claims(told: Told) -> Element:
 
 
 def _verdict_table(cases: Sequence[Case], arms: Arms) -> Element:
-    head = ("condition", "verdict", "", "injection", "other draws", "seeds", "also seen")
+    head = ("condition", "verdict", "", "injection", "replicate", "seeds", "also seen")
     headings = [
         tag("th", text, scope="col", class_=None if text in head[3:6] else "text") for text in head
     ]
@@ -202,7 +202,7 @@ def _verdict_row(case: Case, spark: Element | None) -> Element:
         tag("td", badge, class_="text"),
         tag("td", spark, class_="text"),
         tag("td", _percent(verdict.effect), data_label="injection"),
-        tag("td", _percent(floor), data_label="other draws") if floor else tag("td"),
+        tag("td", _percent(floor), data_label="replicate") if floor else tag("td"),
         seeds,
         tag("td", seen, class_="text", data_label="also seen") if seen else tag("td"),
     )

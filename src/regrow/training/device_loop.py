@@ -44,7 +44,7 @@ class State(eqx.Module):
     replay: Memory
     # random numbers: keys derive from (root, stream, counter)
     root: Key
-    origin: Key  # the root that the Run started with; a fork with other draws keeps it
+    origin: Key  # the root that the Run started with; a replicate keeps it
     env_steps: Int[Array, ""]
     updates: Int[Array, ""]
 

@@ -25,6 +25,7 @@ from regrow.experience.normalization import as_seen
 from regrow.learners.learner import LearnedScalar, learners, run_hooks
 from regrow.prng import key_at, keys_from, stream
 from regrow.registry import describe
+from regrow.training.backend import Advanced, Backend
 from regrow.types import ActionSpace, Continuous, Discrete, Key, Keys, Log, Memory, Transition
 
 STEPS_PER_CHUNK = 2_000  # env steps; a chunk is whole rounds, one at least
@@ -69,10 +70,8 @@ def reset_envs(environment: Environment, num_envs: int, root: Key) -> tuple[PyTr
     )
 
 
-def advanced(
-    state: State, agent: Agent, environment: Environment, env_steps: int
-) -> tuple[State, Log]:
-    """(the state `env_steps` later, whole rounds of them, what every env step reported).
+def advanced(state: State, agent: Agent, environment: Environment, env_steps: int) -> Advanced:
+    """The state `env_steps` later, whole rounds of them; no episode is forced to begin anew.
 
     Raises `FaultyEnvironmentError` where the environment showed or gave what is not finite, and
     `NotFiniteError` where the agent's own numbers are no longer finite; both after a chunk.
@@ -95,7 +94,7 @@ def advanced(
         require_finite_log(logs[-1], name, now)
         now += steps
         require_finite(state.agent, agent, now)
-    return state, jax.tree.map(lambda *parts: np.concatenate(parts), *logs)
+    return Advanced(state, jax.tree.map(lambda *parts: np.concatenate(parts), *logs), False)
 
 
 @functools.partial(
@@ -370,3 +369,10 @@ def update_once(state: PyTree, replay: Memory, key: Key, agent: Agent) -> PyTree
     if any(learner.hooks for learner in learners(after).values()):
         after = run_hooks(after, agent.inputs(after, batch), stream(key, "habits"))
     return after
+
+
+def _blank(environment: Environment, num_envs: int) -> tuple[PyTree, Array]:
+    return reset_envs(environment, num_envs, jax.random.key(0))
+
+
+BACKEND = Backend(reset_envs, _blank, advanced, played_out, random_policy, keeps_world=False)

@@ -15,7 +15,7 @@ remembered last is then marked as truncated, and `Run.restarts` says when.
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from regrow.agents.base import Agent
 from regrow.environments.base import HostEnvironment, HostStep
 from regrow.experience.normalization import as_seen
 from regrow.prng import keys_from
+from regrow.training.backend import Advanced, Backend
 from regrow.training.device_loop import (
     State,
     keys_of,
@@ -52,14 +53,6 @@ def blank(environment: HostEnvironment, num_envs: int) -> tuple[Array, Array]:
     shape, dtype = environment.observation_shape, environment.observation_dtype
     snapshots = jnp.zeros((*axes, environment.snapshot_size), jnp.uint8)
     return snapshots, jnp.zeros((*axes, *shape), dtype)
-
-
-class Advanced(NamedTuple):
-    """A state, what every env step up to it reported, and whether new episodes were forced."""
-
-    state: State
-    log: Log
-    restarted: bool
 
 
 def advanced(state: State, agent: Agent, environment: HostEnvironment, env_steps: int) -> Advanced:
@@ -316,3 +309,6 @@ class _Pages:
         entry = (step.reward, step.terminated, step.truncated, episode_return, value)
         for page, number in zip(self.log, entry, strict=True):
             page[i] = number
+
+
+BACKEND = Backend(reset_envs, blank, advanced, played_out, random_policy, keeps_world=True)

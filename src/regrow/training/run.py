@@ -2,7 +2,7 @@
 
 Nothing that matters is kept elsewhere: a Run that was saved and loaded goes on bit for bit as if it
 had never stopped, and so does a fork with nothing done to it, wherever the environment can be
-copied. `loop.py` and `hosted.py` advance it.
+copied. `device_loop.py` and `host_loop.py` advance it, by one contract (`backend.py`).
 """
 
 import functools
@@ -25,8 +25,8 @@ from regrow.learners.learner import map_learners
 from regrow.prng import key_at
 from regrow.probes.base import Past, Probe
 from regrow.registry import describe, make
-from regrow.training import device_loop as loop
-from regrow.training import host_loop as hosted
+from regrow.training import device_loop, host_loop
+from regrow.training.backend import Backend
 from regrow.training.device_loop import State
 from regrow.training.numerics import in_float32, nan_is_an_answer
 from regrow.training.probing import every_probe
@@ -51,10 +51,7 @@ class Run(eqx.Module):
     def start(agent: Agent, environment: World, *, seed: int) -> "Run":
         """A Run at env step 0; everything random in it follows from `seed`."""
         root = jax.random.key(seed)
-        if isinstance(environment, HostEnvironment):
-            first = hosted.reset_envs(environment, agent.num_envs, root)
-        else:
-            first = loop.reset_envs(environment, agent.num_envs, root)
+        first = backend_of(environment).start(environment, agent.num_envs, root)
         state = _begun(agent, environment, root, *first)
         # The replay shares nothing, and there may be no room for a second one.
         rest = _unshared_but_for(eqx.tree_at(lambda s: s.replay, state, None), environment)
@@ -88,14 +85,11 @@ class Run(eqx.Module):
         advanced before (its memory has passed to the Run that came out).
         """
         require_rounds("env_steps", env_steps, self.agent.env_steps_per_round)
-        state, restarts = self._alive().state, self.restarts
-        if isinstance(self.environment, HostEnvironment):
-            now = self.env_steps
-            state, log, restarted = hosted.advanced(state, self.agent, self.environment, env_steps)
-            restarts = (*restarts, now) if restarted else restarts
-        else:
-            state, log = loop.advanced(state, self.agent, self.environment, env_steps)
-        return Run(state, self.agent, self.environment, self.history, restarts), log
+        state, now = self._alive().state, self.env_steps
+        backend = backend_of(self.environment)
+        done = backend.advance(state, self.agent, self.environment, env_steps)
+        restarts = (*self.restarts, now) if done.restarted else self.restarts
+        return Run(done.state, self.agent, self.environment, self.history, restarts), done.log
 
     def play_out(self, *, at_most: int = LONGEST) -> tuple[np.ndarray, np.ndarray]:
         """(returns of the running episodes, whether each ended), without learning from them.
@@ -107,9 +101,8 @@ class Run(eqx.Module):
         `advance` begins new episodes.
         """
         state = self._alive().state
-        if isinstance(self.environment, HostEnvironment):
-            return hosted.played_out(state, self.agent, self.environment, at_most)
-        return loop.played_out(state, self.agent, self.environment, at_most)
+        backend = backend_of(self.environment)
+        return backend.play_out(state, self.agent, self.environment, at_most)
 
     @in_float32
     def fork(self, replicate: int = 0) -> "Run":
@@ -298,10 +291,7 @@ def abstract_state(
 
     def start() -> State:
         root = jax.random.key(0)
-        if isinstance(environment, HostEnvironment):
-            first = hosted.blank(environment, agent.num_envs)
-        else:
-            first = loop.reset_envs(environment, agent.num_envs, root)
+        first = backend_of(environment).blank(environment, agent.num_envs)
         state = _begun(agent, environment, root, *first)
         changed = state.agent
         for intervention in interventions:
@@ -318,9 +308,7 @@ def abstract_state(
 def random_policy(environment: World, env_steps: int, *, seed: int) -> Log:
     """What actions drawn uniformly collect in `env_steps`; their predicted value is NaN."""
     root = key_at(jax.random.key(seed), "random policy", 0)
-    if isinstance(environment, HostEnvironment):
-        return hosted.random_policy(environment, env_steps, root)
-    return loop.random_policy(environment, env_steps, root)
+    return backend_of(environment).play_at_random(environment, env_steps, root)
 
 
 def _drawing_otherwise(replicate: int, leaf: Array) -> Array:
@@ -332,7 +320,7 @@ def _drawing_otherwise(replicate: int, leaf: Array) -> Array:
 def _unshared_but_for(state: State, environment: World) -> State:
     """`_unshared`, but for the array by which the session of a host environment is known."""
     copy = _unshared(state)
-    if isinstance(environment, HostEnvironment):
+    if backend_of(environment).keeps_world:
         copy = eqx.tree_at(lambda s: s.environment, copy, state.environment)
     return copy
 
@@ -340,6 +328,12 @@ def _unshared_but_for(state: State, environment: World) -> State:
 def _unshared(state: State) -> State:
     """A copy in which no two leaves share memory, so that all of it can be donated."""
     return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
+
+
+def backend_of(environment: World) -> Backend:
+    """How an environment is stepped: on the device, or on the host."""
+    on_host = isinstance(environment, HostEnvironment)
+    return host_loop.BACKEND if on_host else device_loop.BACKEND
 
 
 @functools.partial(jax.jit, static_argnames=("intervention", "agent"))

@@ -202,7 +202,7 @@ def impatient(monkeypatch):
     monkeypatch.setenv("REGROW_PATIENCE", "0.3")
 
 
-some = settings(max_examples=40, suppress_health_check=list(HealthCheck))
+some = settings(max_examples=16, suppress_health_check=list(HealthCheck))
 many = settings(max_examples=300, suppress_health_check=list(HealthCheck))
 
 

@@ -290,14 +290,26 @@ def test_what_cannot_be_continued_is_not_known():
     assert not over.any()
 
 
-@pytest.mark.parametrize("world", [Device, Host])
+LENGTHS = {
+    "within a bin": (AGENT, 7, -1.0),
+    "longer than a bin": (AGENT, 90, 1.0),
+    "longer than the horizon": (AGENT, 1_500, -1.0),
+    "side by side": (ROUND, 170, -1.0),
+}
+QUICK = {("within a bin", Device), ("longer than a bin", Device), ("longer than the horizon", Host)}
+
+
 @pytest.mark.parametrize(
-    ("agent", "length", "pay"),
+    ("world", "agent", "length", "pay"),
     [
-        pytest.param(AGENT, 7, -1.0, id="within a bin"),
-        pytest.param(AGENT, 90, 1.0, id="longer than a bin"),
-        pytest.param(AGENT, 1_500, -1.0, id="longer than the horizon"),
-        pytest.param(ROUND, 170, -1.0, id="side by side"),
+        pytest.param(
+            world,
+            *LENGTHS[name],
+            id=f"{name}-{world.__name__}",
+            marks=() if (name, world) in QUICK | {("side by side", Host)} else pytest.mark.slow,
+        )
+        for name in LENGTHS
+        for world in (Device, Host)
     ],
 )
 def test_every_arm_earns_what_its_episodes_return(world, pay, agent, length):

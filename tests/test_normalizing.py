@@ -451,7 +451,7 @@ def test_frames_that_are_kept_once_can_have_their_rewards_normalised():
 # Values, in the unit of rewards as they are learnt from.
 
 
-@pytest.fixture(params=[1e-3, 1e4])
+@pytest.fixture(params=[pytest.param(1e-3, marks=pytest.mark.slow), 1e4])
 def unit(request):
     """Of the rewards of the environment that is registered meanwhile."""
     gymnasium.register("Loud-v0", partial(InGymnasium, request.param))

@@ -255,6 +255,8 @@ import os, signal, sys, time
 from regrow.cli import entry as cli
 from regrow.errors import RegrowError
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+
 class Lock:
     def __del__(self):
         signal.raise_signal(signal.SIGINT)

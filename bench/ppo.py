@@ -32,7 +32,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from regrow.agents import PPO
 from regrow.environments import Breakout, Gymnasium
-from regrow.environments.base import World
+from regrow.environments.base import Environment
 from regrow.training.device_loop import scan_updates
 from regrow.training.run import Run
 
@@ -100,7 +100,7 @@ def peer(algorithm: type, agent: PPO, environment: Callable[[], gymnasium.Env] |
 class Ours:
     """A Run that is advanced turn by turn, and its update alone."""
 
-    def __init__(self, agent: PPO, environment: World):
+    def __init__(self, agent: PPO, environment: Environment):
         self.run, self.agent = Run.start(agent, environment, seed=0), agent
         self.update = jax.jit(
             lambda state, replay, key: scan_updates(state, replay, key[None], agent)

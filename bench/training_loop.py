@@ -29,7 +29,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from regrow.agents import DoubleDQN
-from regrow.environments.base import Environment
+from regrow.environments.base import DeviceEnvironment
 from regrow.registry import make
 from regrow.training.run import Run
 
@@ -135,7 +135,7 @@ def ratio(rates: dict[str, list[float]], name: str) -> float:
     return round(statistics.median(ours / theirs for ours, theirs in pairs), 2)
 
 
-def parts(environment: Environment, repeats: int = 300) -> dict[str, float]:
+def parts(environment: DeviceEnvironment, repeats: int = 300) -> dict[str, float]:
     """Microseconds per round of the pieces, each in a compiled loop of its own."""
     idle = DoubleDQN(learn_start=10**9)
     run = Run.start(idle, environment, seed=0).advance(4_000)[0]

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from regrow.environments.base import Environment, HostEnvironment, HostStep, Simulator, Step
+from regrow.environments.base import DeviceEnvironment, HostEnvironment, HostStep, Simulator, Step
 from regrow.types import Continuous, Discrete
 
 
@@ -19,7 +19,7 @@ class At(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Device(Environment):
+class Device(DeviceEnvironment):
     """Episodes of `length` steps that pay `pay` each; `fault` comes at env step `at` of training.
 
     `fault`: "reward", "observation" or "". `clock`: whether episodes are truncated.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regrow.environments.base import Environment, Step
+from regrow.environments.base import DeviceEnvironment, Step
 
 STEPS = 3_000
 
@@ -27,7 +27,7 @@ class Keys(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def played(env: Environment, steps: int, key: Any) -> tuple[Any, Record, Keys]:
+def played(env: DeviceEnvironment, steps: int, key: Any) -> tuple[Any, Record, Keys]:
     """(the first key, random play as the loop plays it, its keys)."""
     first, act, on, again = jax.random.split(key, 4)
     actions = jax.random.randint(act, (steps,), 0, env.num_actions)
@@ -46,13 +46,13 @@ def played(env: Environment, steps: int, key: Any) -> tuple[Any, Record, Keys]:
     return first, record, keys
 
 
-def play(env: Environment, steps: int = STEPS, key: int = 0) -> tuple[Any, Record, Keys]:
+def play(env: DeviceEnvironment, steps: int = STEPS, key: int = 0) -> tuple[Any, Record, Keys]:
     first, record, keys = played(env, steps, jax.random.key(key))
     keys = Keys(*(list(ks) for ks in keys))
     return first, jax.tree.map(np.asarray, record), keys
 
 
-def compiled(game: Environment) -> tuple[Any, Any]:
+def compiled(game: DeviceEnvironment) -> tuple[Any, Any]:
     return jax.jit(game.reset), jax.jit(game.step)
 
 

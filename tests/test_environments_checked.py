@@ -14,7 +14,7 @@ from small import DQN
 import regrow
 from regrow.cli import entry as cli
 from regrow.environments import JAX
-from regrow.environments.base import Environment, HostEnvironment, HostStep, Simulator, Step
+from regrow.environments.base import DeviceEnvironment, HostEnvironment, HostStep, Simulator, Step
 from regrow.errors import FaultyEnvironmentError, RegrowWarning
 from regrow.registry import members
 from regrow.training.environment_checks import check_before_training, check_environment
@@ -24,7 +24,7 @@ from regrow.types import Discrete, silent
 OURS = sorted(
     name
     for name, member in members("environments").items()
-    if issubclass(member, Environment) and member is not JAX
+    if issubclass(member, DeviceEnvironment) and member is not JAX
 )
 COMPILED = ("minatar/breakout", "toy/reach", "shifting/relabelled_actions")
 
@@ -198,7 +198,7 @@ def test_what_is_declared_must_make_sense(name, value, message):
         check_environment(environment)
 
 
-class OnDevice(Environment):
+class OnDevice(DeviceEnvironment):
     """One that does what `kind` says."""
 
     observation_shape, observation_dtype, num_actions = (1,), np.dtype(np.float32), 2

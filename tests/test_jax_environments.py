@@ -20,7 +20,7 @@ from regrow.agents import PPO, DoubleDQN
 from regrow.diagnosis.diagnose import diagnose
 from regrow.diagnosis.plan import Arm
 from regrow.environments import JAX
-from regrow.environments.base import Environment, Step
+from regrow.environments.base import DeviceEnvironment, Step
 from regrow.errors import FaultyEnvironmentError
 from regrow.registry import describe, make
 from regrow.sources.native import Diagnosis
@@ -131,7 +131,7 @@ def test_it_is_named_after_its_module_saved_loaded_and_sent_to_another_process(t
 
 
 @dataclasses.dataclass(frozen=True)
-class Still(Environment):
+class Still(DeviceEnvironment):
     """Another environment of one's own, by the contract of those of regrow."""
 
     length: int = 1

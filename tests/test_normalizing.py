@@ -20,7 +20,7 @@ from regrow.diagnosis.diagnose import diagnose
 from regrow.diagnosis.findings import DIVERGED
 from regrow.diagnosis.plan import Arm
 from regrow.environments import Atari, Breakout, Control, Gymnasium, Reach, Shades
-from regrow.environments.base import Environment, HostEnvironment, HostStep, Simulator, Step
+from regrow.environments.base import DeviceEnvironment, HostEnvironment, HostStep, Simulator, Step
 from regrow.experience.frame_replay import FrameReplay
 from regrow.experience.normalization import NormalizingMemory, RunningMoments, as_learned, as_seen
 from regrow.experience.replay import Replay
@@ -45,7 +45,7 @@ POLE, CHEETAH = Gymnasium("CartPole-v1"), Control("cartpole-swingup")
 
 
 @dataclasses.dataclass(frozen=True)
-class Loud(Environment):
+class Loud(DeviceEnvironment):
     """`matching_reward` far from 0 and 1: what is shown is 4,000 or 6,000, the reward `unit` or 0.
 
     An episode ends with a chance of 0.2, and is cut off after five steps; the second number counts.

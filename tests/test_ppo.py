@@ -20,7 +20,7 @@ from regrow.agents.ppo import Rollout, choices, policy
 from regrow.cli import entry as cli
 from regrow.cli.diagnose import _plan
 from regrow.environments import Breakout, Gymnasium, MatchingReward, Reach
-from regrow.environments.base import Environment, Step
+from regrow.environments.base import DeviceEnvironment, Step
 from regrow.errors import RegrowError
 from regrow.interventions import Inject, Reset
 from regrow.learners.churn import ChurnBalance
@@ -366,7 +366,7 @@ def test_a_round_is_all_that_is_remembered_and_learnt_from():
 
 
 @dataclasses.dataclass(frozen=True)
-class Corridor(Environment):
+class Corridor(DeviceEnvironment):
     """One step ahead is worth 1, and the tenth ends the episode."""
 
     observation_shape, observation_dtype, num_actions = (1,), np.dtype(np.float32), 2
@@ -391,7 +391,7 @@ def test_it_learns():
 
 
 @dataclasses.dataclass(frozen=True)
-class Echo(Environment):
+class Echo(DeviceEnvironment):
     """One-step episodes worth the share of choices that are as shown; the last is of three."""
 
     observation_shape, observation_dtype = (3,), np.dtype(np.float32)

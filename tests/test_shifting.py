@@ -27,7 +27,7 @@ from regrow.environments import (
     SwitchedGames,
     TimeLimitReward,
 )
-from regrow.environments.base import Environment, Step
+from regrow.environments.base import DeviceEnvironment, Step
 from regrow.errors import RegrowError
 from regrow.registry import describe, make
 from regrow.training.checkpoint import load, save
@@ -103,7 +103,7 @@ def test_permuted_observations_are_the_games_with_their_cells_elsewhere(game):
     np.testing.assert_array_equal(record.state.env_steps, np.arange(STEPS))
 
 
-class Numbered(Environment):
+class Numbered(DeviceEnvironment):
     """Every entry of the observation has a number of its own."""
 
     def __init__(self, shape: tuple[int, ...]):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from regrow.environments.base import Environment
+from regrow.environments.base import DeviceEnvironment
 from regrow.environments.toy.action_reward import ActionReward
 from regrow.environments.toy.constant_reward import ConstantReward
 from regrow.environments.toy.delayed_reward import DelayedReward
@@ -21,7 +21,9 @@ from regrow.types import Continuous, Discrete
 TOYS = [cls() for cls in members("environments").values() if ".toy." in cls.__module__]
 
 
-def episode(env: Environment, actions: list[int], key: int = 0) -> tuple[list[Any], list[Any]]:
+def episode(
+    env: DeviceEnvironment, actions: list[int], key: int = 0
+) -> tuple[list[Any], list[Any]]:
     """(observations, [(reward, terminated, truncated)]) of one episode, with its end."""
     state, observation = env.reset(jax.random.key(key))
     observations, steps = [observation.tolist()], []
@@ -33,7 +35,7 @@ def episode(env: Environment, actions: list[int], key: int = 0) -> tuple[list[An
 
 
 @pytest.mark.parametrize("env", TOYS, ids=lambda env: type(env).__name__)
-def test_what_is_declared_is_what_is_given(env: Environment) -> None:
+def test_what_is_declared_is_what_is_given(env: DeviceEnvironment) -> None:
     state, observation = env.reset(jax.random.key(0))
     vector = isinstance(env.action_space, Continuous)
     action = jnp.zeros(env.action_space.size) if vector else jnp.int32(0)

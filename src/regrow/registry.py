@@ -217,7 +217,7 @@ def _imported(family: str, module: str, name: str) -> type:
 
 
 _BASES = {
-    "environments": ("Environment", "HostEnvironment"),
+    "environments": ("DeviceEnvironment", "HostEnvironment"),
     "agents": ("Agent",),
     "interventions": ("Intervention",),
     "gradients": ("GradientTerm",),

@@ -10,7 +10,7 @@ from regrow.registry import whole
 
 if TYPE_CHECKING:
     from regrow.agents.base import Agent
-    from regrow.environments.base import World
+    from regrow.environments.base import Environment
 
 
 def count(text: str) -> int:
@@ -63,7 +63,7 @@ def add_log(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
-def chosen(options: argparse.Namespace) -> "tuple[Agent, World]":
+def chosen(options: argparse.Namespace) -> "tuple[Agent, Environment]":
     """The agent, where none was named the environment's own, and the environment."""
     from regrow.registry import make
     from regrow.training.default_agent import default_agent

@@ -8,10 +8,9 @@ episode (bootstrap).
 An environment is a frozen dataclass: its fields are its options, it prints, compares and hashes by
 value, so it can be a static argument of a compiled function.
 
-On the device (`Environment`) it is pure functions of a state, an action and a key. `reset` starts a
-training: its first episode. The episodes after that are started by `restart`, which is handed the
-state in which the one before ended, so that an environment may keep something across episodes. By
-default it keeps nothing and resets.
+On the device (`DeviceEnvironment`) it is pure functions of a state, an action and a key. `reset`
+starts the first episode of a training. `restart` starts every later one from the state in which the
+last one ended, so an environment may keep something across episodes. By default it only resets.
 
 On the host (`HostEnvironment`) it makes simulators, which change as they are stepped. What would
 make two of them go on alike is their snapshot, a string of bytes; where a simulator has none, a
@@ -43,8 +42,8 @@ class Step(NamedTuple):
     truncated: Bool[Array, ""]
 
 
-class Spaces(abc.ABC):
-    """What agents see of an environment, wherever it runs."""
+class Environment(abc.ABC):
+    """What every environment declares, on the device or on the host."""
 
     shifts: ClassVar[bool] = False
     """Whether the task changes as training goes on: then returns are of their time."""
@@ -77,7 +76,7 @@ class Spaces(abc.ABC):
         return reward
 
 
-class Environment(Spaces):
+class DeviceEnvironment(Environment):
     """An environment that runs on the device, one episode at a time; vmap it for more."""
 
     _source = ""  # by what `module:attribute` it was asked for
@@ -95,7 +94,7 @@ class Environment(Spaces):
         """The numbered actions; an environment whose actions are vectors has a space of its own."""
         return Discrete(self.num_actions)
 
-    def with_num_envs(self, count: int) -> "Environment":
+    def with_num_envs(self, count: int) -> "DeviceEnvironment":
         """The environment of which `count` are stepped side by side: what each of them then is.
 
         Itself, unless it counts env steps of training, which are then those of all. Raises
@@ -193,7 +192,7 @@ class Simulator(abc.ABC):
         return True
 
 
-class HostEnvironment(Spaces):
+class HostEnvironment(Environment):
     """An environment that is simulated on the host, in Python or C++."""
 
     @property
@@ -220,6 +219,3 @@ def needed(module: str, package: str, name: str) -> Any:
         ) from error
     except Exception as error:  # as dm_control's, where MUJOCO_GL is no word that it knows
         raise RegrowError(f"{name}: {package} cannot be imported ({error})") from error
-
-
-World = Environment | HostEnvironment

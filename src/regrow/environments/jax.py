@@ -7,7 +7,7 @@ for one environment; the loop maps it over several. `step` does not reset: it re
 observation of an episode where it ends. A state is a tree of arrays whose shapes stay.
 
 What is defined at the top of a module is called jax/module:attribute: on the command line, in a
-checkpoint, and in worker processes, which import the module. Another `Environment` that is made
+checkpoint, and in worker processes, which import the module. Any other `DeviceEnvironment` made
 there has such a name, too.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Shaped
 
 from regrow.environments.actions.base import Range
-from regrow.environments.base import Environment, State, Step
+from regrow.environments.base import DeviceEnvironment, State, Step
 from regrow.errors import FaultyEnvironmentError, RegrowError, in_a_line, require, unknown
 from regrow.registry import describe
 from regrow.types import ActionSpace, Continuous, Discrete, Key
@@ -32,7 +32,7 @@ StepFunction = Callable[[State, Array, Key], tuple[State, Any, Any, Any, Any]]
 
 
 @dataclass(frozen=True, init=False)
-class JAX(Environment):
+class JAX(DeviceEnvironment):
     """An environment of one's own in JAX, as in jax/module:attribute.
 
     `reset` and `step`: pure functions of one environment (see above). `actions`: `Discrete(n)`, and
@@ -121,7 +121,7 @@ class JAX(Environment):
         return JAX(adapter.reset, adapter.step, actions=size, **_first_seen(adapter.reset))
 
     @staticmethod
-    def named(source: str) -> Environment:
+    def named(source: str) -> DeviceEnvironment:
         """The environment at `module:attribute`; `RegrowError` where there is none."""
         module_name, _, attribute = source.partition(":")
         if not module_name or not attribute:
@@ -134,10 +134,12 @@ class JAX(Environment):
             ) from error
         found = getattr(module, attribute, None)
         if found is None:
-            names = (name for name, held in vars(module).items() if isinstance(held, Environment))
+            names = (
+                name for name, held in vars(module).items() if isinstance(held, DeviceEnvironment)
+            )
             raise unknown(f"environment in {module_name}", attribute, names)
         require(
-            isinstance(found, Environment),
+            isinstance(found, DeviceEnvironment),
             f"jax/{source} is a {type(found).__name__}; it must be a regrow.environments.JAX or "
             "another Environment",
         )

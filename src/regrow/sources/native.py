@@ -10,7 +10,7 @@ import numpy as np
 from regrow.agents.base import Agent
 from regrow.diagnosis.plan import BINS, DEFAULT_ARMS, Arm, Plan
 from regrow.diagnosis.subject import Subject
-from regrow.environments.base import Environment, HostEnvironment, World
+from regrow.environments.base import DeviceEnvironment, Environment, HostEnvironment
 from regrow.interventions.base import Intervention
 from regrow.learners.learner import learners
 from regrow.registry import describe, make
@@ -29,10 +29,10 @@ class Native:
     """An agent and an environment of this library, trained from the start."""
 
     agent: Agent
-    environment: World
+    environment: Environment
 
     def __post_init__(self) -> None:
-        if isinstance(self.environment, Environment):
+        if isinstance(self.environment, DeviceEnvironment):
             self.environment.with_num_envs(self.agent.num_envs)
 
     @property
@@ -81,18 +81,18 @@ class Native:
         Where the task stays as it is, that is what they earn at any time; else it is measured over
         these env steps of every environment.
         """
-        if isinstance(self.environment, HostEnvironment) or not self.environment.shifts:
-            log = random_policy(self.environment, RANDOM_STEPS, seed=0)
-            if not (log.terminated | log.truncated).any():
-                log = random_policy(self.environment, RANDOM_STEPS + LONGEST, seed=0)
-            return _mean_return(log)
-        count = self.agent.num_envs
-        log = random_policy(self.environment.with_num_envs(count), end // count, seed=0)
-        return _final_mean(Log(*(entries[start // count :] for entries in log)))
+        environment, count = self.environment, self.agent.num_envs
+        if isinstance(environment, DeviceEnvironment) and environment.shifts:
+            log = random_policy(environment.with_num_envs(count), end // count, seed=0)
+            return _final_mean(Log(*(entries[start // count :] for entries in log)))
+        log = random_policy(environment, RANDOM_STEPS, seed=0)
+        if not (log.terminated | log.truncated).any():
+            log = random_policy(environment, RANDOM_STEPS + LONGEST, seed=0)
+        return _mean_return(log)
 
     def random_return_is_of(self, start: int, end: int) -> tuple[Any, ...]:
         """The environment; where its task changes, when, and how many there are, too."""
-        shifts = not isinstance(self.environment, HostEnvironment) and self.environment.shifts
+        shifts = self.environment.shifts
         when = (start, end - start, self.agent.num_envs) if shifts else ()
         return repr(self.environment), when
 
@@ -140,7 +140,7 @@ class Diagnosis:
     def __new__(
         cls,
         agent: Agent,
-        environment: World,
+        environment: Environment,
         arms: Sequence[Arm] = tuple(Arm.parse(name) for name in DEFAULT_ARMS),
         seeds: int = 5,
         fork_at: int = 60_000,

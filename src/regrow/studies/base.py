@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from regrow.agents.base import Agent
 from regrow.diagnosis.plan import DEFAULT_ARMS, Arm, Plan
-from regrow.environments.base import World
+from regrow.environments.base import Environment
 from regrow.errors import require
 from regrow.registry import make
 from regrow.sources.native import Diagnosis
@@ -82,7 +82,7 @@ class Setting:
     """What the conditions of a study have in common."""
 
     agent: Agent
-    environment: World
+    environment: Environment
     arms: tuple[str, ...] = DEFAULT_ARMS
     before: tuple[str, ...] = ()
     seeds: int = 5

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from regrow.agents.base import Agent
-from regrow.environments.base import World
+from regrow.environments.base import Environment
 from regrow.registry import make, name_of
 from regrow.types import Continuous, Discrete
 
@@ -18,7 +18,7 @@ LEARNING_RATES: Mapping[str, float] = {"minatar/asterix": 2.5e-4, "minatar/seaqu
 """Of Double DQN, where its own of 1e-3 stays near the random policy."""
 
 
-def default_agent(environment: World) -> Agent:
+def default_agent(environment: Environment) -> Agent:
     """The agent that `regrow diagnose` and `regrow train` take where none is named.
 
     Vectors as actions: SAC, and on images DrQ in a laptop's size. Numbered actions: Double DQN on

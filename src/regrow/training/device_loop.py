@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 from jaxtyping import Key as KeyArray
 
 from regrow.agents.base import Agent
-from regrow.environments.base import Environment, Spaces
+from regrow.environments.base import DeviceEnvironment, Environment
 from regrow.errors import FaultyEnvironmentError, NotFiniteError
 from regrow.experience.normalization import as_seen
 from regrow.learners.learner import LearnedScalar, learners, run_hooks
@@ -63,14 +63,16 @@ def keys_of(root: Key, name: str, start: int | Int[Array, ""], num_envs: int) ->
     return key_at(root, name, start) if num_envs == 1 else keys_from(root, name, start, num_envs)
 
 
-def reset_envs(environment: Environment, num_envs: int, root: Key) -> tuple[PyTree, Array]:
+def reset_envs(environment: DeviceEnvironment, num_envs: int, root: Key) -> tuple[PyTree, Array]:
     """(the environments' state, what is seen) at the start of a training."""
     return vmap_envs(environment.with_num_envs(num_envs).reset, num_envs)(
         keys_of(root, "reset", 0, num_envs)
     )
 
 
-def advanced(state: State, agent: Agent, environment: Environment, env_steps: int) -> Advanced:
+def advanced(
+    state: State, agent: Agent, environment: DeviceEnvironment, env_steps: int
+) -> Advanced:
     """The state `env_steps` later, whole rounds of them; no episode is forced to begin anew.
 
     Raises `FaultyEnvironmentError` where the environment showed or gave what is not finite, and
@@ -101,7 +103,11 @@ def advanced(state: State, agent: Agent, environment: Environment, env_steps: in
     jax.jit, static_argnames=("agent", "environment", "learning"), donate_argnames="state"
 )
 def _chunk(
-    state: State, rounds: Int[Array, ""], agent: Agent, environment: Environment, learning: bool
+    state: State,
+    rounds: Int[Array, ""],
+    agent: Agent,
+    environment: DeviceEnvironment,
+    learning: bool,
 ) -> tuple[State, Log, Int[Array, ""]]:
     """`rounds` rounds, at most those of a chunk; the log has room for that many.
 
@@ -155,7 +161,10 @@ def _empty_log(length: int) -> Log:
 
 
 def _env_step(
-    state: State, keys: dict[str, KeyArray[Array, "*envs"]], agent: Agent, environment: Environment
+    state: State,
+    keys: dict[str, KeyArray[Array, "*envs"]],
+    agent: Agent,
+    environment: DeviceEnvironment,
 ) -> tuple[State, tuple[Log, Bool[Array, "*envs"]]]:
     """One env step of every environment; what happened goes into the replay.
 
@@ -197,7 +206,7 @@ def _env_step(
     return state, log
 
 
-def _floats(environment: Spaces) -> bool:
+def _floats(environment: Environment) -> bool:
     """Whether observations could be other than finite."""
     return np.dtype(environment.observation_dtype).kind == "f"
 
@@ -254,7 +263,7 @@ def _all_finite(leaves: list[Array]) -> Bool[Array, ""]:
 
 
 def played_out(
-    state: State, agent: Agent, environment: Environment, at_most: int
+    state: State, agent: Agent, environment: DeviceEnvironment, at_most: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(the return of every running episode, whether it ended) as `Run.play_out` has it."""
     environment = environment.with_num_envs(agent.num_envs)
@@ -280,7 +289,7 @@ def _played_out(
     root: Key,
     at_most: Int[Array, ""],
     agent: Agent,
-    environment: Environment,
+    environment: DeviceEnvironment,
 ) -> tuple[Array, Array]:
     def one(world: Any, over: Array, now: Array, keys: dict[str, Key]) -> tuple[Any, Array]:
         state, seen, total = world
@@ -305,13 +314,13 @@ def _played_out(
     return totals, over
 
 
-def clip_action(environment: Spaces, action: Shaped[Array, "*action"]) -> Array:
+def clip_action(environment: Environment, action: Shaped[Array, "*action"]) -> Array:
     """What the environment sees of an action; the replay has it as the agent chose it."""
     continuous = isinstance(environment.action_space, Continuous)
     return jnp.clip(action, -1.0, 1.0) if continuous else action
 
 
-def random_policy(environment: Environment, env_steps: int, root: Key) -> Log:
+def random_policy(environment: DeviceEnvironment, env_steps: int, root: Key) -> Log:
     """What actions drawn uniformly collect."""
 
     @jax.jit
@@ -371,7 +380,7 @@ def update_once(state: PyTree, replay: Memory, key: Key, agent: Agent) -> PyTree
     return after
 
 
-def _blank(environment: Environment, num_envs: int) -> tuple[PyTree, Array]:
+def _blank(environment: DeviceEnvironment, num_envs: int) -> tuple[PyTree, Array]:
     return reset_envs(environment, num_envs, jax.random.key(0))
 
 

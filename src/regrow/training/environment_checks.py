@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from regrow.environments.base import Environment, HostEnvironment, HostStep, Step, World
+from regrow.environments.base import DeviceEnvironment, Environment, HostEnvironment, HostStep, Step
 from regrow.errors import FaultyEnvironmentError, RegrowError, in_a_line, require, warn_once
 from regrow.prng import keys_from
 from regrow.registry import describe, make
@@ -47,7 +47,9 @@ class EnvironmentReport(NamedTuple):
         return "\n".join([*lines, *(f"  warning: {line}" for line in self.warnings)])
 
 
-def check_environment(environment: World | str, *, env_steps: int = ENV_STEPS) -> EnvironmentReport:
+def check_environment(
+    environment: Environment | str, *, env_steps: int = ENV_STEPS
+) -> EnvironmentReport:
     """Looks at what an environment declares, and at `env_steps` of it; what was found.
 
     `environment`: or its name, as in gymnasium/CartPole-v1. Everything that is opened is closed.
@@ -57,22 +59,24 @@ def check_environment(environment: World | str, *, env_steps: int = ENV_STEPS) -
     require(env_steps >= 1, f"env_steps is {env_steps}; it must be at least 1")
     made = make("environments", environment) if isinstance(environment, str) else environment
     _check_declared(made)
-    if isinstance(made, HostEnvironment):
-        return _on_host(made, env_steps, np.inf)
-    _check_traced(made)
-    return _on_device(made, env_steps)
+    if isinstance(made, DeviceEnvironment):
+        _check_traced(made)
+        return _on_device(made, env_steps)
+    assert isinstance(made, HostEnvironment), made
+    return _on_host(made, env_steps, np.inf)
 
 
-def check_before_training(environment: World) -> None:
+def check_before_training(environment: Environment) -> None:
     """A look at an environment that is over in a moment; what is seldom meant is told in warnings.
 
     On the device the functions are traced and not carried out: the loop looks at what they return.
     Raises as `check_environment` does.
     """
     _check_declared(environment)
-    if not isinstance(environment, HostEnvironment):
+    if isinstance(environment, DeviceEnvironment):
         _check_traced(environment)
         return
+    assert isinstance(environment, HostEnvironment), environment
     report = _on_host(environment, AT_START, SECONDS)
     for warning in report.warnings:
         warn_once(f"{report.environment}: {warning}")
@@ -81,7 +85,7 @@ def check_before_training(environment: World) -> None:
 # What is declared.
 
 
-def _check_declared(environment: World) -> None:
+def _check_declared(environment: Environment) -> None:
     name = describe(environment)
     shape, space = environment.observation_shape, environment.action_space
     require(
@@ -105,7 +109,7 @@ def _check_declared(environment: World) -> None:
     )
 
 
-def _declared(environment: World, words: tuple[str, str] = ("", "")) -> list[str]:
+def _declared(environment: Environment, words: tuple[str, str] = ("", "")) -> list[str]:
     shape = ", ".join(str(n) for n in environment.observation_shape)
     seen = f"{np.dtype(environment.observation_dtype)}[{shape}]"
     return [
@@ -248,7 +252,7 @@ def _same_steps(a: list[HostStep], b: list[HostStep]) -> bool:
 # On the device.
 
 
-def _check_traced(environment: Environment) -> None:
+def _check_traced(environment: DeviceEnvironment) -> None:
     """`FaultyEnvironmentError` unless the functions return arrays as declared.
 
     Nothing is computed: they are traced.
@@ -306,7 +310,7 @@ def _an_action(space: ActionSpace) -> Any:
     return jnp.zeros(space.shape, space.dtype)
 
 
-def _on_device(environment: Environment, env_steps: int) -> EnvironmentReport:
+def _on_device(environment: DeviceEnvironment, env_steps: int) -> EnvironmentReport:
     name, space = describe(environment), environment.action_space
     environment = environment.with_num_envs(1)
     chosen = list(_choices(space, env_steps))
@@ -329,7 +333,7 @@ def _on_device(environment: Environment, env_steps: int) -> EnvironmentReport:
 
 
 @functools.partial(jax.jit, static_argnames="environment")
-def _carried_out(environment: Environment, chosen: jax.Array) -> tuple[jax.Array, Step]:
+def _carried_out(environment: DeviceEnvironment, chosen: jax.Array) -> tuple[jax.Array, Step]:
     """(the first observation, what followed each action)."""
     root = jax.random.key(0)
     keys = {name: keys_from(root, name, 0, len(chosen)) for name in ("step", "reset")}
@@ -369,7 +373,9 @@ def _ends_of(space: ActionSpace, chosen: list[Any]) -> str:
     return "the lower and the upper end of every action"
 
 
-def _remarks_on(environment: World, seen: _Seen, env_steps: int, sure_to_end: bool) -> list[str]:
+def _remarks_on(
+    environment: Environment, seen: _Seen, env_steps: int, sure_to_end: bool
+) -> list[str]:
     remarks = []
     if seen.reward > LARGE_REWARD:
         remarks.append(

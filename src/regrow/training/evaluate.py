@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from regrow.agents.base import Agent
-from regrow.environments.base import Environment, HostEnvironment
+from regrow.environments.base import DeviceEnvironment, HostEnvironment
 from regrow.errors import require
 from regrow.experience.normalization import as_seen
 from regrow.prng import key_at, keys_from
@@ -63,7 +63,7 @@ def evaluate(
 def _on_device(run: Run, root: Key) -> Generator[tuple[float, bool]]:
     """(reward, whether the episode ended there) for one env step after the other."""
     agent, environment, state = run.agent, run.environment, run.state
-    assert isinstance(environment, Environment)
+    assert isinstance(environment, DeviceEnvironment)
     environment = environment.with_num_envs(agent.num_envs)
     world = state.environment
     if agent.num_envs > 1:
@@ -85,7 +85,7 @@ def _chunk(
     root: Key,
     start: Array,
     agent: Agent,
-    environment: Environment,
+    environment: DeviceEnvironment,
 ) -> tuple[tuple[PyTree, Array], Array, Array]:
     def step(carry: Any, keys: dict[str, Key]) -> tuple[Any, tuple[Array, Array]]:
         world, seen = carry

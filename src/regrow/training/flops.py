@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jaxtyping import PyTree
 
 from regrow.agents.base import Agent
-from regrow.environments.base import World
+from regrow.environments.base import Environment
 from regrow.registry import make
 from regrow.training.device_loop import State
 from regrow.training.numerics import in_float32
@@ -32,7 +32,7 @@ class Cost(NamedTuple):
 
 @in_float32
 def flops(
-    agent: Agent, environment: World, history: Sequence[Event], start: int, end: int
+    agent: Agent, environment: Environment, history: Sequence[Event], start: int, end: int
 ) -> float:
     """FLOPs from env step `start` to `end`, with networks as the history left them at each step.
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from regrow.agents.base import Agent
-from regrow.environments.base import HostEnvironment, World
+from regrow.environments.base import Environment, HostEnvironment
 from regrow.errors import RegrowError, require, require_rounds
 from regrow.experience.frame_replay import FrameReplay
 from regrow.experience.normalization import NormalizingMemory, as_learned
@@ -41,14 +41,14 @@ class Run(eqx.Module):
 
     state: State
     agent: Agent = eqx.field(static=True)
-    environment: World = eqx.field(static=True)
+    environment: Environment = eqx.field(static=True)
     history: tuple[Event, ...] = eqx.field(static=True, default=())
     restarts: tuple[int, ...] = eqx.field(static=True, default=())
     """Env steps at which new episodes were begun, since a simulation could not be copied."""
 
     @staticmethod
     @in_float32
-    def start(agent: Agent, environment: World, *, seed: int) -> "Run":
+    def start(agent: Agent, environment: Environment, *, seed: int) -> "Run":
         """A Run at env step 0; everything random in it follows from `seed`."""
         root = jax.random.key(seed)
         first = backend_of(environment).start(environment, agent.num_envs, root)
@@ -215,7 +215,9 @@ class Run(eqx.Module):
         return self
 
 
-def _begun(agent: Agent, environment: World, root: Key, world: PyTree, observation: Array) -> State:
+def _begun(
+    agent: Agent, environment: Environment, root: Key, world: PyTree, observation: Array
+) -> State:
     """The state at env step 0, given that of the environment and what is seen first."""
     return State(
         agent=_initial(agent, environment, root),
@@ -230,7 +232,7 @@ def _begun(agent: Agent, environment: World, root: Key, world: PyTree, observati
     )
 
 
-def _empty(agent: Agent, environment: World) -> Memory:
+def _empty(agent: Agent, environment: Environment) -> Memory:
     """What the agent will remember, normalised where it asks for that."""
     return NormalizingMemory.around(
         _stored(agent, environment),
@@ -243,7 +245,7 @@ def _empty(agent: Agent, environment: World) -> Memory:
     )
 
 
-def _stored(agent: Agent, environment: World) -> Memory:
+def _stored(agent: Agent, environment: Environment) -> Memory:
     """What is kept as it came; every frame once, where the environment stacks them."""
     shape, dtype = environment.observation_shape, environment.observation_dtype
     actions, stacked = environment.action_space, environment.frames
@@ -255,7 +257,7 @@ def _stored(agent: Agent, environment: World) -> Memory:
     )
 
 
-def _initial(agent: Agent, environment: World, root: Key) -> PyTree:
+def _initial(agent: Agent, environment: Environment, root: Key) -> PyTree:
     """The agent's state before training, the same in every bit whenever it is asked for."""
     shape, dtype = environment.observation_shape, environment.observation_dtype
     return agent.init(shape, dtype, environment.action_space, key_at(root, "init", 0))
@@ -282,7 +284,7 @@ def _losses(state: PyTree, replay: Memory, key: Key, agent: Agent) -> dict[str, 
 
 @in_float32
 def abstract_state(
-    agent: Agent, environment: World, interventions: Sequence[Intervention]
+    agent: Agent, environment: Environment, interventions: Sequence[Intervention]
 ) -> State:
     """The shapes of a Run's state after some interventions, without computing any of it.
 
@@ -305,7 +307,7 @@ def abstract_state(
 
 @in_float32
 @nan_is_an_answer
-def random_policy(environment: World, env_steps: int, *, seed: int) -> Log:
+def random_policy(environment: Environment, env_steps: int, *, seed: int) -> Log:
     """What actions drawn uniformly collect in `env_steps`; their predicted value is NaN."""
     root = key_at(jax.random.key(seed), "random policy", 0)
     return backend_of(environment).play_at_random(environment, env_steps, root)
@@ -317,7 +319,7 @@ def _drawing_otherwise(replicate: int, leaf: Array) -> Array:
     return key_at(leaf, "draws", replicate) if is_key else leaf
 
 
-def _unshared_but_for(state: State, environment: World) -> State:
+def _unshared_but_for(state: State, environment: Environment) -> State:
     """`_unshared`, but for the array by which the session of a host environment is known."""
     copy = _unshared(state)
     if backend_of(environment).keeps_world:
@@ -330,7 +332,7 @@ def _unshared(state: State) -> State:
     return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
 
 
-def backend_of(environment: World) -> Backend:
+def backend_of(environment: Environment) -> Backend:
     """How an environment is stepped: on the device, or on the host."""
     on_host = isinstance(environment, HostEnvironment)
     return host_loop.BACKEND if on_host else device_loop.BACKEND

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regrow.agents.base import Agent
-from regrow.environments.base import World
+from regrow.environments.base import Environment
 from regrow.errors import RegrowError, require, require_rounds
 from regrow.files.atomic import damaged, read_json
 from regrow.files.folders import claimed, kind_of
@@ -61,7 +61,7 @@ class Diary(NamedTuple):
 
 def train(
     agent: Agent,
-    environment: World,
+    environment: Environment,
     folder: Path,
     *,
     env_steps: int,
@@ -117,7 +117,7 @@ def _refuse_begun(folder: Path, resume: bool) -> None:
         )
 
 
-def _loaded(checkpoint: Path, agent: Agent, environment: World, until: int) -> Run:
+def _loaded(checkpoint: Path, agent: Agent, environment: Environment, until: int) -> Run:
     run = load(checkpoint)
     require(
         (run.agent, run.environment) == (agent, environment),

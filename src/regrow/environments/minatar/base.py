@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from regrow.environments.base import Environment, Step
+from regrow.environments.base import DeviceEnvironment, Step
 from regrow.errors import require
 from regrow.types import Key
 
@@ -54,7 +54,7 @@ class Chance(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MinAtar(Environment, Generic[Game, Draws]):
+class MinAtar(DeviceEnvironment, Generic[Game, Draws]):
     """A MinAtar game.
 
     Arguments:

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree, Shaped
 
-from regrow.environments.base import Environment, Step
+from regrow.environments.base import DeviceEnvironment, Step
 from regrow.errors import require
 from regrow.prng import key_at
 from regrow.registry import describe, make
@@ -62,7 +62,7 @@ class ReorderedState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reordered(Environment):
+class Reordered(DeviceEnvironment):
     """A game of which something that can be numbered is put into another order now and then.
 
     The order of phase 0 is 0, 1, …; that of phase k is drawn from (`seed`, k) alone, uniformly, so
@@ -94,11 +94,11 @@ class Reordered(Environment):
         )
 
     @functools.cached_property
-    def inner(self) -> Environment:
+    def inner(self) -> DeviceEnvironment:
         """The game that is wrapped."""
         return make("environments", self.game)
 
-    def with_num_envs(self, count: int) -> Environment:
+    def with_num_envs(self, count: int) -> DeviceEnvironment:
         """One of `count`: it changes after its share of the period, and so does its game."""
         game = self.inner.with_num_envs(count)
         within = {} if game == self.inner else {"game": describe(game)}

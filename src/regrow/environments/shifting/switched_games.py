@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from regrow.environments.base import Environment, Step
+from regrow.environments.base import DeviceEnvironment, Step
 from regrow.environments.minatar.base import SIZE, MinAtar
 from regrow.environments.shifting.base import own_period, require_period
 from regrow.errors import require
@@ -33,7 +33,7 @@ class SwitchedGamesState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SwitchedGames(Environment):
+class SwitchedGames(DeviceEnvironment):
     """Plays MinAtar games in turn, `period` env steps each, and then from the first again.
 
     The running episode is cut at the switch: its last step is `truncated` (unless the game ended
@@ -64,7 +64,7 @@ class SwitchedGames(Environment):
             f"{self.games!r}",
         )
 
-    def with_num_envs(self, count: int) -> Environment:
+    def with_num_envs(self, count: int) -> DeviceEnvironment:
         """One of `count`: it switches after its share of the period."""
         return replace(self, period=own_period(self.period, count))
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from regrow.environments.base import Environment
+from regrow.environments.base import DeviceEnvironment
 
 
-class Toy(Environment):
+class Toy(DeviceEnvironment):
     """An environment that shows a vector of one number and takes two actions."""
 
     @property

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from regrow.environments.base import Environment, Step
+from regrow.environments.base import DeviceEnvironment, Step
 from regrow.errors import require
 from regrow.types import ActionSpace, Continuous, Key
 
@@ -27,7 +27,7 @@ class ReachState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reach(Environment):
+class Reach(DeviceEnvironment):
     """One-step episodes of minus the squared distance between the action and its goal.
 
     `size`: the numbers of an observation, and of an action.

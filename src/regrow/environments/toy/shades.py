@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from regrow.environments.base import Environment, Step
+from regrow.environments.base import DeviceEnvironment, Step
 from regrow.errors import require
 from regrow.types import ActionSpace, Continuous, Key
 
@@ -25,7 +25,7 @@ class ShadesState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shades(Environment):
+class Shades(DeviceEnvironment):
     """One-step episodes of minus the squared distance between the action and its goal, in pictures.
 
     `size`: channels of a picture, and numbers of an action; `side` of a picture, in pixels.

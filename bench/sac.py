@@ -31,7 +31,7 @@ from stable_baselines3.common.logger import configure
 from regrow.agents import SAC
 from regrow.environments import Gymnasium
 from regrow.experience.replay import Replay
-from regrow.training.device_loop import learnt
+from regrow.training.device_loop import update_once
 from regrow.training.host_loop import _learn
 from regrow.training.run import Run
 from regrow.types import Continuous, Transition
@@ -107,7 +107,7 @@ def milliseconds(work: Callable[[], object], count: int) -> float:
 @functools.partial(jax.jit, donate_argnames="state")
 def in_a_loop(state, replay, key):
     keys = jax.random.split(key, UPDATES)
-    return jax.lax.scan(lambda s, k: (learnt(s, replay, k, AGENT), None), state, keys)[0]
+    return jax.lax.scan(lambda s, k: (update_once(s, replay, k, AGENT), None), state, keys)[0]
 
 
 class Ours:

@@ -18,7 +18,8 @@ from regrow.environments import Breakout, Gymnasium, MatchingReward, RelabelledA
 from regrow.errors import RegrowError
 from regrow.learners.learner import learners
 from regrow.prng import key_at
-from regrow.training.evaluate import _on_device, evaluate
+from regrow.training.device_loop import exploited
+from regrow.training.evaluate import evaluate
 from regrow.training.evaluations import write_evaluation
 from regrow.training.run import Run
 from regrow.types import Continuous, Discrete
@@ -113,7 +114,10 @@ def test_rewards_are_added_up_by_episode():
     first, second = evaluate(run, 2)
     played = list(
         itertools.islice(
-            _on_device(run, key_at(KEY, "evaluate", run.env_steps)), first.length + second.length
+            exploited(
+                run.state, run.agent, run.environment, key_at(KEY, "evaluate", run.env_steps)
+            ),
+            first.length + second.length,
         )
     )
     rewards, ended = zip(*played, strict=True)

@@ -126,13 +126,13 @@ def test_returns_are_summed_over_episodes():
 
 def test_one_trace_serves_all_advances(monkeypatch):
     traces = []
-    inner = loop._env_step
+    inner = loop._train_step
 
     def counted(*arguments):
         traces.append(1)
         return inner(*arguments)
 
-    monkeypatch.setattr(loop, "_env_step", counted)
+    monkeypatch.setattr(loop, "_train_step", counted)
     agent = DoubleDQN(hidden=17, channels=4, learn_start=40, replay_capacity=300)
     run = Run.start(agent, Breakout(), seed=0)
     run = advanced(run, 40)

@@ -8,8 +8,9 @@ by side (`agent.num_envs`) take their env steps at once: env step t·N + n is th
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
+import itertools
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 from jaxtyping import Key as KeyArray
 
 from regrow.agents.base import Agent
-from regrow.environments.base import DeviceEnvironment, Environment
+from regrow.environments.base import DeviceEnvironment, Environment, Step
 from regrow.errors import FaultyEnvironmentError, NotFiniteError
 from regrow.experience.normalization import as_seen
 from regrow.learners.learner import LearnedScalar, learners, run_hooks
@@ -29,6 +30,7 @@ from regrow.training.backend import Advanced, Backend
 from regrow.types import ActionSpace, Continuous, Discrete, Key, Keys, Log, Memory, Transition
 
 STEPS_PER_CHUNK = 2_000  # env steps; a chunk is whole rounds, one at least
+_STREAMS = ("act", "step", "reset")
 
 
 class State(eqx.Module):
@@ -118,7 +120,7 @@ def _chunk(
     length = most * steps
     keys = {
         name: _by_round(keys_from(state.root, name, state.env_steps, length), agent)
-        for name in ("act", "step", "reset")
+        for name in _STREAMS
     }
     sampling = keys_from(state.root, "sample", state.updates, most * updates)
     sampling = sampling.reshape(-1, updates)
@@ -127,7 +129,7 @@ def _chunk(
         state, log, odd = carry
         now = {name: ks[i] for name, ks in keys.items()}
         state, (entries, finite) = jax.lax.scan(
-            lambda state, keys: _env_step(state, keys, agent, environment), state, now
+            lambda state, keys: _train_step(state, keys, agent, environment), state, now
         )
         if _floats(environment):
             met = ~finite.ravel()
@@ -160,7 +162,38 @@ def _empty_log(length: int) -> Log:
     return Log(number, flag, flag, number, number)
 
 
-def _env_step(
+class Playing(NamedTuple):
+    """An environment in the middle of an episode: its state, what is seen, the return so far."""
+
+    state: PyTree
+    observation: Array
+    episode_return: Array
+
+
+def env_step(
+    environment: DeviceEnvironment,
+    playing: Playing,
+    policy: Callable[[Array, Key], tuple[Array, Array]],
+    keys: dict[str, Key],
+    restart: Callable[[PyTree, Key], tuple[PyTree, Array]] | None,
+) -> tuple[Playing, tuple[Array, Step, Log]]:
+    """Acts, steps and, where the episode ended, starts the next one: (after, (action, step, log)).
+
+    `policy`: (observation, key) → (action, predicted value). `restart`: (state, key) → (state,
+    first observation) of the next episode; None: the environment stays where the episode ended.
+    """
+    action, value = policy(playing.observation, keys["act"])
+    state, step = environment.step(playing.state, clip_action(environment, action), keys["step"])
+    seen, total = step.observation, playing.episode_return + step.reward
+    did = action, step, Log(step.reward, step.terminated, step.truncated, total, value)
+    if restart is not None:
+        ended = step.terminated | step.truncated
+        state, seen = tree_select(ended, restart(state, keys["reset"]), (state, seen))
+        total = jnp.where(ended, 0.0, total)
+    return Playing(state, seen, total), did
+
+
+def _train_step(
     state: State,
     keys: dict[str, KeyArray[Array, "*envs"]],
     agent: Agent,
@@ -171,32 +204,28 @@ def _env_step(
     (the state, (what is logged, whether what is seen is finite)).
     """
 
+    def policy(observation: Array, key: Key) -> tuple[Array, Array]:
+        return agent.act(state.agent, as_seen(state.replay, observation), state.env_steps, key)
+
     def one(
-        world: PyTree, observation: Array, total: Array, keys: dict[str, Key]
-    ) -> tuple[tuple[PyTree, Array, Array], Transition, tuple[Log, Array]]:
-        """Act and step; where the episode ended, start the next one."""
-        shown = as_seen(state.replay, observation)
-        action, value = agent.act(state.agent, shown, state.env_steps, keys["act"])
-        after, step = environment.step(world, clip_action(environment, action), keys["step"])
+        playing: Playing, keys: dict[str, Key]
+    ) -> tuple[Playing, Transition, tuple[Log, Array]]:
+        after, (action, step, log) = env_step(
+            environment, playing, policy, keys, environment.restart
+        )
         discount = 1.0 - step.terminated.astype(jnp.float32)
         transition = Transition(
-            observation, action, step.reward, discount, step.observation, step.truncated
+            playing.observation, action, step.reward, discount, step.observation, step.truncated
         )
-        ended = step.terminated | step.truncated
-        fresh = environment.restart(after, keys["reset"])
-        after, seen = tree_select(ended, fresh, (after, step.observation))
-        total = total + step.reward
-        log = Log(step.reward, step.terminated, step.truncated, total, value)
-        finite = jnp.isfinite(step.observation).all() & jnp.isfinite(seen).all()
-        return (after, seen, jnp.where(ended, 0.0, total)), transition, (log, finite)
+        finite = jnp.isfinite(step.observation).all() & jnp.isfinite(after.observation).all()
+        return after, transition, (log, finite)
 
-    world = (state.environment, state.observation, state.episode_return)
-    (after, observation, total), transition, log = vmap_envs(one, agent.num_envs)(*world, keys)
+    playing, transition, log = vmap_envs(one, agent.num_envs)(_playing(state), keys)
     state = State(
         agent=state.agent,
-        environment=after,
-        observation=observation,
-        episode_return=total,
+        environment=playing.state,
+        observation=playing.observation,
+        episode_return=playing.episode_return,
         replay=state.replay.add(transition),
         root=state.root,
         origin=state.origin,
@@ -204,6 +233,10 @@ def _env_step(
         updates=state.updates,
     )
     return state, log
+
+
+def _playing(state: State) -> Playing:
+    return Playing(state.environment, state.observation, state.episode_return)
 
 
 def _floats(environment: Environment) -> bool:
@@ -270,7 +303,7 @@ def played_out(
     totals, over = _played_out(
         state.agent,
         state.replay,
-        (state.environment, state.observation, state.episode_return),
+        _playing(state),
         state.env_steps,
         state.root,
         jnp.array(at_most),
@@ -284,34 +317,81 @@ def played_out(
 def _played_out(
     agent_state: PyTree,
     memory: Memory,
-    worlds: tuple[PyTree, Array, Array],
+    playing: Playing,
     start: Int[Array, ""],
     root: Key,
     at_most: Int[Array, ""],
     agent: Agent,
     environment: DeviceEnvironment,
 ) -> tuple[Array, Array]:
-    def one(world: Any, over: Array, now: Array, keys: dict[str, Key]) -> tuple[Any, Array]:
-        state, seen, total = world
-        action, _ = agent.act(agent_state, as_seen(memory, seen), now, keys["act"])
-        after, step = environment.step(state, clip_action(environment, action), keys["step"])
-        later = (after, step.observation, total + step.reward)
-        return tree_select(over, world, later), over | step.terminated | step.truncated
+    def one(
+        playing: Playing, over: Array, keys: dict[str, Key], now: Array
+    ) -> tuple[Playing, Array]:
+        def policy(seen: Array, key: Key) -> tuple[Array, Array]:
+            return agent.act(agent_state, as_seen(memory, seen), now, key)
 
-    def goes_on(carry: tuple[Array, Any, Array]) -> Array:
+        after, (_, step, _) = env_step(environment, playing, policy, keys, restart=None)
+        return tree_select(over, playing, after), over | step.terminated | step.truncated
+
+    def unfinished(carry: tuple[Array, Any, Array]) -> Array:
         turn, _, over = carry
         return (turn < at_most) & ~jnp.all(over)
 
     def step(carry: tuple[Array, Any, Array]) -> tuple[Array, Any, Array]:
-        turn, worlds, over = carry
+        turn, playing, over = carry
         now = start + turn * agent.num_envs
         keys = {name: keys_of(root, name, now, agent.num_envs) for name in ("act", "step")}
-        played = vmap_envs(lambda world, over, keys: one(world, over, now, keys), agent.num_envs)
-        return turn + 1, *played(worlds, over, keys)
+        played = vmap_envs(lambda *each: one(*each, now=now), agent.num_envs)
+        return turn + 1, *played(playing, over, keys)
 
-    over = jnp.zeros(worlds[2].shape, bool)
-    _, (_, _, totals), over = jax.lax.while_loop(goes_on, step, (jnp.array(0), worlds, over))
-    return totals, over
+    over = jnp.zeros(playing.episode_return.shape, bool)
+    _, last, over = jax.lax.while_loop(unfinished, step, (jnp.array(0), playing, over))
+    return last.episode_return, over
+
+
+def exploited(
+    state: State, agent: Agent, environment: DeviceEnvironment, root: Key
+) -> Generator[tuple[float, bool]]:
+    """(reward, whether the episode ended) of one env step after another, without exploring.
+
+    Every episode begins where the environment of `state` is.
+    """
+    environment, home = environment.with_num_envs(agent.num_envs), state.environment
+    if agent.num_envs > 1:
+        home = jax.tree.map(lambda leaf: leaf[0], home)
+    playing = Playing(*environment.restart(home, key_at(root, "restart", 0)), jnp.zeros(()))
+    for start in itertools.count(0, STEPS_PER_CHUNK):
+        playing, log = _exploited(
+            state.agent, state.replay, home, playing, root, jnp.array(start), agent, environment
+        )
+        ended = np.asarray(log.terminated | log.truncated)
+        yield from zip(np.asarray(log.reward).tolist(), ended.tolist(), strict=True)
+
+
+@functools.partial(jax.jit, static_argnames=("agent", "environment"))
+def _exploited(
+    agent_state: PyTree,
+    memory: Memory,
+    home: PyTree,
+    playing: Playing,
+    root: Key,
+    start: Int[Array, ""],
+    agent: Agent,
+    environment: DeviceEnvironment,
+) -> tuple[Playing, Log]:
+    """A chunk of env steps in one environment."""
+
+    def policy(seen: Array, key: Key) -> tuple[Array, Array]:
+        return agent.exploit(agent_state, as_seen(memory, seen), key), jnp.array(jnp.nan)
+
+    def step(playing: Playing, keys: dict[str, Key]) -> tuple[Playing, Log]:
+        after, (_, _, log) = env_step(
+            environment, playing, policy, keys, lambda _, key: environment.restart(home, key)
+        )
+        return after, log
+
+    keys = {name: keys_from(root, name, start, STEPS_PER_CHUNK) for name in _STREAMS}
+    return jax.lax.scan(step, playing, keys)
 
 
 def clip_action(environment: Environment, action: Shaped[Array, "*action"]) -> Array:
@@ -325,18 +405,16 @@ def random_policy(environment: DeviceEnvironment, env_steps: int, root: Key) -> 
 
     @jax.jit
     def played(root: Key) -> Log:
-        def step(carry: Any, keys: dict[str, Key]) -> tuple[Any, Log]:
-            state, total = carry
-            action = _at_random(environment.action_space, keys["act"])
-            state, step = environment.step(state, action, keys["step"])
-            total, ended = total + step.reward, step.terminated | step.truncated
-            state = tree_select(ended, environment.restart(state, keys["reset"])[0], state)
-            log = Log(step.reward, step.terminated, step.truncated, total, jnp.array(jnp.nan))
-            return (state, jnp.where(ended, 0.0, total)), log
+        def policy(_: Array, key: Key) -> tuple[Array, Array]:
+            return _at_random(environment.action_space, key), jnp.array(jnp.nan)
 
-        keys = {name: keys_from(root, name, 0, env_steps) for name in ("act", "step", "reset")}
-        start, _ = environment.reset(key_at(root, "first reset", 0))
-        return jax.lax.scan(step, (start, jnp.array(0.0)), keys)[1]
+        def step(playing: Playing, keys: dict[str, Key]) -> tuple[Playing, Log]:
+            after, (_, _, log) = env_step(environment, playing, policy, keys, environment.restart)
+            return after, log
+
+        keys = {name: keys_from(root, name, 0, env_steps) for name in _STREAMS}
+        first = environment.reset(key_at(root, "first reset", 0))
+        return jax.lax.scan(step, Playing(*first, jnp.array(0.0)), keys)[1]
 
     return jax.tree.map(np.asarray, played(root))
 
@@ -384,4 +462,6 @@ def _blank(environment: DeviceEnvironment, num_envs: int) -> tuple[PyTree, Array
     return reset_envs(environment, num_envs, jax.random.key(0))
 
 
-BACKEND = Backend(reset_envs, _blank, advanced, played_out, random_policy, keeps_world=False)
+BACKEND = Backend(
+    reset_envs, _blank, advanced, played_out, exploited, random_policy, keeps_world=False
+)

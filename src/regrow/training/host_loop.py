@@ -14,7 +14,8 @@ remembered last is then marked as truncated, and `Run.restarts` says when.
 """
 
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from regrow.agents.base import Agent
 from regrow.environments.base import HostEnvironment, HostStep
 from regrow.experience.normalization import as_seen
-from regrow.prng import keys_from
+from regrow.prng import key_at, keys_from
 from regrow.training.backend import Advanced, Backend
 from regrow.training.device_loop import (
     State,
@@ -64,7 +65,7 @@ def advanced(state: State, agent: Agent, environment: HostEnvironment, env_steps
     resumed = _resumed(state, environment, agent.num_envs)
     session = resumed[0]
     try:
-        return _advanced(state, agent, environment, env_steps, resumed)
+        return _advanced(state, agent, env_steps, resumed)
     except BaseException:
         session.close()
         raise
@@ -73,7 +74,6 @@ def advanced(state: State, agent: Agent, environment: HostEnvironment, env_steps
 def _advanced(
     state: State,
     agent: Agent,
-    environment: HostEnvironment,
     env_steps: int,
     resumed: tuple[Session, NDArray[Any], NDArray[np.float32], bool],
 ) -> Advanced:
@@ -86,7 +86,7 @@ def _advanced(
     if restarted and start:
         replay = _cut_off(replay, side_by_side)
     state.env_steps.delete()  # this state is used up from here on, as on the device
-    log, continuous = _Pages(env_steps), isinstance(environment.action_space, Continuous)
+    log = _Pages(env_steps)
     for i in range(0, env_steps, side_by_side):
         now, then = start + i, start + i + side_by_side
         shown = as_seen(replay, observation)
@@ -95,19 +95,15 @@ def _advanced(
             learner = _learn(learner, form, replay, np.int32(updates), state.root, agent)
             updates += agent.updates_per_round
         action, value = np.asarray(action), np.asarray(value)
-        within = np.clip(action, -1.0, 1.0) if continuous else action
-        chosen = _apart(within, len(session))
-        steps = [session.step(n, act, now + n + 1) for n, act in enumerate(chosen)]
-        after = [step.observation for step in steps]
-        replay = _add(replay, observation, action, _numbers(steps), _together(after))
-        seen = []
+        steps, seen = env_step(session, action, now, lambda at: int(resets[at - start]))
+        after = _together([step.observation for step in steps])
+        replay = _add(replay, observation, action, _numbers(steps), after)
         for n, (step, predicted) in enumerate(zip(steps, value.ravel().tolist(), strict=True)):
             totals[n] += np.float32(step.reward)
             log.write(i + n, step, totals[n], predicted)
-            seen.append(step.observation)
             if step.terminated or step.truncated:
-                seen[n], totals[n] = session.reset(n, int(resets[i + n]), now + n + 1), 0.0
-        observation = _together(seen)
+                totals[n] = 0.0
+        observation = seen
         if agent.waits_for_updates and then > warm and then % per_round == 0:
             learner = _learn(learner, form, replay, np.int32(updates), state.root, agent)
             updates += agent.updates_per_round
@@ -127,6 +123,29 @@ def _advanced(
     return Advanced(state, log.log, restarted)
 
 
+def env_step(
+    session: Session, action: NDArray[Any], now: int, seed: Callable[[int], int]
+) -> tuple[list[HostStep], NDArray[Any]]:
+    """Steps every simulation and, where an episode ended, starts the next: (steps, what is seen).
+
+    `seed`: that of the next episode, where one ended in env step `now` + 1 + n.
+    """
+    steps = _stepped(session, action, now, range(len(session)))
+    seen = [step.observation for step in steps]
+    for n, step in enumerate(steps):
+        if step.terminated or step.truncated:
+            seen[n] = session.reset(n, seed(now + n), now + n + 1)
+    return steps, _together(seen)
+
+
+def _stepped(
+    session: Session, action: NDArray[Any], now: int, running: Sequence[int]
+) -> list[HostStep]:
+    """One env step of the simulations that are `running`; `action` has a row for every one."""
+    chosen = _apart(session.clipped(action), len(session))
+    return [session.step(n, chosen[n], now + n + 1) for n in running]
+
+
 def played_out(
     state: State, agent: Agent, environment: HostEnvironment, at_most: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -144,22 +163,44 @@ def played_out(
     learner, form = jax.tree.flatten(state.agent)
     observation = np.array(state.observation)
     totals, over = np.array(state.episode_return, np.float64).reshape(count), np.zeros(count, bool)
-    continuous = isinstance(environment.action_space, Continuous)
     with session:
         for i in range(0, at_most * count, count):
             shown = as_seen(state.replay, observation)
             action, _ = _act(learner, form, shown, np.int32(now + i), state.root, agent)
-            action = np.clip(action, -1.0, 1.0) if continuous else np.asarray(action)
-            seen = list(_apart(observation, count))
-            for n, act in enumerate(_apart(action, count)):
-                if not over[n]:
-                    step = session.step(n, act, now + i + n + 1)
-                    totals[n] += step.reward
-                    over[n], seen[n] = step.terminated or step.truncated, step.observation
+            running, seen = np.flatnonzero(~over).tolist(), list(_apart(observation, count))
+            steps = _stepped(session, np.asarray(action), now + i, running)
+            for n, step in zip(running, steps, strict=True):
+                totals[n] += step.reward
+                over[n], seen[n] = step.terminated or step.truncated, step.observation
             observation = _together(seen)
             if over.all():
                 break
     return totals, over
+
+
+def exploited(
+    state: State, agent: Agent, environment: HostEnvironment, root: Key
+) -> Generator[tuple[float, bool]]:
+    """(reward, whether the episode ended) of one env step after another, without exploring."""
+    leaves, form = jax.tree.flatten(state.agent)
+
+    def seed(index: int) -> int:
+        return _seed(key_at(root, "reset", index))
+
+    with Session(environment, 1) as session:
+        seen = session.reset(0, seed(0), 0)
+        for now in itertools.count():
+            shown = as_seen(state.replay, seen)
+            action = np.asarray(_exploit(leaves, form, shown, root, np.int32(now), agent))
+            (step,), seen = env_step(session, action, now, lambda at: seed(at + 1))
+            yield float(step.reward), step.terminated or step.truncated
+
+
+@functools.partial(jax.jit, static_argnames=("form", "agent"))
+def _exploit(
+    leaves: list[Array], form: Any, seen: Array, root: Key, now: Int[Array, ""], agent: Agent
+) -> Array:
+    return agent.exploit(jax.tree.unflatten(form, leaves), seen, key_at(root, "act", now))
 
 
 def random_policy(environment: HostEnvironment, env_steps: int, root: Key) -> Log:
@@ -170,11 +211,10 @@ def random_policy(environment: HostEnvironment, env_steps: int, root: Key) -> Lo
     with Session(environment, 1) as session:
         session.reset(0, int(resets[-1]), 0)
         for i in range(env_steps):
-            step = session.step(0, _at_random(space, draw), i + 1)
+            (step,), _ = env_step(session, _at_random(space, draw), i, lambda at: int(resets[at]))
             total = np.float32(total + step.reward)
             log.write(i, step, total, float("nan"))
             if step.terminated or step.truncated:
-                session.reset(0, int(resets[i]), i + 1)
                 total = np.float32(0.0)
     require_finite_log(log.log, session.name, 0)
     return log.log
@@ -311,4 +351,6 @@ class _Pages:
             page[i] = number
 
 
-BACKEND = Backend(reset_envs, blank, advanced, played_out, random_policy, keeps_world=True)
+BACKEND = Backend(
+    reset_envs, blank, advanced, played_out, exploited, random_policy, keeps_world=True
+)

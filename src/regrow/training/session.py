@@ -95,6 +95,10 @@ class Session:
         seen = self._observation(step.observation, env_step)
         return step if seen is step.observation else step._replace(observation=seen)
 
+    def clipped(self, action: NDArray[Any]) -> NDArray[Any]:
+        """What the environment is given of an action: vectors within [−1, 1]."""
+        return np.clip(action, -1.0, 1.0) if self._vectors else action
+
     def snapshots(self) -> list[NDArray[np.uint8]]:
         """What each simulation can be continued from."""
         return [one.snapshot() for one in self._simulators]

@@ -354,8 +354,8 @@ def interrupted_twice(stage: Stage) -> str:
 
     when_begun(twice, process.pid)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    return err
+    assert process.returncode == 130
+    return err.removeprefix("\n")
 
 
 FAULTY = "faulty:Host(fault='reward', at=30, copied=True)"
@@ -504,8 +504,8 @@ CASES: dict[str, Callable[[Stage], str]] = {
         test_guard.ELSEWHERE.removeprefix(test_guard.HEAD) + test_guard.GUARDED
     ),
     "a worker process ended from outside": with_a_worker(lambda worker: worker.kill()),
-    "Ctrl-C |": interrupted,
-    "Ctrl-C twice": interrupted_twice,
+    "Ctrl-C, or SIGTERM": interrupted,
+    "Ctrl-C twice, or where there is nothing to save (exit code 130)": interrupted_twice,
 }
 # What else a line of the table names, and a part of what is said then.
 ARMS = ["diagnose", *BREAKOUT, "--arms"]
@@ -563,7 +563,11 @@ FURTHER: list[tuple[str, Callable[[Stage], str], str]] = [
 
 # What starts processes of its own, or simulators: the files that it is in have it in short.
 SLOW = {
-    *("worker processes of a script", "a worker process that cannot", "Ctrl-C twice"),
+    *(
+        "worker processes of a script",
+        "a worker process that cannot",
+        "Ctrl-C twice, or where there is nothing to save (exit code 130)",
+    ),
     *("worker processes, and a class of a notebook", "JAX_DEBUG_NANS", "nobody is logged into"),
 }
 

@@ -12,7 +12,6 @@ import pytest
 from refusals import refused_in_a_line
 
 import regrow
-from regrow.cli import entry as cli
 from regrow.execution import processes as local
 from regrow.files import atomic
 from regrow.files.atomic import write_atomically
@@ -123,27 +122,17 @@ def test_a_file_is_for_others_what_the_umask_says(tmp_path):
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
 
 
-def test_on_windows_a_lost_ctrl_c_comes_once_more_without_a_signal(monkeypatch):
-    """There `os.kill` ends the process."""
-    pressed = []
-    monkeypatch.setattr(cli.sys, "platform", "win32")
-    monkeypatch.setattr(cli._thread, "interrupt_main", lambda: pressed.append(1))
-    monkeypatch.setattr(cli.os, "kill", lambda *_: pressed.append("killed"))
-    cli._press()
-    assert pressed == [1]
-
-
 def test_how_many_cores_there_are_where_nobody_says_which(monkeypatch):
     monkeypatch.delattr(local.os, "sched_getaffinity")
     assert local.cores() == os.cpu_count()
 
 
 def test_a_process_starts_where_signals_cannot_be_masked(monkeypatch):
-    with local._deaf_to_ctrl_c():
+    with local._signals_blocked():
         assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     monkeypatch.delattr(local.signal, "pthread_sigmask")
-    with local._deaf_to_ctrl_c():
+    with local._signals_blocked():
         pass
 
 

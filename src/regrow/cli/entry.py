@@ -5,31 +5,25 @@ exit code 2. Nothing is lost: what was done is in the output folder, and the sam
 (`regrow train` with `--resume`) goes on from there.
 """
 
-import _thread
 import argparse
 import contextlib
-import gc
 import io
 import os
 import signal
 import sys
-import time
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from regrow.cli import diagnose, runs, train
 from regrow.cli import studies as cli_studies
 from regrow.errors import RegrowError, RegrowWarning, show_warning, unknown
-
-if TYPE_CHECKING:
-    pass
+from regrow.execution.interrupts import answer_signals, end_at_once
 
 FAMILIES = ("environments", "agents", "interventions", "gradients", "probes", "studies")
 # An OSError names the file and what is wrong with it: one that may not be read, a full disk. A
 # FloatingPointError is what JAX_DEBUG_NANS asks for.
 PROBLEMS = (RegrowError, OSError, FloatingPointError)
-AT_ONCE = "stopped at once; what was saved before is kept, run the same command again"
 
 
 def main() -> NoReturn:
@@ -37,24 +31,20 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without θ shows ?
-    sys.unraisablehook = _press_again
     with contextlib.suppress(OSError):  # the folder may be gone
         if not {"", os.getcwd()} & set(sys.path):
             sys.path.append(os.getcwd())  # modules of one's own are there, as of `python -m`
     code = 2
+    answer_signals(end_at_once)
     try:
         _carry_out_and_show(sys.argv[1:])
-    except (*PROBLEMS, KeyboardInterrupt) as error:
-        # One Ctrl-C more must not garble the last line. And it is the error that still holds what
-        # was at work: what processes shared is given back below, undisturbed.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        problem = AT_ONCE if isinstance(error, KeyboardInterrupt) else _in_one_line(error)
+    except PROBLEMS as error:
+        problem = _in_one_line(error)
         if isinstance(error, BrokenPipeError) and _unread():
             problem, code = "", 1  # as of `regrow list agents | head -1`: there is nobody to tell
     else:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.exit(0)
-    gc.collect()
+    answer_signals(signal.SIG_IGN)  # the work is over; only its last line is still to come
     with contextlib.suppress(OSError):  # what was said before may be unread, too
         if problem:
             print(f"regrow: {problem}", file=sys.stderr, flush=True)
@@ -112,22 +102,6 @@ def _carry_out(arguments: Sequence[str]) -> None:
 
 def _in_one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
-
-
-def _press() -> None:
-    time.sleep(0.05)
-    if sys.platform == "win32":
-        _thread.interrupt_main()  # `os.kill` would end the process
-    else:
-        os.kill(os.getpid(), signal.SIGINT)
-
-
-def _press_again(unraisable: "sys.UnraisableHookArgs") -> None:
-    """A Ctrl-C that came where Python can raise nothing, as in a finalizer, comes once more."""
-    if unraisable.exc_type is KeyboardInterrupt:
-        _thread.start_new_thread(_press, ())  # a Thread's start would wait, open to the next press
-    else:
-        sys.__unraisablehook__(unraisable)
 
 
 class _Parser(argparse.ArgumentParser):

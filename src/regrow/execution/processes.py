@@ -25,7 +25,14 @@ from typing import Any
 
 from regrow.errors import RegrowError, already_said, require, said, show_warning
 from regrow.execution.guard import UNGUARDED, leave_if_unguarded, starting_workers
-from regrow.execution.interrupts import STOPPED, StoppedError, interruptible, stopping, undisturbed
+from regrow.execution.interrupts import (
+    SIGNALS,
+    STOPPED,
+    StoppedError,
+    answer_signals,
+    interruptible,
+    stopping,
+)
 from regrow.execution.tasks import Task
 from regrow.types import Report
 
@@ -91,6 +98,9 @@ class Processes:
         """Returns when all tasks are done."""
         leave_if_unguarded()
         _require_portable(tasks)
+        # What processes share is given back by a process of Python's own, which would report it as
+        # leaked where a second Ctrl-C ended this one.
+        sys.warnoptions.append("ignore:resource_tracker:UserWarning")
         context = multiprocessing.get_context("spawn")
         news, stop = context.Queue(), context.Event()  # what workers say, and what they are told
         with starting_workers(), interruptible() as asked:
@@ -100,9 +110,8 @@ class Processes:
             try:
                 _run_all(pool, self.count, tasks, news, report, asked, stop)
             except BaseException:
-                with undisturbed():
-                    stop.set()
-                    _drop(pool)
+                stop.set()
+                _drop(pool)
                 raise
             pool.shutdown()
 
@@ -223,9 +232,9 @@ class _Queue:
 
 
 def _submitted(pool: ProcessPoolExecutor, task: Task) -> "Future[None]":
-    """The task's future. Workers start here, born deaf to Ctrl-C; `_begin` keeps them so."""
+    """The task's future. Workers start here, with signals blocked until `_begin` ignores them."""
     try:
-        with _deaf_to_ctrl_c():
+        with _signals_blocked():
             return pool.submit(_work, task)
     except (BrokenProcessPool, BrokenPipeError) as error:  # the second: one that ended as it began
         broken: Future[None] = Future()
@@ -234,15 +243,12 @@ def _submitted(pool: ProcessPoolExecutor, task: Task) -> "Future[None]":
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """What is started within does not hear Ctrl-C, where the system can have it so.
-
-    On Windows it cannot: a worker that hears Ctrl-C before `_begin` ends, and the work stops.
-    """
+def _signals_blocked() -> Iterator[None]:
+    """A process that is started within inherits blocked signals; on Windows there are none."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
@@ -253,9 +259,6 @@ def _drop(pool: ProcessPoolExecutor) -> None:
     """Ends the workers at once; what they write is written whole or not at all."""
     workers = list((pool._processes or {}).values())
     for worker in workers:
-        worker.terminate()
-    for worker in workers:
-        worker.join(1.0)
         worker.kill()
     pool.shutdown(cancel_futures=True)  # it waits for the thread that holds the pool's locks
 
@@ -264,15 +267,13 @@ _worker: dict[str, Any] = {}
 
 
 def _begin(news: Any, stop: Event, warned_of: frozenset[str]) -> None:
-    """Prepares a worker: the parent alone answers to Ctrl-C, and none outlives the parent.
+    """Prepares a worker: only the parent answers to signals, and no worker outlives it.
 
     `warned_of`: what the parent has warned of already.
     """
     already_said(warned_of)
     warnings.showwarning = show_warning
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    answer_signals(signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     one_core()
     keep_compiled_programs()

@@ -17,8 +17,6 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from regrow.execution.interrupts import undisturbed
-
 PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal
 
 
@@ -58,8 +56,7 @@ def progress(unit: str, total: int) -> Iterator[Callable[[str, int], None]]:
         bar.start()
         yield report
     finally:
-        with undisturbed():  # cut short, it would leave a line without an end
-            bar.stop()
+        bar.stop()
 
 
 class _Lines:

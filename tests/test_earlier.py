@@ -220,4 +220,4 @@ def test_the_committed_results_are_read_as_they_were_made():
             plan = Plan.from_config(condition.config)
             done = [arm.does for arm in plan.arms if isinstance(arm.does, Inject)]
             assert {one.optimizer for one in done} == {"keep"}
-            assert [arm.name for arm in plan.arms] == list(condition.arms)
+            assert tuple(arm.name for arm in plan.arms) == condition.arm_names

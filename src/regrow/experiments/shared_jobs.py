@@ -96,9 +96,9 @@ def parts_in(out: Path) -> tuple[list[PlannedCondition], list[str]]:
         try:
             parts += [
                 PlannedCondition(
-                    plan.study, plan.scale, *held[:3], plan=Plan.from_config(held.config)
+                    plan.study, plan.scale, c.label, c.axis, c.level, Plan.from_config(c.config)
                 )
-                for held in plan.conditions.values()
+                for c in plan.conditions.values()
             ]
         except (RegrowError, KeyError, TypeError) as error:
             path = plan_file(out, plan.study, plan.scale)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -135,53 +135,25 @@ class Row:
         return self.environment, self.agent, self.before, self.fork_at, self.horizon
 
 
-_MEASURED = pa.struct(
-    {
-        "learner": pa.string(),
-        "probe": pa.string(),
-        "part": pa.string(),
-        "at": pa.string(),
-        "value": pa.float64(),
-    }
-)
-_HAPPENED = pa.struct({"env_steps": pa.int64(), "intervention": pa.string()})
+_PLAIN: dict[Any, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    float | None: pa.float64(),
+    datetime: pa.timestamp("us", tz="UTC"),
+}
 
-SCHEMA = pa.schema(
-    {
-        "study": pa.string(),
-        "scale": pa.string(),
-        "condition": pa.string(),
-        "axis": pa.string(),
-        "level": pa.float64(),
-        "environment": pa.string(),
-        "agent": pa.string(),
-        "before": pa.list_(pa.string()),
-        "arm": pa.string(),
-        "intervention": pa.string(),
-        "seed": pa.int64(),
-        "fork_at": pa.int64(),
-        "horizon": pa.int64(),
-        "env_steps_to_fork": pa.list_(pa.int64()),
-        "returns_to_fork": pa.list_(pa.float64()),
-        "env_steps": pa.list_(pa.int64()),
-        "returns": pa.list_(pa.float64()),
-        "predicted": pa.list_(pa.float64()),
-        "realised": pa.float64(),
-        "largest_reward": pa.float64(),
-        "random_return": pa.float64(),
-        "probes": pa.list_(_MEASURED),
-        "events": pa.list_(_HAPPENED),
-        "seconds": pa.float64(),
-        "seconds_to_fork": pa.float64(),
-        "flops": pa.float64(),
-        "flops_to_fork": pa.float64(),
-        "config": pa.string(),
-        "versions": pa.string(),
-        "commit": pa.string(),
-        "written": pa.timestamp("us", tz="UTC"),
-        "format": pa.int64(),
-    }
-)
+
+def _column(kind: Any) -> pa.DataType:
+    """How a field of `Row` is stored."""
+    if get_origin(kind) is tuple:
+        return pa.list_(_column(get_args(kind)[0]))
+    if kind in (Measured, Happened):
+        return pa.struct({name: _column(of) for name, of in get_type_hints(kind).items()})
+    return _PLAIN[kind]
+
+
+SCHEMA = pa.schema({name: _column(kind) for name, kind in get_type_hints(Row).items()})
 
 
 def file_of(folder: Path, key: Key) -> Path:
@@ -341,7 +313,7 @@ def _place(row: Row, plan: Plan | None) -> tuple[str, str, int, str, int, str, i
     """Rows in the order of their plan, or of the alphabet where there is none."""
     conditions = plan.conditions if plan else {}
     condition = conditions.get(row.condition)
-    arms = condition.arms if condition else ()
+    arms = condition.arm_names if condition else ()
     return (
         *(row.study, row.scale),
         *(list(conditions).index(row.condition) if condition else 0, row.condition),
@@ -360,5 +332,5 @@ def _belongs(row: Row, plan: Plan | None) -> bool:
     parts = held.environment, held.agent, held.before, held.fork_at, held.horizon
     if row.parts != parts or row.seed >= held.seeds:
         return False
-    does = {name: rule or text for name, text, _, rule in held.config["arms"]}.get(row.arm, "")
+    does = {arm.name: arm.rule or arm.intervention for arm in held.arms}.get(row.arm, "")
     return does == row.intervention or does.startswith(f"{row.intervention} ")

@@ -8,15 +8,25 @@ done, and whoever watches a study knows from its plan how much of it is left.
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import msgspec
 
 from regrow.errors import RegrowError, require
 from regrow.files.atomic import read_json, write_json
 from regrow.files.formats import FORMAT, plan_as_meant
 
 
-class Condition(NamedTuple):
+class PlannedArm(NamedTuple):
+    """An arm as it was written: what it does at the fork, its replicate, its rule afterwards."""
+
+    name: str
+    intervention: str
+    replicate: int
+    rule: str
+
+
+class Condition(msgspec.Struct, frozen=True):
     """A condition as it was written; `config` is what `Plan.from_config` reads.
 
     Of a plan of format 1 it is what that meant then.
@@ -30,12 +40,17 @@ class Condition(NamedTuple):
     before: tuple[str, ...]
     fork_at: int
     horizon: int
-    arms: tuple[str, ...]
+    arms: tuple[PlannedArm, ...]
     seeds: int
-    config: Mapping[str, Any]
+    config: Mapping[str, Any] = {}
+
+    @property
+    def arm_names(self) -> tuple[str, ...]:
+        """The arms in their order."""
+        return tuple(arm.name for arm in self.arms)
 
 
-class Plan(NamedTuple):
+class Plan(msgspec.Struct, frozen=True):
     """What a study wrote down at a scale; conditions by their labels.
 
     With a name and a scale alone: of a study that wrote down nothing. `format`: see
@@ -47,7 +62,7 @@ class Plan(NamedTuple):
     question: str = ""
     claims: tuple[int, ...] = ()
     figure: str = "curves"
-    conditions: Mapping[str, Condition] = MappingProxyType({})
+    conditions: Mapping[str, Condition] = {}
     format: int = FORMAT
 
 
@@ -90,58 +105,18 @@ def read_plans(folder: Path) -> Plans:
 
 def read_plan(path: Path) -> Plan:
     """The plan in a file; `RegrowError` where it is not as it was written, with what is odd."""
-    content = read_json(path)
     try:
-        _check("the file", content, dict)
-        number = _check("format", content.get("format", 1), int)
-        require(1 <= number <= FORMAT, f"it has format {number}; this version reads 1 to {FORMAT}")
-        conditions = [_condition(one, number) for one in _held(content, "conditions", list)]
-        return Plan(
-            _held(content, "study", str),
-            _held(content, "scale", str),
-            _held(content, "question", str),
-            _all(content, "claims", int),
-            _held(content, "figure", str),
-            {condition.label: condition for condition in conditions},
-            number,
-        )
-    except RegrowError as error:
+        content = msgspec.convert(read_json(path), dict[str, Any])
+        number = content.get("format", 1)
+        known = number in range(1, FORMAT + 1)
+        require(known, f"it has format {number}; this version reads 1 to {FORMAT}")
+        stored = msgspec.convert(content.get("conditions"), list[dict[str, Any]])
+        if number < 2:
+            for condition in stored:
+                msgspec.convert(condition, Condition)
+            stored = [plan_as_meant(condition) for condition in stored]
+        read = [msgspec.convert({**config, "config": config}, Condition) for config in stored]
+        conditions = {condition.label: condition for condition in read}
+        return msgspec.convert({**content, "format": number, "conditions": conditions}, Plan)
+    except (msgspec.ValidationError, RegrowError) as error:
         raise RegrowError(f"{path} is no plan of a study ({error}); run the study again") from error
-
-
-def _condition(content: Any, number: int) -> Condition:
-    _check("a condition", content, dict)
-    arms = _all(content, "arms", list)
-    for arm in arms:
-        kinds = [type(word) for word in arm]
-        require(kinds == [str, str, int, str], f"one of arms is {arm!r}")
-    _all(content, "before", str)
-    if number < 2:
-        content = plan_as_meant(content)
-    return Condition(
-        _held(content, "label", str),
-        _held(content, "axis", str),
-        _held(content, "level", (int, float, type(None))),
-        _held(content, "environment", str),
-        _held(content, "agent", str),
-        _all(content, "before", str),
-        _held(content, "fork_at", int),
-        _held(content, "horizon", int),
-        tuple(name for name, *_ in arms),
-        _held(content, "seeds", int),
-        content,
-    )
-
-
-def _held(content: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
-    require(name in content, f"it has no '{name}'")
-    return _check(name, content[name], kind)
-
-
-def _all(content: Mapping[str, Any], name: str, kind: type) -> tuple[Any, ...]:
-    return tuple(_check(f"one of {name}", one, kind) for one in _held(content, name, list))
-
-
-def _check(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:
-    require(isinstance(value, kind) and not isinstance(value, bool), f"{name} is {value!r}")
-    return value

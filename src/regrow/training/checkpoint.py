@@ -7,13 +7,13 @@ refused by name.
 """
 
 import hashlib
-import json
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 from jaxtyping import Array, PyTree
 
@@ -33,23 +33,44 @@ SAVE_EVERY = 60.0  # seconds between saves of long work
 _MANIFEST = "manifest.json"
 
 
+class Signature(msgspec.Struct):
+    """What an array of a checkpoint must be."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    sha256: str
+
+
+class Manifest(msgspec.Struct, kw_only=True):
+    """What a checkpoint says of itself, beside its arrays."""
+
+    format: int
+    agent: str
+    environment: str
+    history: list[tuple[int, str]]
+    restarts: tuple[int, ...] = ()
+    key_impl: str
+    threefry_partitionable: bool = True  # older checkpoints do not say it: JAX's default
+    arrays: dict[str, Signature]
+
+
 def save(run: Run, path: Path) -> None:
     """Writes `run` to `path`, in place of what was there, or not at all."""
     arrays = {name: _to_numpy(leaf) for name, leaf in _named_leaves(run.state)}
-    manifest = {
-        "format": FORMAT,
-        "agent": describe(run.agent),
-        "environment": describe(run.environment),
-        "history": [list(event) for event in run.history],
-        "restarts": list(run.restarts),
-        "key_impl": str(jax.random.key_impl(run.state.root)),
-        "threefry_partitionable": setting("jax_threefry_partitionable"),
-        "arrays": {name: _signature(array) for name, array in arrays.items()},
-    }
+    manifest = Manifest(
+        format=FORMAT,
+        agent=describe(run.agent),
+        environment=describe(run.environment),
+        history=[(event.env_steps, event.intervention) for event in run.history],
+        restarts=run.restarts,
+        key_impl=str(jax.random.key_impl(run.state.root)),
+        threefry_partitionable=setting("jax_threefry_partitionable"),
+        arrays={name: _signature(array) for name, array in arrays.items()},
+    )
 
     def write(file: BinaryIO) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            archive.writestr(_MANIFEST, json.dumps(manifest))
+            archive.writestr(_MANIFEST, msgspec.json.encode(manifest))
             for name, array in arrays.items():
                 # Straight into the file: a replay may be half of the memory that there is.
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
@@ -69,52 +90,49 @@ def load(path: Path) -> Run:
         raise RegrowError(f"no checkpoint at {path}")
     try:
         with zipfile.ZipFile(path) as archive:
-            manifest = _checked(json.loads(archive.read(_MANIFEST)), path)
+            manifest = _manifest(archive.read(_MANIFEST), path)
             arrays = {
                 name: _unpacked(_read(archive, name), signature)
-                for name, signature in manifest["arrays"].items()
+                for name, signature in manifest.arrays.items()
             }
     except (RegrowError, PermissionError):
         raise
     except Exception as error:  # a byte that is not as it was may surface as anything at all
         raise damaged(path, str(error)) from error
-    for name, signature in manifest["arrays"].items():
+    for name, signature in manifest.arrays.items():
         if _signature(arrays[name]) != signature:
             raise damaged(path, f"{name} does not match its checksum")
     return _rebuilt(manifest, arrays, path)
 
 
-def _checked(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
-    if manifest["format"] not in READABLE:
+def _manifest(text: bytes, path: Path) -> Manifest:
+    number = msgspec.json.decode(text)["format"]
+    if number not in READABLE:
         raise RegrowError(
-            f"{path} is a checkpoint of format {manifest['format']}; this version reads "
-            f"{READABLE[0]} to {READABLE[-1]}"
+            f"{path} is a checkpoint of format {number}; this version reads {READABLE[0]} to "
+            f"{READABLE[-1]}"
         )
-    for name in ("agent", "environment", "key_impl"):
-        require(isinstance(manifest[name], str), f"{path}: {name} is no text")
-    manifest["restarts"] = tuple(int(step) for step in manifest.get("restarts", ()))
-    meant = as_meant if manifest["format"] < 3 else str
-    manifest["history"] = [(int(step), meant(str(text))) for step, text in manifest["history"]]
-    return manifest
+    return msgspec.json.decode(text, type=Manifest)
 
 
-def _rebuilt(manifest: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> Run:
-    agent = make("agents", manifest["agent"])
-    environment = make("environments", manifest["environment"])
-    history = tuple(Event(steps, text) for steps, text in manifest["history"])
+def _rebuilt(manifest: Manifest, arrays: dict[str, np.ndarray], path: Path) -> Run:
+    agent = make("agents", manifest.agent)
+    environment = make("environments", manifest.environment)
+    meant = as_meant if manifest.format < 3 else str
+    history = tuple(Event(steps, meant(text)) for steps, text in manifest.history)
     done = [make("interventions", event.intervention) for event in history]
     structure = abstract_state(agent, environment, done)
     expected = dict(_named_leaves(structure))
-    if manifest["format"] < 4:
+    if manifest.format < 4:
         arrays = {_name_now(name): array for name, array in arrays.items()}
-    if manifest["format"] == 2:
+    if manifest.format == 2:
         new = {name for name in expected if name.endswith("replay.truncated")}
         new |= {name for name in expected if name.endswith("storage.truncated")}
         arrays |= {name: np.zeros(expected[name].shape, bool) for name in new}
     if expected.keys() != arrays.keys():
         odd = sorted(expected.keys() ^ arrays.keys())[0]
         raise RegrowError(f"{path} does not fit its own agent and environment: {odd} is odd")
-    impl = manifest["key_impl"]
+    impl = manifest.key_impl
     _require_same_draws(manifest, path)
     leaves = [_to_jax(arrays[name], like, impl) for name, like in expected.items()]
     for (name, like), leaf in zip(expected.items(), leaves, strict=True):
@@ -124,19 +142,19 @@ def _rebuilt(manifest: dict[str, Any], arrays: dict[str, np.ndarray], path: Path
                 f"{like.dtype}{list(like.shape)} was expected"
             )
     state = jax.tree.unflatten(jax.tree.structure(structure), leaves)
-    return Run(state, agent, environment, history, manifest["restarts"])
+    return Run(state, agent, environment, history, manifest.restarts)
 
 
 def _name_now(name: str) -> str:
     return ".".join(_RENAMED.get(part, part) for part in name.split("."))
 
 
-def _require_same_draws(manifest: dict[str, Any], path: Path) -> None:
+def _require_same_draws(manifest: Manifest, path: Path) -> None:
     """Raises `RegrowError` where JAX would draw other numbers from the keys that were saved."""
     now = {
-        "jax_default_prng_impl": (manifest["key_impl"], setting("jax_default_prng_impl")),
+        "jax_default_prng_impl": (manifest.key_impl, setting("jax_default_prng_impl")),
         "jax_threefry_partitionable": (
-            manifest.get("threefry_partitionable", True),  # older checkpoints, JAX's default
+            manifest.threefry_partitionable,
             setting("jax_threefry_partitionable"),
         ),
     }
@@ -165,9 +183,9 @@ def _to_jax(array: np.ndarray, like: Any, impl: str) -> Array:
     return jax.random.wrap_key_data(leaf, impl=impl) if is_key else leaf
 
 
-def _signature(array: np.ndarray) -> dict[str, Any]:
+def _signature(array: np.ndarray) -> Signature:
     digest = hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data).hexdigest()
-    return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
+    return Signature(array.shape, str(array.dtype), digest)
 
 
 def _packed(array: np.ndarray) -> np.ndarray:
@@ -180,8 +198,8 @@ def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         return np.lib.format.read_array(entry, allow_pickle=False)
 
 
-def _unpacked(array: np.ndarray, signature: dict[str, Any]) -> np.ndarray:
-    if signature["dtype"] != "bool":
+def _unpacked(array: np.ndarray, signature: Signature) -> np.ndarray:
+    if signature.dtype != "bool":
         return array
-    shape = tuple(signature["shape"])
+    shape = signature.shape
     return np.unpackbits(array, count=int(np.prod(shape))).astype(bool).reshape(shape)

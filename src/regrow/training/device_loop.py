@@ -382,7 +382,7 @@ def _exploited(
     """A chunk of env steps in one environment."""
 
     def policy(seen: Array, key: Key) -> tuple[Array, Array]:
-        return agent.exploit(agent_state, as_seen(memory, seen), key), jnp.array(jnp.nan)
+        return agent.exploit(agent_state, as_seen(memory, seen), key), jnp.zeros(())
 
     def step(playing: Playing, keys: dict[str, Key]) -> tuple[Playing, Log]:
         after, (_, _, log) = env_step(

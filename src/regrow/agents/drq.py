@@ -215,7 +215,7 @@ class DrQ(SoftActorCritic):
         return actor_loss(value, log_prob, state.log_temperature.value)
 
     def inputs(self, state: DrQState, batch: Transition) -> dict[str, Array]:
-        """The encoder takes the unshifted image, every other network the preceding output."""
+        """`encoder`: unshifted images; `projection`, `actor`: features; critics: z and action."""
         networks = _networks(state)
         features = networks["encoder"](batch.obs_tm1)
         pairs = _pairs(networks, features, batch.action)

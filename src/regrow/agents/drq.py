@@ -1,6 +1,6 @@
 """DrQ (Kostrikov et al. 2020, arXiv 2004.13649): soft actor-critic on randomly shifted images.
 
-    φ(s): convolutions;   z = p(φ(s)): 50 numbers;   Q_i(z, a);   π(a|φ(s)), by 50 of its own
+    φ(s): convolutions;   z = p(φ(s)): 50 numbers;   Q_i(z, a);   π(a|φ(s)), with its own p
     y    = r + γ d (min_i Q_i,target(z_target', a') − α log π(a'|φ(s'))),       a' ~ π(·|φ(s'))
     L    = E Σ_i (Q_i(z, a) − y)²                        with respect to Q_1, Q_2, p and φ
     L(π) = E (α log π(a|φ(s)) − min_i Q_i(z, a))         with respect to π alone

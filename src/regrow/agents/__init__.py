@@ -1,6 +1,6 @@
 """The agents, one file each. `regrow.agents.base` is their contract.
 
-`tests/test_families.py` says which one is missing here.
+`tests/test_families.py` fails if one is missing here.
 """
 
 from regrow.agents.double_dqn import DoubleDQN as DoubleDQN

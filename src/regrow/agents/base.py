@@ -1,11 +1,11 @@
 """The contract of an agent: pure functions of a state, with hyperparameters as fields.
 
-An agent is a frozen dataclass. Its state is a pytree that holds Learners; interventions and probes
-find them there (`regrow.learners.learner.learners`) and never ask which agent they belong to.
+An agent is a frozen dataclass. Its state is a pytree that contains Learners. Interventions and
+probes find the Learners with `regrow.learners.learner.learners`, whichever agent they belong to.
 
-What the loop needs to know of an agent is its round: so many env steps, then so many updates, each
-on a batch that the agent takes from what it remembers. `OffPolicy` agents remember long and sample;
-`regrow.agents.ppo` remembers one round and takes all of it.
+The training loop works in rounds: a number of env steps, then a number of updates. Each update uses
+a batch that the agent takes from its stored experience. `OffPolicy` agents sample from a replay
+buffer. `regrow.agents.ppo` stores one round and uses all of it.
 """
 
 import abc
@@ -23,43 +23,43 @@ State = PyTree[Any]
 
 
 class Agent(abc.ABC):
-    """What the loop, interventions and probes need of every agent."""
+    """The interface that the training loop, interventions and probes use."""
 
     discount: float
-    """Per env step."""
+    """Discount factor per env step."""
 
     batch_size: int
     """Transitions per update."""
 
     num_envs: int
-    """How many copies of the environment are stepped side by side; env steps count all of them."""
+    """Number of parallel environments. Env steps are counted over all of them."""
 
     normalize_observations: bool = False
     """Whether observations are normalised by their running mean and variance."""
 
     normalize_rewards: bool = False
-    """Whether rewards are divided by the running deviation of discounted returns."""
+    """Whether rewards are divided by the running standard deviation of discounted returns."""
 
     waits_for_updates: ClassVar[bool] = False
-    """Whether what follows an update must be done with what it learnt, as on policy.
+    """Whether acting must wait for the updated parameters, as on policy.
 
-    Elsewhere a simulation on the host may step on while the device learns.
+    If False, a simulation on the host may keep stepping while the device learns.
     """
 
     @property
     def rows_per_update(self) -> int:
-        """Transitions that an update takes: `batch_size`, and those that it only looks at."""
+        """Transitions per update: `batch_size`, plus any used only for a churn penalty."""
         return self.batch_size
 
     @property
     @abc.abstractmethod
     def capacity(self) -> int:
-        """How many transitions are remembered."""
+        """Maximum number of stored transitions."""
 
     @property
     @abc.abstractmethod
     def env_steps_per_round(self) -> int:
-        """A round is the unit of the training loop: so many env steps, then the updates."""
+        """Env steps per round, the unit of the training loop: env steps, then updates."""
 
     @property
     @abc.abstractmethod
@@ -69,46 +69,46 @@ class Agent(abc.ABC):
     @property
     @abc.abstractmethod
     def first_learning_round(self) -> int:
-        """The env step at which the first round begins that ends in updates."""
+        """The env step at which the first round with updates begins."""
 
     @abc.abstractmethod
     def batch(self, experience: Experience, key: Key) -> Transition:
-        """What an update learns from, of what is remembered."""
+        """The batch for one update, taken from the stored experience."""
 
     @abc.abstractmethod
     def init(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], actions: ActionSpace, key: Key
     ) -> State:
-        """The state before training, for observations of `shape` and `dtype`.
+        """The initial state, for observations of `shape` and `dtype`.
 
-        Raises `RegrowError` for observations or actions that the agent does not handle.
+        Raises `RegrowError` for observations or actions that the agent does not support.
         """
 
     @abc.abstractmethod
     def act(
         self, state: State, obs: Shaped[Array, "*obs"], env_steps: Int[Array, ""], key: Key
     ) -> tuple[Shaped[Array, "*action"], Float[Array, ""]]:
-        """(action, the value predicted for taking it), exploring as at `env_steps` of training."""
+        """(action, its predicted value), with the exploration scheduled at `env_steps`."""
 
     @abc.abstractmethod
     def exploit(
         self, state: State, obs: Shaped[Array, "*obs"], key: Key
     ) -> Shaped[Array, "*action"]:
-        """The action of an agent that is evaluated and does not explore."""
+        """The action for evaluation, without exploration."""
 
     @abc.abstractmethod
     def inputs(self, state: State, batch: Transition) -> dict[str, Array]:
-        """What the network of each Learner sees of a batch, by the Learner's name."""
+        """The input of each Learner's network for a batch, by Learner name."""
 
     @abc.abstractmethod
     def gradients(self, state: State, batch: Transition, key: Key) -> dict[str, PyTree]:
-        """The gradient of each Learner on a batch, by the Learner's name."""
+        """The gradient for each Learner on a batch, by Learner name."""
 
     @abc.abstractmethod
     def losses(self, state: State, batch: Transition, key: Key) -> dict[str, Scalar]:
-        """Every loss that is descended, on a batch, by the name of a Learner that it trains.
+        """Every training loss on a batch, by the name of a Learner that it trains.
 
-        The gradient of each is that of `gradients` with the same key.
+        Their gradients are those of `gradients` with the same key.
         """
 
     @abc.abstractmethod
@@ -118,13 +118,13 @@ class Agent(abc.ABC):
 
 @dataclass(frozen=True)
 class OffPolicy(Agent):
-    """Fields of an agent that learns from samples of a replay.
+    """Fields of an agent that learns from a replay buffer.
 
-    `discount`: per env step. `batch_size`: transitions per update. `replay_capacity` and
-    `learn_start`: transitions, and env steps before the first update. `replay_ratio`: updates per
-    env step; below 1 it is one update every 1 / replay_ratio env steps. `num_envs`: environments
-    side by side; env steps count all of them. `normalize_observations` and `normalize_rewards`: by
-    running statistics, see `regrow.experience.normalization`.
+    `discount`: per env step. `batch_size`: transitions per update. `replay_capacity`: transitions.
+    `learn_start`: env steps before the first update. `replay_ratio`: updates per env step; below 1,
+    one update every 1 / replay_ratio env steps. `num_envs`: parallel environments; env steps are
+    counted over all of them. `normalize_observations` and `normalize_rewards`: by running
+    statistics, see `regrow.experience.normalization`.
     """
 
     discount: float = 0.99
@@ -155,12 +155,12 @@ class OffPolicy(Agent):
 
     @property
     def capacity(self) -> int:
-        """How many transitions are remembered."""
+        """Capacity of the replay buffer, in transitions."""
         return self.replay_capacity
 
     @property
     def env_steps_per_round(self) -> int:
-        """The fewest env steps that are a step of every environment and give whole updates."""
+        """The fewest env steps that step every environment and give whole updates."""
         return math.lcm(max(1, round(1 / self.replay_ratio)), self.num_envs)
 
     @property
@@ -170,9 +170,9 @@ class OffPolicy(Agent):
 
     @property
     def first_learning_round(self) -> int:
-        """The env step at which the first round begins that ends in updates."""
+        """The env step at which the first round with updates begins."""
         return -(-self.learn_start // self.env_steps_per_round) * self.env_steps_per_round
 
     def batch(self, experience: Experience, key: Key) -> Transition:
-        """Transitions from the replay, uniformly and with replacement."""
+        """Transitions sampled uniformly from the replay buffer, with replacement."""
         return experience.sample(key, self.rows_per_update)

@@ -4,20 +4,20 @@
 
 The gradient of δ²/2 is clipped to [−c, c] in δ, which is the Huber loss. Network and MinAtar
 defaults follow Young & Tian 2019 (arXiv 1903.03176): 16 convolutions of 3×3, 128 hidden units,
-batches of 32, 100,000 transitions, a target copied every 1,000 env steps. What differs is what
-makes a laptop experiment short: Adam, one update every 4 env steps, and exploration that ends
-early. `young_tian_2019` has the values of their code (MinAtar, examples/dqn.py); docs/presets.md
-holds every field against its source.
+batches of 32, 100,000 transitions, a target copied every 1,000 env steps. The differences keep a
+laptop experiment short: Adam, one update every 4 env steps, and exploration that ends early.
+`young_tian_2019` has the values of their code (MinAtar, examples/dqn.py). docs/presets.md compares
+every field with its source.
 
-With `churn` = λ an update also holds the values on other transitions where they were before the
-update that came last (CHAIN, Tang & Berseth 2024, arXiv 2409.04792):
+With `churn` = λ the loss also penalises how far the last update moved the values on other
+transitions (CHAIN, Tang & Berseth 2024, arXiv 2409.04792):
 
     L(θ_t) + λ R,     R = mean_{s, a} (Q_θt(s, a) − Q_θ(t−1)(s, a))²
 
-Their code on MinAtar has λ = 100 beside the mean of δ², not clipped; beside δ²/2 that is 50. With
-`churn_share` λ follows L and R over the last 50,000 updates, so that λR stays that share of L;
-`churn` is then λ of the first 10,000 (C-CHAIN, see `regrow.learners.churn`; theirs are 0.01 and,
-here, 25).
+Their MinAtar code has λ = 100 with the mean of δ², not clipped. With δ²/2 that corresponds to 50.
+With `churn_share` λ is adapted to L and R of the last 50,000 updates, so that λR stays that share
+of L. `churn` is then λ for the first 10,000 updates (C-CHAIN, see `regrow.learners.churn`). The
+authors' values are a share of 0.01 and, converted to this loss, λ = 25.
 """
 
 from dataclasses import dataclass, fields
@@ -45,7 +45,7 @@ from regrow.types import ActionSpace, Discrete, Key, MultiDiscrete, Scalar, Tran
 
 
 class DoubleDQNState(eqx.Module):
-    """What Double DQN carries from update to update."""
+    """The state of Double DQN."""
 
     q: Learner
     updates: Int[Array, ""]
@@ -54,14 +54,15 @@ class DoubleDQNState(eqx.Module):
 
 @dataclass(frozen=True)
 class DoubleDQN(OffPolicy):
-    """Double DQN for discrete actions, on images (a convolution first) or on vectors.
+    """Double DQN for discrete actions, on images (a convolution first) or vectors.
 
-    `channels` of the convolution and `hidden` are widths, in features that the next layer reads.
-    `depth`: hidden dense layers, or residual blocks after a first dense layer; None is 1 on images
-    and 2 on vectors. The other words are those of `regrow.networks.architecture`. On images of
-    bytes the network is that of DQN Zoo for Atari, which has no such words; on those with a side
-    below 36 it is the one of MinAtar, for bytes divided by 255. Presets: `young_tian_2019` for
-    MinAtar, `atari_paper` (DQN Zoo's settings, 200M frames) and `atari_laptop`.
+    `channels` of the convolution and `hidden` are widths: the number of features that the next
+    layer reads. `depth`: hidden dense layers, or residual blocks after a first dense layer; None
+    means 1 on images and 2 on vectors. The other network fields are those of
+    `regrow.networks.architecture`. On byte images the network is DQN Zoo's for Atari, to which none
+    of these fields apply. Byte images with a side below 36 get the MinAtar network, with inputs
+    divided by 255. Presets: `young_tian_2019` for MinAtar, `atari_paper` (DQN Zoo's settings, 200M
+    frames) and `atari_laptop`.
     """
 
     channels: int = 16
@@ -72,13 +73,13 @@ class DoubleDQN(OffPolicy):
     layer_norm: bool = False
     spectral_norm: bool = False
     initialiser: Initialiser | None = None
-    double: bool = True  # False: DQN, in which the target network also chooses the action
+    double: bool = True  # False: DQN, where the target network also selects the action
     optimizer: Literal["adam", "rmsprop"] = "adam"
     learning_rate: float = 1e-3
     epsilon: float = 1e-5
-    momentum: float = 0.0  # of RMSProp; no preset has one
-    epsilon_in_root: bool = False  # of RMSProp: g / √(variance + ε), as DQN Zoo has it
-    gradient: Terms = ()  # beside the optimizer: (L2Init(), WeightClipping())
+    momentum: float = 0.0  # of RMSProp; no preset uses it
+    epsilon_in_root: bool = False  # of RMSProp: g / √(variance + ε), as in DQN Zoo
+    gradient: Terms = ()  # chained to the optimizer, e.g. (L2Init(), WeightClipping())
     target_period: int = 250  # updates
     error_clip: float = 1.0
     churn: float = 0.0  # λ
@@ -101,7 +102,7 @@ class DoubleDQN(OffPolicy):
         "exploration_begin": 5_000,
         "exploration_steps": 100_000,
     }
-    # Its error is clipped to ±1/32 after a mean over 32: to ±1 before it, as here.
+    # DQN Zoo clips the error to ±1/32 after averaging over 32: the same as ±1 before, as here.
     atari_paper: ClassVar[dict[str, Any]] = {
         "replay_capacity": 1_000_000,
         "learn_start": 50_000,
@@ -114,7 +115,7 @@ class DoubleDQN(OffPolicy):
         "exploration_begin": 50_000,
         "exploration_steps": 1_000_000,
     }
-    # Sizes that a laptop holds, and a schedule that ends within the first 100,000 env steps: ours.
+    # Our values: sizes that fit a laptop, a schedule that ends within the first 100,000 env steps.
     atari_laptop: ClassVar[dict[str, Any]] = {
         "replay_capacity": 50_000,
         "learn_start": 5_000,
@@ -163,7 +164,7 @@ class DoubleDQN(OffPolicy):
     def init(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], actions: ActionSpace, key: Key
     ) -> DoubleDQNState:
-        """A fresh network with its target.
+        """A newly initialised network and its target.
 
         Raises `RegrowError` unless `shape` has 1 or 3 axes and the actions are discrete.
         """
@@ -217,7 +218,7 @@ class DoubleDQN(OffPolicy):
         env_steps: Int[Array, ""],
         key: Key,
     ) -> tuple[Int[Array, ""], Float[Array, ""]]:
-        """ε-greedy, ε falling linearly with env steps."""
+        """ε-greedy; ε decays linearly with env steps."""
         values = state.q.network(obs)
         done = jnp.clip((env_steps - self.exploration_begin) / self.exploration_steps, 0.0, 1.0)
         epsilon = self.exploration_start + (self.exploration_end - self.exploration_start) * done
@@ -227,11 +228,11 @@ class DoubleDQN(OffPolicy):
     def exploit(
         self, state: DoubleDQNState, obs: Shaped[Array, "*obs"], key: Key
     ) -> Int[Array, ""]:
-        """Greedy, but for one action in a hundred, without which some games never end (DQN Zoo)."""
+        """ε-greedy with ε = 0.01: some games never end under a greedy policy (DQN Zoo)."""
         return _epsilon_greedy(state.q.network(obs), EVALUATED_AT, key)
 
     def loss(self, network: Network, target: Network, batch: Transition) -> Scalar:
-        """The mean Huber loss of the error over a batch."""
+        """The mean Huber loss of the TD error over a batch."""
         # The whole batch at once: a vmap would hide it from `product`.
         values_t = target(batch.obs_t)
         selector = jax.lax.stop_gradient(network)
@@ -243,30 +244,30 @@ class DoubleDQN(OffPolicy):
 
     @property
     def rows_per_update(self) -> int:
-        """Transitions that an update takes: as many again to hold the values on, with `churn`."""
+        """Transitions per update; twice `batch_size` with `churn`, half of them for the penalty."""
         return self.batch_size * (2 if self.churn else 1)
 
     def inputs(self, state: DoubleDQNState, batch: Transition) -> dict[str, Array]:
-        """`q` sees the observation."""
+        """`q` takes the observation."""
         del state
         return {"q": batch.obs_tm1}
 
     def gradients(self, state: DoubleDQNState, batch: Transition, key: Key) -> dict[str, PyTree]:
-        """The gradient of the loss with respect to the live parameters of `q`, all rows learnt."""
+        """The gradient of `losses` with respect to the live parameters of `q`."""
         del key
         target = _target(state.q)
         _, gradient = state.q.gradient(lambda network: self.loss(network, target, batch))
         return {"q": gradient}
 
     def losses(self, state: DoubleDQNState, batch: Transition, key: Key) -> dict[str, Scalar]:
-        """The loss of `q`, all rows learnt."""
+        """The loss of `q` on all rows, without the churn penalty."""
         del key
         return {"q": self.loss(state.q.network, _target(state.q), batch)}
 
     def loss_gradient(
         self, state: DoubleDQNState, batch: Transition
     ) -> tuple[PyTree, ChurnBalance | None]:
-        """(gradient, balance) of an update; with `churn` the second half is not learnt but held."""
+        """(gradient, balance) of an update; `churn` uses the second half for the penalty only."""
         q, balance = state.q, state.balance
         target, before = _target(q), q.previous_network
         if before is None or len(batch.action) == 1:
@@ -293,8 +294,8 @@ class DoubleDQN(OffPolicy):
 
 
 EVALUATED_AT = 0.01  # ε
-LEAST_FRAME = 36  # pixels, on which the three kernels of DQN Zoo find room
-# What widths and style say of a network.
+LEAST_FRAME = 36  # pixels: the smallest side that fits the three convolutions of DQN Zoo
+# The fields that describe a network: widths and architecture.
 _WORDS = ("channels", "hidden", "depth", *(field.name for field in fields(Architecture)))
 
 

@@ -1,20 +1,22 @@
-"""DrQ (Kostrikov et al. 2020, arXiv 2004.13649): soft actor-critic on images, randomly shifted.
+"""DrQ (Kostrikov et al. 2020, arXiv 2004.13649): soft actor-critic on randomly shifted images.
 
-    φ(s): convolutions;   z = p(φ(s)): 50 numbers;   Q_i(z, a);   π(a|φ(s)), by 50 of its own
+    φ(s): convolutions;   z = p(φ(s)): 50 numbers;   Q_i(z, a);   π(a|φ(s)), with its own p
     y    = r + γ d (min_i Q_i,target(z_target', a') − α log π(a'|φ(s'))),       a' ~ π(·|φ(s'))
     L    = E Σ_i (Q_i(z, a) − y)²                        with respect to Q_1, Q_2, p and φ
     L(π) = E (α log π(a|φ(s)) − min_i Q_i(z, a))         with respect to π alone
 
-with the s and the s' of every transition shifted by up to 4 pixels each way, once per update. The
-critics alone train φ; the actor reads it. Target networks of Q, p and φ are averages.
+The s and the s' of every transition are shifted by up to 4 pixels each way, once per update. Only
+the critics' loss trains φ; the actor reads φ without training it. The target networks of Q, p and φ
+are moving averages.
 
-Networks, settings and order are those of the primacy-bias work (Nikishin et al. 2022, arXiv
-2205.07802; jaxrl): 3×3 convolutions of stride 2 that double their channels; to 50 numbers by a
-dense layer, a layer normalisation and a tanh; first all critics, then targets, then the actor
-against the critics and the φ as just updated, then the temperature at the entropy of the actor as
-it was before. Each piece is a Learner of its own. φ is one that is all encoder and the others are
-all head, so that a reset of heads is the published one: it keeps φ, its target and its optimizer
-state.
+Networks, settings and update order follow the primacy-bias work (Nikishin et al. 2022, arXiv
+2205.07802; jaxrl). The convolutions are 3×3 with stride 2, and each doubles the channels. The
+projection to 50 numbers is a dense layer, layer normalisation and a tanh. An update first steps the
+critics and φ, then the targets, then the actor against the updated critics and φ, then the
+temperature with the entropy of the actor before its step.
+
+Each network is a separate Learner. φ is all encoder and the others are all head. A reset of heads
+is therefore the published one: it keeps φ, its target and its optimizer state.
 """
 
 from collections.abc import Mapping
@@ -44,11 +46,11 @@ from regrow.networks.network import Network, mlp, with_output
 from regrow.types import ActionSpace, Key, Scalar, Transition
 
 VALUED = ("encoder", "projection", "critic", "critic_2")
-"""The Learners that values are made by, and that the critics' loss trains."""
+"""The Learners that compute values and that the critics' loss trains."""
 
 
 class DrQState(eqx.Module):
-    """What DrQ carries from update to update."""
+    """The state of DrQ."""
 
     encoder: Learner
     projection: Learner
@@ -60,19 +62,19 @@ class DrQState(eqx.Module):
 
 @dataclass(frozen=True)
 class DrQ(SoftActorCritic):
-    """DrQ for continuous actions, on images: shifted at random, their encoder trained by values.
+    """DrQ for continuous actions on images, with random shifts and a critic-trained encoder.
 
-    `channels` of the first of `convolutions`, each of which has twice as many as the one before;
-    `latent`: numbers that critics, and the actor, make of their features; `shift`: pixels, each
-    way. `layer_norm` is that of the hidden layers. The defaults are the published values (against
-    their sources in docs/presets.md).
+    `convolutions`: how many. `channels`: of the first one; each next one has twice as many.
+    `latent`: size of the projection of the features, one for the critics and one for the actor.
+    `shift`: pixels each way. `layer_norm`: of the hidden layers. The defaults are the published
+    values; docs/presets.md compares them with their sources.
 
-    An update of the preset `laptop` is a fortieth of their work, and learns an eighth as many
+    An update of the preset `laptop` costs a fortieth of a published one and uses an eighth as many
     transitions. On cartpole-swingup it reaches returns of 249 to 459 in 160,000 control steps
-    (three seeds, while exploring), with 1.2 million transitions drawn. The published runs (ten,
-    evaluated without exploring) are at 266 on average after 40,000 control steps, with 2.0 million
-    drawn, and at 815 after 160,000, with 9.7 million. So it is not behind them per transition
-    drawn, and far behind per env step.
+    (three seeds, while exploring), with 1.2 million transitions sampled. The published runs (ten,
+    evaluated without exploring) reach 266 on average after 40,000 control steps, with 2.0 million
+    sampled, and 815 after 160,000, with 9.7 million. The preset is thus not behind per transition
+    sampled, and far behind per env step.
     """
 
     batch_size: int = 512
@@ -84,7 +86,7 @@ class DrQ(SoftActorCritic):
     latent: int = 50
     shift: int = 4
 
-    # Sizes that two cores can do, and rates that make up for them: ours.
+    # Our values: sizes for two CPU cores, and higher rates to compensate.
     laptop: ClassVar[dict[str, Any]] = {
         "batch_size": 64,
         "replay_capacity": 20_000,
@@ -103,7 +105,7 @@ class DrQ(SoftActorCritic):
     def init(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], actions: ActionSpace, key: Key
     ) -> DrQState:
-        """Fresh networks, with targets but for the actor, and the initial temperature.
+        """New networks, targets for all but the actor, and the initial temperature.
 
         Bytes are divided by 255. Raises `RegrowError` unless `shape` has three axes and the actions
         are continuous.
@@ -164,7 +166,7 @@ class DrQ(SoftActorCritic):
     def act(
         self, state: DrQState, obs: Shaped[Array, "*obs"], env_steps: Int[Array, ""], key: Key
     ) -> tuple[Float[Array, " size"], Float[Array, ""]]:
-        """(an action from the policy, or a uniform one before `learn_start`; its lower value)."""
+        """(action, min_i Q_i); the action is uniform before `learn_start`, then from the policy."""
         drawing, exploring = jax.random.split(key)
         features = state.encoder.network(obs)
         drawn = policy(state.actor.network, features, drawing).action
@@ -174,12 +176,12 @@ class DrQ(SoftActorCritic):
     def exploit(
         self, state: DrQState, obs: Shaped[Array, "*obs"], key: Key
     ) -> Float[Array, " size"]:
-        """tanh μ."""
+        """tanh μ, the median of the policy."""
         del key
         return typical(state.actor.network, state.encoder.network(obs))
 
     def shifted(self, batch: Transition, key: Key) -> Transition:
-        """The batch with each observation shifted, s and s' by draws of their own."""
+        """The batch with every observation shifted; s and s' are shifted independently."""
         keys = jax.random.split(key)
         obs_tm1, obs_t = (
             shifted(images, self.shift, k)
@@ -188,7 +190,7 @@ class DrQ(SoftActorCritic):
         return batch._replace(obs_tm1=obs_tm1, obs_t=obs_t)
 
     def td_target(self, state: DrQState, batch: Transition, key: Key) -> Float[Array, " batch"]:
-        """y, what both critics are fitted to."""
+        """y, the regression target of both critics."""
         drawn = policy(state.actor.network, state.encoder.network(batch.obs_t), key)
         targets = {name: target_of(getattr(state, name)) for name in VALUED}
         value = _lower(targets, targets["encoder"](batch.obs_t), drawn.action)
@@ -197,7 +199,7 @@ class DrQ(SoftActorCritic):
     def critic_loss(
         self, networks: Mapping[str, Network], target: Float[Array, " batch"], batch: Transition
     ) -> Scalar:
-        """L: the mean squared errors of both critics, added."""
+        """L: the sum of both critics' mean squared errors."""
         pairs = _pairs(networks, networks["encoder"](batch.obs_tm1), batch.action)
         first, second = (networks[name](pairs)[..., 0] for name in ("critic", "critic_2"))
         return jnp.mean((first - target) ** 2 + (second - target) ** 2)
@@ -205,7 +207,7 @@ class DrQ(SoftActorCritic):
     def actor_loss(
         self, actor: Network, state: DrQState, batch: Transition, key: Key
     ) -> tuple[Scalar, Scalar]:
-        """(L(π), H): the loss against the critics of `state`, and the entropy of the policy."""
+        """(L(π), H): the loss with the critics of `state`, and the entropy of the policy."""
         networks = _networks(state)
         features = networks["encoder"](batch.obs_tm1)
         action, log_prob = policy(actor, features, key)
@@ -213,7 +215,7 @@ class DrQ(SoftActorCritic):
         return actor_loss(value, log_prob, state.log_temperature.value)
 
     def inputs(self, state: DrQState, batch: Transition) -> dict[str, Array]:
-        """The encoder sees the image as it is; what is behind it, what the one before makes."""
+        """`encoder`: unshifted images; `projection`, `actor`: features; critics: z and action."""
         networks = _networks(state)
         features = networks["encoder"](batch.obs_tm1)
         pairs = _pairs(networks, features, batch.action)
@@ -226,9 +228,9 @@ class DrQ(SoftActorCritic):
         }
 
     def gradients(self, state: DrQState, batch: Transition, key: Key) -> dict[str, PyTree]:
-        """The gradient of each Learner's own loss on images as shifted, all of them at `state`.
+        """The gradient of each Learner's loss on shifted images, all of them at `state`.
 
-        `update` has the same for the critics' loss; there the actor comes after it.
+        `update` has the same for the critics' loss, but computes the actor's after that step.
         """
         shifting, following, acting = jax.random.split(key, 3)
         batch = self.shifted(batch, shifting)
@@ -236,7 +238,7 @@ class DrQ(SoftActorCritic):
         return {**self._critic_gradients(state, batch, following), "actor": actor}
 
     def losses(self, state: DrQState, batch: Transition, key: Key) -> dict[str, Scalar]:
-        """L, which encoder and critics share, and L(π), on images as shifted, both at `state`."""
+        """L, shared by encoder and critics, and L(π), on shifted images, both at `state`."""
         shifting, following, acting = jax.random.split(key, 3)
         batch, still = self.shifted(batch, shifting), jax.lax.stop_gradient(state)
         target = self.td_target(still, batch, following)
@@ -246,7 +248,7 @@ class DrQ(SoftActorCritic):
         }
 
     def update(self, state: DrQState, batch: Transition, key: Key) -> DrQState:
-        """One step of encoder and critics, of their targets, of the actor, of the temperature."""
+        """One step of the encoder and critics, their targets, the actor and the temperature."""
         shifting, following, acting = jax.random.split(key, 3)
         batch = self.shifted(batch, shifting)
         gradients = self._critic_gradients(state, batch, following)
@@ -286,7 +288,7 @@ class DrQ(SoftActorCritic):
 def shifted(
     images: Shaped[Array, "batch height width channels"], most: int, key: Key
 ) -> Shaped[Array, "batch height width channels"]:
-    """Each image moved by a draw of its own, up to `most` pixels each way, its edge repeated."""
+    """Each image shifted at random by up to `most` pixels each way; edge pixels are repeated."""
     corners = jax.random.randint(key, (len(images), 2), 0, 2 * most + 1, jnp.int32)
     sides = ((0, 0), (most, most), (most, most), (0, 0))
     padded = jnp.pad(images, sides, mode="edge")
@@ -304,13 +306,13 @@ def _networks(state: DrQState) -> dict[str, Network]:
 def _pairs(
     networks: Mapping[str, Network], features: Array, action: Float[Array, "*batch size"]
 ) -> Float[Array, "*batch both"]:
-    """What critics see."""
+    """The input of the critics."""
     return joined(networks["projection"](features), action)
 
 
 def _lower(
     networks: Mapping[str, Network], features: Array, action: Float[Array, "*batch size"]
 ) -> Float[Array, "*batch"]:
-    """The lower of both critics' values."""
+    """The lower of the two critics' values."""
     pairs = _pairs(networks, features, action)
     return lower(networks["critic"], networks["critic_2"], pairs)

@@ -6,35 +6,37 @@
     L(π) = −E min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) − c H(π),   ρ = π(a|s) / π_before(a|s)
     L(V) = E (V(s) − R)² / 2
 
-A round is `batch_size` env steps taken side by side, and one update: `epochs` passes over them in
-minibatches, with advantages scaled to mean 0 and deviation 1 in each. What is here beyond the
-paper is what implementations agree on (Huang et al. 2022, "The 37 implementation details of PPO"):
-orthogonal weights, the policy's output starting near 0, gradients clipped by their norm, Adam with
-ε = 10⁻⁵. Actor and critic are networks of their own, so that each can be injected by itself; the
-learning rate stays as it is, since a run has no end that is known.
+A round is `batch_size` env steps over parallel environments, then one update. The update makes
+`epochs` passes over the round in minibatches. Advantages are scaled to mean 0 and standard
+deviation 1 in each minibatch. Beyond the paper, this follows what implementations agree on (Huang
+et al. 2022, "The 37 implementation details of PPO"): orthogonal weights, policy outputs near 0 at
+first, gradients clipped by their norm, Adam with ε = 10⁻⁵. Actor and critic are separate networks,
+so that each can be injected by itself. The learning rate is constant, because the length of a run
+is not known in advance.
 
-π of vectors is a Gaussian with learned deviations that do not look at the state; what lies outside
-[−1, 1] is clipped on its way to the environment and kept as drawn. π of several choices at once is
-a softmax for each of them, independent given the state: log π and H are the sums of theirs.
+For continuous actions π is a Gaussian with learned, state-independent standard deviations. Samples
+outside [−1, 1] are clipped for the environment only; the stored action is the sample. For
+multi-discrete actions π is one softmax per choice. The choices are independent given the state, so
+log π and H are sums over them.
 
-With observations or rewards normalised, a round is learnt from with the statistics at its end, and
-log π_before is what the policy makes of it then. In Stable-Baselines3 every step keeps those that
-it was taken with.
+With normalised observations or rewards, an update uses the statistics at the end of the round, and
+log π_before is recomputed with them. In Stable-Baselines3 every step keeps the statistics that it
+was taken with.
 
-With `churn` = λ a minibatch also holds the policy on as many other observations of the round where
-it was before the step that came last (CHAIN, Tang & Berseth 2024, arXiv 2409.04792):
+With `churn` = λ the loss of a minibatch also penalises how far the last step moved the policy on an
+equal number of other observations of the round (CHAIN, Tang & Berseth 2024, arXiv 2409.04792):
 
-    L(π_t) + λ R,     R = −mean_s Σ_a π_(t−1)(a|s) log π_t(a|s),    of numbered actions
-                      R = mean_{s, i} (μ_t(s) − μ_(t−1)(s))_i²,     of vectors, μ the mean
+    L(π_t) + λ R,     R = −mean_s Σ_a π_(t−1)(a|s) log π_t(a|s),    discrete actions
+                      R = mean_{s, i} (μ_t(s) − μ_(t−1)(s))_i²,     continuous actions, μ the mean
 
-of several choices at once the sum of their R.
+For multi-discrete actions R is summed over the choices.
 
-With `churn_share` λ follows |L| and R from round to round, so that λR stays that share of |L|
-(C-CHAIN, see `regrow.learners.churn`). For vectors the authors' code has a share of 0.02 to 0.1
-over the last 100 rounds, and λ = 100 in the first 50; for numbered actions, where R is never 0, a
-share of 10,000, over 200 rounds, λ = 10 in the first 20, and never below 1 after them. Theirs are L
-and R of a round's last minibatch for vectors; here they are means over all, as theirs for the
-others.
+With `churn_share` λ is adapted to |L| and R from round to round, so that λR stays that share of |L|
+(C-CHAIN, see `regrow.learners.churn`). The authors' code has, for continuous actions, a share of
+0.02 to 0.1 over the last 100 rounds, and λ = 100 in the first 50. For discrete actions, where R is
+never 0, it has a share of 10,000 over 200 rounds, λ = 10 in the first 20, and never below 1 after
+them. For continuous actions the authors take L and R from a round's last minibatch. Here they are
+means over all minibatches, as in the authors' code for discrete actions.
 """
 
 import math
@@ -71,10 +73,10 @@ from regrow.types import (
 
 
 class PPOState(eqx.Module):
-    """What PPO carries from update to update.
+    """The state of PPO.
 
-    Numbered actions have no `log_std`. `numbers`: of several choices at once, how many there are to
-    each; else none.
+    `log_std` is None unless actions are continuous. `numbers`: for multi-discrete actions, the
+    number of options of each choice; else empty.
     """
 
     actor: Learner
@@ -85,26 +87,26 @@ class PPOState(eqx.Module):
 
 
 class Rollout(NamedTuple):
-    """What the losses look at: transitions, and what the networks made of them beforehand."""
+    """What the losses use: transitions, with the networks' outputs for them before the update."""
 
     obs: Shaped[Array, "batch *obs"]
     action: Shaped[Array, "batch *action"]
     log_prob: Float[Array, " batch"]
     advantage: Float[Array, " batch"]
-    value: Float[Array, " batch"]  # R, what the critic is fitted to
+    value: Float[Array, " batch"]  # R, the regression target of the critic
 
 
 @dataclass(frozen=True)
 class PPO(Agent):
-    """PPO for any actions, on images (a convolution first) or on vectors.
+    """PPO for any action space, on images (a convolution first) or vectors.
 
-    Settings are those of the paper for continuous control (1707.06347, table 3), with eight
-    environments side by side in place of one.
+    Defaults are the paper's for continuous control (1707.06347, table 3), with eight parallel
+    environments in place of one.
 
-    `batch_size`: env steps per round, over `num_envs` environments; each takes
-    batch_size / num_envs in a row. `minibatches` per epoch. `trace`: λ of the advantages.
-    `clip`: ε. `entropy`: c. `channels` of the convolution, `hidden` and `depth` of the dense
-    layers. `normalize_observations` and `normalize_rewards`: by running statistics, see
+    `batch_size`: env steps per round over all `num_envs` environments, so each takes
+    batch_size / num_envs consecutive steps. `minibatches`: per epoch. `trace`: λ of GAE. `clip`: ε.
+    `entropy`: c. `channels`: of the convolution. `hidden` and `depth`: of the dense layers.
+    `normalize_observations` and `normalize_rewards`: by running statistics, see
     `regrow.experience.normalization`.
     """
 
@@ -124,7 +126,7 @@ class PPO(Agent):
     learning_rate: float = 3e-4
     epsilon: float = 1e-5
     max_gradient_norm: float = 0.5  # of each network
-    gradient: Terms = ()  # beside the optimizer; the deviations have none
+    gradient: Terms = ()  # chained to the optimizer of the networks, not of `log_std`
     churn: float = 0.0  # λ
     churn_share: float = 0.0
     normalize_observations: bool = False
@@ -132,7 +134,7 @@ class PPO(Agent):
 
     waits_for_updates: ClassVar[bool] = True
 
-    # Many environments in step, as on MinAtar with everything compiled: ours.
+    # Our values, for many parallel environments, as on MinAtar with everything compiled.
     minatar: ClassVar[dict[str, Any]] = {
         "batch_size": 4_096,
         "num_envs": 64,
@@ -187,26 +189,26 @@ class PPO(Agent):
             terms=self.gradient,
         )
 
-    # The round: one batch, all of what was done since the last update.
+    # The round: one batch, all transitions since the last update.
 
     @property
     def capacity(self) -> int:
-        """One round."""
+        """One round of transitions."""
         return self.batch_size
 
     @property
     def env_steps_per_round(self) -> int:
-        """One batch."""
+        """Env steps per round: one batch."""
         return self.batch_size
 
     @property
     def updates_per_round(self) -> int:
-        """One, of several epochs."""
+        """One update, of several epochs."""
         return 1
 
     @property
     def first_learning_round(self) -> int:
-        """The first."""
+        """0: already the first round ends in an update."""
         return 0
 
     def batch(self, experience: Experience, key: Key) -> Transition:
@@ -219,7 +221,9 @@ class PPO(Agent):
     def init(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], actions: ActionSpace, key: Key
     ) -> PPOState:
-        """Fresh networks, and for vectors deviations of 1. Images of bytes are divided by 255.
+        """New networks; standard deviations of 1 for continuous actions.
+
+        Byte images are divided by 255.
 
         Raises `RegrowError` unless `shape` has 1 or 3 axes.
         """
@@ -267,7 +271,7 @@ class PPO(Agent):
     def act(
         self, state: PPOState, obs: Shaped[Array, "*obs"], env_steps: Int[Array, ""], key: Key
     ) -> tuple[Shaped[Array, "*action"], Float[Array, ""]]:
-        """(an action from the policy, the value of the observation)."""
+        """(an action sampled from the policy, the value of the observation)."""
         del env_steps
         out = state.actor.network(obs)
         if state.log_std is None:
@@ -281,7 +285,7 @@ class PPO(Agent):
     def exploit(
         self, state: PPOState, obs: Shaped[Array, "*obs"], key: Key
     ) -> Shaped[Array, "*action"]:
-        """The likeliest action, choice by choice; of vectors the mean."""
+        """The mode of the policy: the most probable option of each choice, or the mean."""
         del key
         out = state.actor.network(obs)
         if state.log_std is not None:
@@ -291,7 +295,7 @@ class PPO(Agent):
     # Learning.
 
     def rollout(self, state: PPOState, batch: Transition) -> Rollout:
-        """What an update looks at, advantages included."""
+        """The data that an update uses, advantages included."""
         value = state.critic.network(batch.obs_tm1)[:, 0]
         following = state.critic.network(batch.obs_t)[:, 0]
         error = batch.reward + self.discount * batch.discount * following - value
@@ -304,7 +308,7 @@ class PPO(Agent):
     def _advantages(
         self, error: Float[Array, " batch"], goes_on: Bool[Array, " batch"]
     ) -> Float[Array, " batch"]:
-        """A from δ: every `num_envs`-th row follows on the one before, where it goes on."""
+        """A from δ; row i + `num_envs` is the next step after row i wherever `goes_on` is True."""
         missing = -len(error) % self.num_envs
         errors, on = (jnp.pad(x, (0, missing)).reshape(-1, self.num_envs) for x in (error, goes_on))
 
@@ -331,17 +335,17 @@ class PPO(Agent):
         return jnp.mean((critic(seen.obs)[:, 0] - seen.value) ** 2) / 2
 
     def inputs(self, state: PPOState, batch: Transition) -> dict[str, Array]:
-        """Both see the observation."""
+        """Both networks take the observation."""
         del state
         return {"actor": batch.obs_tm1, "critic": batch.obs_tm1}
 
     def gradients(self, state: PPOState, batch: Transition, key: Key) -> dict[str, PyTree]:
-        """The gradient of each loss on a batch as one minibatch, advantages as they are.
+        """The gradient of each loss on a batch as one minibatch, with unscaled advantages.
 
-        Scaled to deviation 1, those of a single transition would say nothing.
+        Scaled advantages would be 0 for a single transition.
         """
         del key
-        # What a rollout holds is constant here, also to whoever differentiates these gradients.
+        # The rollout is constant here, also for callers that differentiate these gradients.
         seen, log_std = self.rollout(jax.lax.stop_gradient(state), batch), _value_of(state.log_std)
         _, actor = state.actor.gradient(
             lambda actor: self.actor_loss(actor, log_std, seen, state.numbers)
@@ -350,9 +354,9 @@ class PPO(Agent):
         return {"actor": actor, "critic": critic}
 
     def losses(self, state: PPOState, batch: Transition, key: Key) -> dict[str, Scalar]:
-        """L(π) and L(V) on a batch as one minibatch, advantages as they are.
+        """L(π) and L(V) on a batch as one minibatch, with unscaled advantages.
 
-        The policy is that which the ratios compare with, so L(π) = −E A − c H(π).
+        The policy equals π_before, so ρ = 1 and L(π) = −E A − c H(π).
         """
         del key
         seen = self.rollout(jax.lax.stop_gradient(state), batch)
@@ -362,7 +366,7 @@ class PPO(Agent):
         }
 
     def update(self, state: PPOState, batch: Transition, key: Key) -> PPOState:
-        """All epochs on a batch; one that is no round in order has advantages of one step."""
+        """All epochs on a batch. Unless it is a round in order, the advantages are one-step."""
         seen = self.rollout(state, batch)
         count = min(self.minibatches, len(batch.reward))
         rows = len(batch.reward) // count * count
@@ -386,10 +390,10 @@ class PPO(Agent):
         return replace(state, balance=state.balance.after(*jax.tree.map(jnp.mean, losses)))
 
     def _strength(self, state: PPOState) -> float | Scalar:
-        """λ of a round."""
+        """λ of the churn penalty in this round."""
         if state.balance is None:
             return self.churn
-        # The cross-entropy of numbered actions is never 0, and the authors' share of it great.
+        # The cross-entropy of discrete actions is never 0, and the authors' share is large.
         least = 1.0 if state.log_std is None else 0.0
         return state.balance.strength(self.churn, self.churn_share, least)
 
@@ -400,7 +404,7 @@ class PPO(Agent):
         held: Shaped[Array, "batch *obs"] | None,
         strength: float | Scalar,
     ) -> tuple[PPOState, tuple[Scalar, Scalar] | None]:
-        """(state, (L(π), R)) of one gradient step on a minibatch; the policy is held on `held`."""
+        """(state, (L(π), R)) after one gradient step; `held`: observations for the penalty."""
         centred = seen.advantage - jnp.mean(seen.advantage)
         seen = seen._replace(advantage=centred / (jnp.std(seen.advantage) + 1e-8))
         log_std, before, numbers = state.log_std, state.actor.previous_network, state.numbers
@@ -430,7 +434,7 @@ def policy(
     action: Shaped[Array, "batch *action"],
     numbers: tuple[int, ...] = (),
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
-    """(log π(a|s), H(π(·|s))) of a batch: of a softmax, of one per choice, or of a Gaussian."""
+    """(log π(a|s), H(π(·|s))) on a batch, for one softmax, one per choice, or a Gaussian."""
     out = actor(obs)
     if log_std is None:
         log_probs = jax.nn.log_softmax(choices(out, numbers))
@@ -451,7 +455,7 @@ def policy_churn(
     numbered: bool,
     numbers: tuple[int, ...] = (),
 ) -> Scalar:
-    """R: how far the policy is from that of `before`."""
+    """R: how far the policy is from that of the network `before`."""
     now, then = actor(obs), before(obs)
     if numbered:
         then, now = choices(then, numbers), choices(now, numbers)
@@ -463,16 +467,16 @@ def policy_churn(
 def choices(
     out: Float[Array, "*batch outputs"], numbers: tuple[int, ...]
 ) -> Float[Array, "*batch_and_logits"]:
-    """The logits of every choice on an axis of its own; without `numbers` they are as they were.
+    """The logits reshaped to (choices, most options per choice); unchanged without `numbers`.
 
-    Of shape (choices, most): where a choice has fewer than the most, what is missing has no chance.
+    Choices with fewer options are padded with options of probability 0.
     """
     if not numbers:
         return out
     most = max(numbers)
     if len(set(numbers)) == 1:
         return out.reshape(*out.shape[:-1], len(numbers), most)
-    # Far below all others and finite: its chance is 0, and 0 times its logarithm is not NaN.
+    # Far below all others but finite: the probability is 0, and 0 times its logarithm is not NaN.
     missing = jnp.finfo(out.dtype).min / 4
     padded = jnp.concatenate([out, jnp.full((*out.shape[:-1], 1), missing)], axis=-1)
     rows, start = np.full((len(numbers), most), out.shape[-1]), 0
@@ -483,7 +487,7 @@ def choices(
 
 
 def _outputs(actions: ActionSpace) -> int:
-    """How many numbers the policy is made of."""
+    """The number of outputs of the policy network."""
     match actions:
         case Continuous(size):
             return size
@@ -500,9 +504,9 @@ def _value_of(scalar: LearnedScalar | None) -> Array | None:
 def _goes_on(batch: Transition, stride: int) -> Bool[Array, " batch"]:
     """Whether the row `stride` later is the next step of the same episode.
 
-    It begins with the observation that this one ended in, and the episode did not end here. In a
-    batch drawn at random that holds for no row, but for an observation met twice, from which going
-    on is no error.
+    That is so if it begins with the observation that this row ended in, and the episode did not end
+    here. In a randomly sampled batch this holds for no row, unless an observation occurs twice; to
+    continue from there is valid too.
     """
     count = len(batch.reward)
     rest = min(stride, count)

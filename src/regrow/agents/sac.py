@@ -1,18 +1,18 @@
 """Soft Actor-Critic (Haarnoja et al. 2018, arXiv 1812.05905) for continuous actions, on vectors.
 
-Its losses stand in `regrow.agents.soft.base`. Settings and order are those of the primacy-bias work
-(Nikishin et al. 2022, arXiv 2205.07802; jaxrl): critics, then their targets, then the actor against
-the critics as just updated, then the temperature at the entropy of the actor as it was before.
-Weights are orthogonal with a gain of √2, those of log σ with 1.
+The losses are in `regrow.agents.soft.base`. Settings and update order follow the primacy-bias work
+(Nikishin et al. 2022, arXiv 2205.07802; jaxrl). An update steps the critics, then their targets,
+then the actor against the updated critics, then the temperature with the entropy of the actor
+before its step. Weights are orthogonal with a gain of √2, those of log σ with 1.
 
-With `churn` = λ or `policy_churn` = κ an update also holds values, or the policy, on as many other
-transitions where they were before the update that came last (CHAIN, Tang & Berseth 2024, arXiv
+With `churn` = λ or `policy_churn` = κ the loss also penalises how far the last update moved the
+values, or the policy, on an equal number of other transitions (CHAIN, Tang & Berseth 2024, arXiv
 2409.04792; in their code λ is 0.1 and κ 0.0005):
 
     L(Q_t) + λ E (Q_t(s, a) − Q_(t−1)(s, a))²
-    L(π_t) + κ M E KL(π_t(·|s) ‖ π_(t−1)(·|s)),     M = E |α log π(a|s) − min_i Q_i(s, a)|, held
+    L(π_t) + κ M E KL(π_t(·|s) ‖ π_(t−1)(·|s)),     M = E |α log π(a|s) − min_i Q_i(s, a)|
 
-Their divergence is cut off at 100, this one is not.
+No gradient flows through M. Their code cuts the divergence off at 100; this one does not.
 """
 
 from dataclasses import dataclass, replace
@@ -43,7 +43,7 @@ from regrow.types import ActionSpace, Key, Scalar, Transition
 
 
 class SACState(eqx.Module):
-    """What SAC carries from update to update."""
+    """The state of SAC."""
 
     actor: Learner
     critic: Learner
@@ -55,9 +55,9 @@ class SACState(eqx.Module):
 class SAC(SoftActorCritic):
     """Soft Actor-Critic: two critics, a tanh-Gaussian actor, a learned temperature.
 
-    Until env step `learn_start` actions are uniform. `target_entropy`: H̄ for every entry of an
-    action. The replay is allocated at once and copied with every fork: where fewer env steps will
-    be taken than it has room for, a smaller `replay_capacity` changes nothing else.
+    Until env step `learn_start` actions are uniform. `target_entropy`: H̄ per action dimension. The
+    replay buffer is allocated in full at the start and copied with every fork. If a run takes fewer
+    env steps than `replay_capacity`, a smaller capacity saves memory and changes nothing else.
     """
 
     batch_size: int = 256
@@ -72,13 +72,13 @@ class SAC(SoftActorCritic):
 
     @property
     def rows_per_update(self) -> int:
-        """Transitions that an update takes: as many again where something is held on them."""
+        """Transitions per update; twice `batch_size` with a churn penalty, half of them for it."""
         return self.batch_size * (2 if self.churn or self.policy_churn else 1)
 
     def init(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], actions: ActionSpace, key: Key
     ) -> SACState:
-        """Fresh networks, the critics with targets, and the initial temperature.
+        """New networks, targets for the critics, and the initial temperature.
 
         Raises `RegrowError` unless `shape` has one axis and the actions are continuous.
         """
@@ -107,7 +107,7 @@ class SAC(SoftActorCritic):
     def act(
         self, state: SACState, obs: Shaped[Array, "*obs"], env_steps: Int[Array, ""], key: Key
     ) -> tuple[Float[Array, " size"], Float[Array, ""]]:
-        """(an action from the policy, or a uniform one before `learn_start`; its lower value)."""
+        """(action, min_i Q_i); the action is uniform before `learn_start`, then from the policy."""
         drawing, exploring = jax.random.split(key)
         drawn = policy(state.actor.network, obs, drawing).action
         action = self.explored(drawn, env_steps, exploring)
@@ -116,12 +116,12 @@ class SAC(SoftActorCritic):
     def exploit(
         self, state: SACState, obs: Shaped[Array, "*obs"], key: Key
     ) -> Float[Array, " size"]:
-        """tanh μ."""
+        """tanh μ, the median of the policy."""
         del key
         return typical(state.actor.network, obs)
 
     def td_target(self, state: SACState, batch: Transition, key: Key) -> Float[Array, " batch"]:
-        """y, what both critics are fitted to."""
+        """y, the regression target of both critics."""
         action, log_prob = policy(state.actor.network, batch.obs_t, key)
         pairs = joined(batch.obs_t, action)
         value = lower(target_of(state.critic), target_of(state.critic_2), pairs)
@@ -137,35 +137,35 @@ class SAC(SoftActorCritic):
     def actor_loss(
         self, actor: Network, state: SACState, batch: Transition, key: Key
     ) -> tuple[Scalar, Scalar]:
-        """(L(π), H): the loss against the critics of `state`, and the entropy of the policy."""
+        """(L(π), H): the loss with the critics of `state`, and the entropy of the policy."""
         return actor_loss(*self._valued(actor, state, batch, key), state.log_temperature.value)
 
     def _valued(
         self, actor: Network, state: SACState, batch: Transition, key: Key
     ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
-        """(lower value, log π) of actions that the actor draws."""
+        """(min_i Q_i, log π) for actions sampled from the actor."""
         action, log_prob = policy(actor, batch.obs_tm1, key)
         pairs = joined(batch.obs_tm1, action)
         return lower(state.critic.network, state.critic_2.network, pairs), log_prob
 
     def inputs(self, state: SACState, batch: Transition) -> dict[str, Array]:
-        """`actor` sees the observation, the critics see it beside the action."""
+        """`actor` takes the observation, the critics the observation and the action."""
         del state
         pairs = joined(batch.obs_tm1, batch.action)
         return {"actor": batch.obs_tm1, "critic": pairs, "critic_2": pairs}
 
     def gradients(self, state: SACState, batch: Transition, key: Key) -> dict[str, PyTree]:
-        """The gradient of each Learner's own loss, all of them at `state`.
+        """The gradient of each Learner's loss on all rows, all of them at `state`.
 
-        `update` has the same for the critics; there the actor comes after them. All rows are
-        learnt.
+        No churn penalty is included. `update` computes the actor's gradient after the critics'
+        step.
         """
         following, acting = jax.random.split(key)
         actor, _ = self._actor_gradient(state, batch, acting)
         return {"actor": actor, **self._critic_gradients(state, batch, following)}
 
     def losses(self, state: SACState, batch: Transition, key: Key) -> dict[str, Scalar]:
-        """L(π) and that of each critic, all of them at `state`, all rows learnt."""
+        """L(π) and each critic's L(Q), on all rows and all at `state`; no churn penalty."""
         following, acting = jax.random.split(key)
         still = jax.lax.stop_gradient(state)
         target = self.td_target(still, batch, following)
@@ -176,7 +176,7 @@ class SAC(SoftActorCritic):
         }
 
     def update(self, state: SACState, batch: Transition, key: Key) -> SACState:
-        """One step of the critics, of their targets, of the actor and of the temperature."""
+        """One step of the critics, their targets, the actor and the temperature."""
         following, acting = jax.random.split(key)
         held = None
         if (self.churn or self.policy_churn) and len(batch.reward) > 1:

@@ -1,6 +1,6 @@
 """The gradient terms, one file each. `regrow.gradients.base` is their contract.
 
-`tests/test_families.py` says which one is missing here.
+`tests/test_families.py` fails if one is missing here.
 """
 
 from regrow.gradients.l2 import L2 as L2

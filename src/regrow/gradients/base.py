@@ -3,16 +3,17 @@
     g → terms on the gradient → optimizer → u → terms on the update → θ + u
 
 A term is a frozen dataclass. A part is one layer of the chain: a `Dense`, a `Conv`, or a residual
-block, which holds two of the first. A weight and a bias are own parameters of a layer; what a
-normalisation holds are scale and offset. Frozen parameters are in no part, so no term can move
-them. The gradient is clipped by its global norm before the first term.
+block, which contains two `Dense` layers. Weights and biases are a layer's own parameters; a
+normalisation has scale and offset. Frozen parameters are in no part, so no term can change them.
+The gradient is clipped by its global norm before the first term.
 
-A term may hear of the whole network: a `regrow.learners.optimizer.NetworkTerm` reads one number off
-every part before any of them steps, and is told what they come to.
+A term may use network-wide statistics. A `regrow.learners.optimizer.NetworkTerm` reads one number
+from every part before any part steps, combines them, and receives the result in its update.
 
-Whatever a term remembers of a part's first parameters goes into an `Anchor`: they stay when the
-statistics start anew, and start anew where a layer is newly drawn and keeps its statistics. What it
-remembers of the way since goes into a `Trail`, which starts anew in both.
+State that depends on a part's initial parameters goes into an `Anchor`. It is kept when the
+optimizer state is reset. It is re-initialised when the layer is re-initialised but keeps its
+optimizer state. State that depends on the path since then goes into a `Trail`, which is
+re-initialised in both cases.
 """
 
 import abc
@@ -28,21 +29,21 @@ from regrow.networks.layers import Affine
 
 
 class GradientTerm(Term, abc.ABC):
-    """Something added to the gradient of one part, or done to its update, at every step."""
+    """A transformation of the gradient of one part, or of its update, at every step."""
 
     @abc.abstractmethod
     def transform(self, *, learning_rate: float, output: bool) -> optax.GradientTransformation:
-        """For one part of a learner that steps by `learning_rate`.
+        """The transformation for one part of a learner with this `learning_rate`.
 
-        `output`: whether the part is an output layer; the state may not depend on it.
+        `output`: whether the part is an output layer. The state must not depend on it.
         """
 
 
 if TYPE_CHECKING:
     Terms = tuple[GradientTerm, ...]
-    """The type of an agent's field of terms: a tuple, whatever it was given as."""
+    """The type of an agent's `gradient` field: always a tuple once constructed."""
 else:
-    # What the constructor takes: `regrow.registry.compose` makes a tuple of it.
+    # What the constructor accepts; `regrow.registry.compose` turns it into a tuple.
     Terms = tuple[GradientTerm, ...] | list[GradientTerm] | GradientTerm | str
 
 
@@ -54,14 +55,14 @@ def own(part: PyTree) -> PyTree[bool]:
 
 
 def weights(part: PyTree) -> PyTree[bool]:
-    """A tree like `part`: True for what multiplies the input, its last axis being the units."""
+    """A tree like `part`: True for weights that multiply the input, with units on the last axis."""
     return jax.tree.map(lambda is_own, leaf: is_own and leaf.ndim >= 2, own(part), part)
 
 
 def fan_in(part: PyTree) -> PyTree[int]:
-    """A tree like `part`: how many numbers a unit reads of the weight or bias, else 0.
+    """A tree like `part`: the fan-in of the layer for weights and biases, else 0.
 
-    Of a convolution it is the numbers at one position.
+    For a convolution it is the number of inputs to a unit at one position.
     """
 
     def one(node: PyTree) -> PyTree[int]:
@@ -74,7 +75,7 @@ def fan_in(part: PyTree) -> PyTree[int]:
 
 
 def affine(part: PyTree) -> list[Affine]:
-    """The dense and convolutional layers that a part is made of."""
+    """The dense and convolutional layers in a part."""
     return [node for node in jax.tree.leaves(part, is_leaf=_is_affine) if _is_affine(node)]
 
 

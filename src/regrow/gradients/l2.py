@@ -1,9 +1,9 @@
-"""L2 regularisation, coupled: through the optimizer's statistics.
+"""L2 regularisation, coupled: it passes through the optimizer's statistics.
 
     g ← g + λ·θ,     the gradient of ½λ‖θ‖²
 
-It is the `weight_decay` of PyTorch's Adam; under Adam it differs from decoupled decay
-(arXiv 1711.05101). 1e-3 is what the continual-learning runs of Dohare et al. use (arXiv
+It is the `weight_decay` of PyTorch's Adam. With Adam it differs from decoupled weight decay
+(arXiv 1711.05101). 1e-3 is the value in the continual-learning runs of Dohare et al. (arXiv
 2306.13812).
 """
 
@@ -27,6 +27,6 @@ class L2(GradientTerm):
         require(self.strength >= 0, f"l2: strength is {self.strength}; it must be 0 or more")
 
     def transform(self, *, learning_rate: float, output: bool) -> optax.GradientTransformation:
-        """Optax's: biases, scale and offset are pulled too, as in PyTorch."""
+        """`optax.add_decayed_weights`: biases, scale and offset are included, as in PyTorch."""
         del learning_rate, output
         return optax.add_decayed_weights(self.strength)

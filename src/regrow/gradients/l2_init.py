@@ -2,8 +2,9 @@
 
     L ← L + λ‖θ − θ₀‖²,     so  g ← g + 2λ(θ − θ₀)
 
-The norm is squared: its gradient grows with the distance. The authors' code has ½λ (their λ is
-twice that of the text, and of this) and leaves the parameters of layer norm out; so does this.
+The norm is squared, so its gradient grows with the distance. The authors' code has ½λ: their λ is
+twice that of the paper and of this module. Their code excludes the parameters of layer norm, and so
+does this one.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from regrow.learners.optimizer import Anchor
 
 @dataclass(frozen=True)
 class L2Init(GradientTerm):
-    """Pulls weights and biases towards their first values, with 2·strength·(θ − θ₀)."""
+    """Pulls weights and biases towards their initial values, with 2·strength·(θ − θ₀)."""
 
     acts_on = "gradient"
 
@@ -30,7 +31,7 @@ class L2Init(GradientTerm):
         require(self.strength >= 0, f"l2_init: strength is {self.strength}; it must be 0 or more")
 
     def transform(self, *, learning_rate: float, output: bool) -> optax.GradientTransformation:
-        """Its state is θ₀: an `Anchor`, which a newly drawn layer sets to its own draw."""
+        """The state is θ₀, an `Anchor`: a re-initialised layer sets it to its new parameters."""
         del learning_rate, output
 
         def init(params: PyTree) -> Anchor:

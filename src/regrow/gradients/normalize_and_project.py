@@ -2,12 +2,12 @@
 
     W ← ‖W₀‖_F · (W + u) / ‖W + u‖_F
 
-for the weights of hidden layers: those are followed by a normalisation, so that their length has no
-effect but on the effective learning rate. The output layer, which is not, is left alone, and so are
-biases, scale and offset (for these the paper weighs several treatments).
+for the weights of hidden layers. A normalisation follows them, so their norm only affects the
+effective learning rate. The output layer has none after it and is not projected. Biases, scale and
+offset are not projected either (the paper compares several treatments of them).
 
-The normalisation is the network's own: `layer_norm=True`, or blocks of BRO, which have one after
-each weight. Those of SimBa have it before.
+The network must have the normalisation: `layer_norm=True`, or BRO blocks, which have one after each
+weight. SimBa blocks have it before the weights.
 """
 
 from dataclasses import dataclass
@@ -25,12 +25,15 @@ from regrow.learners.optimizer import Anchor
 
 @dataclass(frozen=True)
 class NormalizeAndProject(GradientTerm):
-    """Keeps the weights of hidden layers at their first length; needs a network with layer norm."""
+    """Keeps the norm of hidden layers' weights at its initial value; needs layer norm."""
 
     acts_on = "update"
 
     def transform(self, *, learning_rate: float, output: bool) -> optax.GradientTransformation:
-        """Its state is ‖W₀‖ of each weight. Raises `RegrowError` for one without normalisation."""
+        """The state is ‖W₀‖ of each weight.
+
+        `update` raises `RegrowError` for a hidden layer without normalisation.
+        """
         del learning_rate
 
         def init(params: PyTree) -> Anchor:

@@ -2,9 +2,9 @@
 
     L ← L + λ (64/n)² ‖W Wᵀ − s I‖_F²,     so  g ← g + 4λ (64/n)² (W Wᵀ − s I) W
 
-for the weights of hidden layers, W having one row for each of the n units; s is the squared gain of
-the orthogonal initialiser. As in the authors' code the first layer is one of them and the output is
-not. Their networks have no convolutions: here a unit's kernel, flattened, is its row.
+for the weights of hidden layers. W has one row for each of the n units; s is the squared gain of
+the orthogonal initialiser. As in the authors' code the first layer is included and the output layer
+is not. Their networks have no convolutions; here a row is a unit's flattened kernel.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from regrow.gradients.base import GradientTerm, weights
 
 @dataclass(frozen=True)
 class Parseval(GradientTerm):
-    """Pulls the weights of hidden layers towards orthogonal rows of squared length `scale`."""
+    """Pulls the weights of hidden layers towards orthogonal rows of squared norm `scale`."""
 
     acts_on = "gradient"
 
@@ -32,7 +32,7 @@ class Parseval(GradientTerm):
         require(self.scale > 0, f"parseval: scale is {self.scale}; it must be > 0")
 
     def transform(self, *, learning_rate: float, output: bool) -> optax.GradientTransformation:
-        """Nothing for an output layer."""
+        """The identity for an output layer."""
         del learning_rate
         if output:
             return optax.identity()

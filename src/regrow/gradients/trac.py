@@ -1,19 +1,21 @@
-"""TRAC, a tuner of how far to go from the start (Muppidi et al. 2024, arXiv 2405.16642).
+"""TRAC, parameter-free scaling of the distance from θ₀ (Muppidi et al. 2024, arXiv 2405.16642).
 
     h = ⟨g, Δ⟩ over the whole network,     Δ ← Δ + u
     v_j ← β_j²v_j + h²,   σ_j ← β_jσ_j − h,   s_j = scale/erfi(1/√2) · erfi(σ_j/(√(2v_j) + ε))
     θ = θ₀ + SΔ,   S = max(0, Σs_j),   β = 0.9, 0.99, …, 0.999999
 
-u is the step of the optimizer, Δ how far it alone would have gone. The tuner of 2402.02720 makes s
-grow while the gradient still points away from θ₀, and fall where the way taken no longer pays.
-Numbers, the clip of S and where a 1e-8 begins are those of the authors' PyTorch code. That code
-computes Δ as (θ − θ₀)/(S + ε): in float32 a weight does not feel its first steps, of some 1e-9, so
-that Δ stays 0, and once S is 0 it is for good. Δ is kept here, and θ moves by what SΔ changes, so
-that it goes on from wherever an intervention put it.
+u is the step of the optimizer; Δ is the sum of these steps, unscaled. The tuner of 2402.02720 makes
+s grow while the negative gradient still points along Δ, and shrink when going further no longer
+lowers the loss. The constants, the clip of S and the places where 1e-8 enters are those of the
+authors' PyTorch code.
 
-A part has a tuner of its own, which hears the h of all: they are alike until the statistics of one
-begin anew. A newly drawn layer that keeps statistics keeps its tuner, and goes from where it was
-drawn.
+That code computes Δ as (θ − θ₀)/(S + ε). In float32 the first steps, of about 1e-9, are lost in
+rounding, so Δ stays 0; and once S is 0 it stays 0. Here Δ is stored and θ moves by the change of
+SΔ. Training therefore continues from wherever an intervention put θ.
+
+Each part has its own tuner, and all tuners receive the same h. They are identical until the
+optimizer state of one part is reset. A re-initialised layer that keeps its optimizer state keeps
+its tuner and moves from its new parameters.
 """
 
 import math
@@ -38,7 +40,7 @@ SMALL = 1e-8
 
 
 class TRACState(NamedTuple):
-    """Of one part: Δ, and σ, v and s for every β."""
+    """The state of one part: Δ, and σ, v and s for every β."""
 
     way: Trail
     sigma: Float[Array, "betas"]
@@ -48,7 +50,7 @@ class TRACState(NamedTuple):
 
 @dataclass(frozen=True)
 class TRAC(GradientTerm):
-    """Scales the way of the optimizer by a learned number: θ₀ + SΔ."""
+    """Scales the optimizer's total displacement Δ from θ₀ by a tuned factor S: θ₀ + SΔ."""
 
     acts_on = "update"
 
@@ -63,13 +65,13 @@ class TRAC(GradientTerm):
         return jnp.asarray(optax.tree.vdot(gradient, state.way.so_far))
 
     def gather(self, numbers: Sequence[Scalar]) -> Scalar:
-        """h, their sum."""
+        """h, the sum over all parts."""
         return jnp.sum(jnp.stack(list(numbers)))
 
     def transform(
         self, *, learning_rate: float, output: bool
     ) -> optax.GradientTransformationExtraArgs:
-        """A layer whose statistics begin anew stays where it is and is tuned from there."""
+        """A layer whose optimizer state is reset keeps its parameters, which become its new θ₀."""
         del learning_rate, output
 
         def init(params: PyTree) -> TRACState:
@@ -98,9 +100,9 @@ class TRAC(GradientTerm):
 
 
 def erfi(x: Float[Array, "numbers"]) -> Float[Array, "numbers"]:
-    """erfi(x) = 2x/√π ∫₀¹ exp(x²t²) dt, by Gauss and Legendre's rule: nothing there cancels.
+    """erfi(x) = 2x/√π ∫₀¹ exp(x²t²) dt, by Gauss–Legendre quadrature, without cancellation.
 
-    To 1e-5 of its value for |x| ≤ 9, past which float32 holds it no more.
+    The relative error is at most 1e-5 for |x| ≤ 9. Soon beyond that float32 overflows.
     """
     t, weights = np.polynomial.legendre.leggauss(48)
     t, weights = (t + 1) / 2, weights / 2

@@ -3,12 +3,12 @@
     U ← βU + (1 − β)(−g∘θ),     Û = U/(1 − βᵗ),     η = max Û over the whole network
     θ ← (1 − α·decay)θ + 2(1 − sigmoid(Û/η))∘(u − α·σ·ξ),     ξ ~ N(0, 1)
 
-What a weight is worth is what the loss would rise by without it, to first order: the worthless ones
-take whole steps and all of the noise, the worthiest 0.54 of both. u is the step of the optimizer;
-with Adam this is the authors' AdaUPGD, which their agents are trained with and whose numbers are
-the defaults here. Their code divides by the maximum of U where the paper has that of Û: the ratio
-is then 1/(1 − βᵗ) times as large, which holds all of worth still for some 1/(1 − β) steps. Where
-nothing is worth anything, as in a dead network, 0 is taken for 0/0.
+The utility of a weight is the rise in loss without it, to first order. Weights of utility 0 take
+full steps and full noise; those of the highest utility take 0.54 of both. u is the step of the
+optimizer. With Adam this is the authors' AdaUPGD, which trains their agents; its values are the
+defaults here. Their code divides by the maximum of U where the paper has that of Û. The ratio is
+then 1/(1 − βᵗ) times as large, which freezes all useful weights for about 1/(1 − β) steps. If no
+weight has positive utility, as in a dead network, the ratio is taken to be 0.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from regrow.types import Key, Scalar
 
 
 class UPGDState(NamedTuple):
-    """Of one part: U, 1 − βᵗ by the age of each weight, and what its noise is drawn from."""
+    """The state of one part: U, 1 − βᵗ with t the age of each weight, and the key of its noise."""
 
     utility: PyTree
     held: PyTree
@@ -54,18 +54,18 @@ class UPGD(GradientTerm):
         require(self.decay >= 0, f"upgd: decay is {self.decay}; it must be 0 or more")
 
     def read(self, gradient: PyTree, state: UPGDState, part: PyTree) -> Scalar:
-        """The largest Û of a part."""
+        """The maximum of Û over a part."""
         worth = self._corrected(self._next(gradient, state, part))
         return jnp.max(jnp.stack([jnp.max(leaf) for leaf in jax.tree.leaves(worth)]))
 
     def gather(self, numbers: Sequence[Scalar]) -> Scalar:
-        """η, the largest of all."""
+        """η, the maximum over all parts."""
         return jnp.max(jnp.stack(list(numbers)))
 
     def transform(
         self, *, learning_rate: float, output: bool
     ) -> optax.GradientTransformationExtraArgs:
-        """Every part draws noise of its own, which the weights that it began with decide."""
+        """Each part draws independent noise, from a key derived from its initial parameters."""
         del output
 
         def init(params: PyTree) -> UPGDState:
@@ -104,7 +104,7 @@ class UPGD(GradientTerm):
 
 
 def _key_of(part: PyTree) -> Key:
-    """From the bits of a part's parameters: their sum as integers does not depend on its order."""
+    """A key from the bits of the parameters. Their integer sum does not depend on the order."""
     bits = [
         jnp.sum(jax.lax.bitcast_convert_type(leaf, jnp.uint32), dtype=jnp.uint32)
         for leaf in jax.tree.leaves(part)

@@ -2,10 +2,11 @@
 
     θ ← clip(θ + u, ±κ/√fan_in)
 
-for weights and biases of every layer, the output included, a bias by the fan-in of its layer. The
-source has no normalisation layers: scale and offset are left alone here, which the bound of their
-layer would crush. κ/√fan_in at κ = 1 is what PyTorch draws within. LeCun's draw, which this
-library's layers start from, reaches √3 times as far, so that the first step clips 42% of it.
+for weights and biases of every layer, the output included. A bias uses the fan-in of its layer. The
+source has no normalisation layers. Here scale and offset are not clipped, because the bound of
+their layer would be far too small for them. With κ = 1, κ/√fan_in is the range of PyTorch's default
+initialisation. LeCun's uniform initialisation, this library's default, reaches √3 times as far, so
+the first step clips 42% of the weights.
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class WeightClipping(GradientTerm):
         require(self.kappa > 0, f"weight_clipping: kappa is {self.kappa}; it must be > 0")
 
     def transform(self, *, learning_rate: float, output: bool) -> optax.GradientTransformation:
-        """Bounds hold to rounding; what lies within them moves as it would have."""
+        """Bounds hold up to rounding; updates that stay within them are unchanged."""
         del learning_rate, output
 
         def clipped(update: PyTree, part: PyTree) -> PyTree:

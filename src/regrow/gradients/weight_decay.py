@@ -3,7 +3,7 @@
     θ ← θ + u − lr·λ·θ
 
 The decay does not pass through the optimizer's statistics. 1e-2 is AdamW's default in PyTorch and
-that of SimBa (arXiv 2410.09754); BBF (arXiv 2305.19452) has 0.1.
+the value of SimBa (arXiv 2410.09754). BBF (arXiv 2305.19452) uses 0.1.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from regrow.gradients.base import GradientTerm
 
 @dataclass(frozen=True)
 class WeightDecay(GradientTerm):
-    """Shrinks every parameter by lr·strength of itself, past the optimizer (AdamW)."""
+    """Shrinks every parameter by lr·strength of itself, decoupled from the optimizer (AdamW)."""
 
     acts_on = "update"
 
@@ -29,6 +29,6 @@ class WeightDecay(GradientTerm):
         )
 
     def transform(self, *, learning_rate: float, output: bool) -> optax.GradientTransformation:
-        """Optax's, scaled as a step: biases, scale and offset decay too."""
+        """`optax.add_decayed_weights`, scaled by −lr: biases, scale and offset decay too."""
         del output
         return optax.add_decayed_weights(-learning_rate * self.strength)

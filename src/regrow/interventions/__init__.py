@@ -1,6 +1,6 @@
 """The interventions, one file each. `regrow.interventions.base` is their contract.
 
-`tests/test_families.py` says which one is missing here.
+`tests/test_families.py` fails if one is missing here.
 """
 
 from regrow.interventions.continual_backprop import ContinualBackprop as ContinualBackprop

@@ -1,10 +1,10 @@
 """The contract of an intervention: a discrete event that changes an agent's Learners.
 
-An intervention is a frozen dataclass, called with the agent's state; it maps over the Learners it
-finds there and never names an agent. It declares what it keeps, and one test measures whether it
-does.
+An intervention is a frozen dataclass that is called with the agent's state. It maps over the
+Learners it finds there and does not depend on the agent. It declares what it preserves, and one
+test checks these declarations.
 
-Most are done at one moment. A `Hook` one installs itself then, and acts after every update.
+Most interventions act once. A `Hook` is installed once and then acts after every update.
 """
 
 import abc
@@ -27,42 +27,43 @@ Scores = Sequence[Float[Array, " _"]]
 
 @runtime_checkable
 class Updates(Protocol):
-    """What an intervention may ask of an agent: what it makes of a batch, and to learn from it."""
+    """What an intervention may use of an agent: network inputs, gradients and updates."""
 
     @property
     def rows_per_update(self) -> int:
-        """Transitions that an update takes."""
+        """Transitions per update."""
         ...
 
     def update(self, state: State, batch: Transition, key: Key) -> State:
-        """One update of every Learner on a batch; their hooks do not act, those are the Run's."""
+        """One update of every Learner on a batch. Hooks do not act: only a Run calls them."""
         ...
 
     def inputs(self, state: State, batch: Transition) -> dict[str, Array]:
-        """What the network of each Learner sees of a batch, by the Learner's name."""
+        """The input of each Learner's network for a batch, by Learner name."""
         ...
 
     def gradients(self, state: State, batch: Transition, key: Key) -> dict[str, PyTree]:
-        """The gradient of each Learner on a batch, by the Learner's name."""
+        """The gradient for each Learner on a batch, by Learner name."""
         ...
 
 
 class Intervention(abc.ABC):
-    """Something done to an agent at one moment of its training."""
+    """A change of an agent's state at one point in training."""
 
     needs_experience: ClassVar[bool] = False
 
     @property
     def keeps_output(self) -> bool:
-        """Whether what every network predicts stays as it was, bit for bit.
+        """Whether every network's output is unchanged, bit for bit.
 
-        After injections at several splits, another one may regroup the sum: then to rounding.
+        After injections at several splits, another injection may change the order of the sum. The
+        output is then unchanged up to rounding.
         """
         return False
 
     @property
     def keeps_optimizer_tree(self) -> bool:
-        """Whether the optimizer state keeps its structure (an old head set free adds to it)."""
+        """Whether the optimizer state keeps its tree structure; an unfrozen old head extends it."""
         return True
 
     @property
@@ -72,33 +73,33 @@ class Intervention(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
-        """The agent's state afterwards."""
+        """The agent's state after the intervention."""
 
 
 @dataclass(frozen=True)
 class SelectiveIntervention(Intervention):
-    """An intervention that treats the Learners that it is told to, each by itself.
+    """An intervention on selected Learners, each treated separately.
 
-    `only`: the Learners to treat, by name, e.g. "critic" or "actor critic"; empty means all, and
-    the learned numbers beside them.
+    `only`: the names of the Learners to treat, e.g. "critic" or "actor critic". Empty means all
+    Learners and all LearnedScalars.
     """
 
     only: str = field(default="", kw_only=True)
 
     @property
     def needs_hidden_units(self) -> bool:
-        """Whether it can do nothing to a network without hidden units, which then stays as it is.
+        """Whether it skips networks without hidden units.
 
-        It is an error where no other network is to be treated, or where that one was named.
+        It is an error if every network would be skipped, or one that `only` names.
         """
         return False
 
     def mapped(
         self, change: Callable[[str, Learner, Key], Learner], state: State, key: Key
     ) -> State:
-        """The agent's state with `change(name, learner, key)` for the chosen Learners.
+        """The agent's state with `change(name, learner, key)` applied to the selected Learners.
 
-        Raises `RegrowError` for an unknown name, or for want of hidden units.
+        Raises `RegrowError` for an unknown name, or if hidden units are needed and missing.
         """
         named = self.only.split()
         left_out = self._without_hidden_units(named or list(learners(state)), state)
@@ -110,7 +111,7 @@ class SelectiveIntervention(Intervention):
         )
 
     def _without_hidden_units(self, names: Sequence[str], state: State) -> list[str]:
-        """Of the Learners to treat those that have none, if it needs them."""
+        """The names of the Learners to skip for lack of hidden units."""
         if not self.needs_hidden_units:
             return []
         flat = [
@@ -127,18 +128,18 @@ class SelectiveIntervention(Intervention):
 
 @dataclass(frozen=True)
 class LearnerIntervention(SelectiveIntervention):
-    """An intervention that needs nothing but the Learner, and treats every one alike."""
+    """An intervention that uses only the Learner, and treats every Learner alike."""
 
     @abc.abstractmethod
     def change(self, learner: Learner, key: Key) -> Learner:
-        """One Learner afterwards."""
+        """One Learner after the intervention."""
 
     def turn(self, scalar: LearnedScalar) -> LearnedScalar:
-        """A learned number afterwards: as it was, unless an intervention says otherwise."""
+        """A LearnedScalar after the intervention; unchanged by default."""
         return scalar
 
     def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
-        """The agent's state with the chosen Learners changed, each with its own key."""
+        """The agent's state with the selected Learners changed, each with its own key."""
         del agent, experience
         state = self.mapped(lambda _, learner, key: self.change(learner, key), state, key)
         return state if self.only else map_knobs(self.turn, state)
@@ -146,11 +147,11 @@ class LearnerIntervention(SelectiveIntervention):
 
 @dataclass(frozen=True)
 class Recycling(SelectiveIntervention):
-    """An intervention that draws quiet hidden units anew and silences what they send.
+    """An intervention that re-initialises hidden units with low scores, outgoing weights zeroed.
 
-    A member says by which score units are quiet, and calls `renewed` with it. `tau`: the share of
-    the layer's mean score up to which a unit is quiet. `transitions`: how many, from the replay,
-    the score is measured on.
+    A subclass computes the scores and calls `renewed` with them. `tau`: a unit is re-initialised if
+    its score is at most `tau` times the mean of its layer. `transitions`: how many to sample from
+    the replay buffer for the scores.
     """
 
     tau: float = 0.0
@@ -168,18 +169,18 @@ class Recycling(SelectiveIntervention):
 
     @property
     def keeps_optimizer_tree(self) -> bool:
-        """False: the elements that are new have ages of their own."""
+        """False: new elements have their own step counts."""
         return False
 
     @property
     def needs_hidden_units(self) -> bool:
-        """True."""
+        """Always True: it acts on hidden units only."""
         return True
 
     def renewed(self, state: State, scores: Mapping[str, Scores], key: Key) -> State:
-        """The agent's state with its quiet units drawn anew.
+        """The agent's state with its low-score units re-initialised.
 
-        `scores`: by Learner, for every hidden layer one number per unit. Raises `RegrowError` as
+        `scores`: by Learner, one number per unit for every hidden layer. Raises `RegrowError` as
         `mapped` does.
         """
 
@@ -192,52 +193,52 @@ class Recycling(SelectiveIntervention):
 
 @dataclass(frozen=True)
 class Hook(SelectiveIntervention):
-    """An intervention that goes on acting: carried out, it is a hook of the Learners it treats.
+    """An intervention that installs an update hook in the Learners it treats.
 
-    From then on it acts after every update that a Run makes (not after those that another
-    intervention or a probe makes), on the batch of that update and with draws of its own. A second
-    one of the same kind takes the place of the first. Its memory is part of the Learner; it begins
-    anew when another intervention replaces layers or single units. A member writes `init` and
+    The hook acts after every update of a Run, on the batch of that update and with its own random
+    key. It does not act after updates made by another intervention or a probe. A second hook of the
+    same kind replaces the first. The hook's state is stored in the Learner. It is re-initialised
+    when another intervention replaces layers or single units. A subclass implements `init` and
     `after_update`.
     """
 
     renews_units: ClassVar[bool] = False
-    """Whether it draws single units anew: the optimizer then counts ages by element."""
+    """Whether it re-initialises single units: the optimizer then counts steps per element."""
 
     @property
     def keeps_output(self) -> bool:
-        """True: it acts after the next update."""
+        """Always True: the hook first acts after the next update."""
         return True
 
     @property
     def keeps_optimizer_tree(self) -> bool:
-        """Whether it leaves units as old as they are."""
+        """False if it re-initialises units: steps are then counted per element."""
         return not self.renews_units
 
     @property
     def is_random(self) -> bool:
-        """Installing a hook draws nothing."""
+        """Always False: installing a hook uses no random numbers."""
         return False
 
     @property
     def needs_hidden_units(self) -> bool:
-        """Whether it renews units."""
+        """Whether it re-initialises hidden units."""
         return self.renews_units
 
     @abc.abstractmethod
     def init(self, learner: Learner) -> PyTree:
-        """What it remembers at first: a tree of arrays."""
+        """The initial state of the hook: a tree of arrays."""
 
     @abc.abstractmethod
     def after_update(
         self, learner: Learner, memory: PyTree, inputs: Shaped[Array, "batch *obs"], key: Key
     ) -> tuple[Learner, PyTree]:
-        """(the Learner, the memory) after an update on `inputs`; trees and shapes as they were."""
+        """(Learner, hook state) after an update on `inputs`; tree structures and shapes stay."""
 
     def __call__(self, state: State, *, agent: Updates, experience: Experience, key: Key) -> State:
         """The agent's state with the hook installed.
 
-        Raises `RegrowError` where it renews units and there are none that could be.
+        Raises `RegrowError` if the hook re-initialises units and the network has none that can be.
         """
         del agent, experience
 
@@ -252,29 +253,29 @@ class Hook(SelectiveIntervention):
 
 @dataclass(frozen=True)
 class UnitRecyclingHook(Hook):
-    """A hook that draws single hidden units anew: layer by layer it keeps a record and judges.
+    """A hook that re-initialises single hidden units, selected from a record kept per layer.
 
-    A member writes `init_record`, `scores` and `select`.
+    A subclass implements `init_record`, `scores` and `select`.
     """
 
     renews_units: ClassVar[bool] = True
 
     @abc.abstractmethod
     def init_record(self, units: int) -> PyTree:
-        """The record of a hidden layer with so many units, at first: a tree of arrays."""
+        """The initial record of a hidden layer with this number of units: a tree of arrays."""
 
     @abc.abstractmethod
     def scores(self, network: Network, inputs: Shaped[Array, "batch *obs"]) -> Sequence[Array]:
-        """What each hidden layer is judged by: an array whose last axis is its units."""
+        """The scores of each hidden layer: an array whose last axis is its units."""
 
     @abc.abstractmethod
     def select(
         self, record: PyTree, scores: Float[Array, "... units"]
     ) -> tuple[PyTree, Bool[Array, " units"]]:
-        """(the record of a layer after an update, which of its units go)."""
+        """(record of a layer after an update, mask of the units to re-initialise)."""
 
     def init(self, learner: Learner) -> tuple[PyTree, ...]:
-        """A record for every hidden layer."""
+        """The initial record of every hidden layer."""
         return tuple(self.init_record(layer.units) for layer in learner.network.layers[:-1])
 
     def after_update(
@@ -284,7 +285,7 @@ class UnitRecyclingHook(Hook):
         inputs: Shaped[Array, "batch *obs"],
         key: Key,
     ) -> tuple[Learner, tuple[PyTree, ...]]:
-        """(the Learner with the units drawn anew that go, the memory)."""
+        """(Learner with the selected units re-initialised, records)."""
         scores = self.scores(learner.network, inputs)
         selected = [self.select(*each) for each in zip(memory, scores, strict=True)]
         masks = [mask for _, mask in selected]

@@ -1,19 +1,21 @@
-"""Continual backprop (Dohare et al. 2023, arXiv 2306.13812): the least useful units drawn anew.
+"""Continual backprop (Dohare et al. 2023, arXiv 2306.13812): re-initialise the least useful units.
 
     u_i ← η·u_i + (1 − η)·E|h_i|·mean_k |w_ik|      û_i = u_i / (1 − η^a_i),   a_i the unit's age
-    c ← c + ρ·#{i : a_i > m};   the ⌊c⌋ of these with the smallest û are drawn anew, c ← c − ⌊c⌋
+    c ← c + ρ·#{i : a_i > m};   re-initialise the ⌊c⌋ of these with the smallest û;   c ← c − ⌊c⌋
 
 for every hidden layer after every update. This is the contribution utility, with η, ρ and m as in
-the authors' experiments in reinforcement learning (lop/algos/gnt.py, rl/cfg/ant/cbp.yml); the paper
-sums over k, which ranks the units of a layer alike. What they leave open, or do otherwise:
+the authors' reinforcement-learning experiments (lop/algos/gnt.py, rl/cfg/ant/cbp.yml). The paper
+sums over k, which gives the same ranking within a layer. Details they leave open, and differences:
 
-- c is counted, as with their `accumulate=True`; by default they draw by chance whether a unit goes.
-- Behind a convolution that a dense layer reads, E|h|·mean|w| is taken at each position, then
-  averaged (convGnT.py). Of what a unit sends, frozen heads are not counted.
-- h is what the network makes of the batch after the update, not before.
-- The bias of the next layer is not corrected for the mean of what went: their code means to, and
-  adds 0, for it has cleared the mean before.
-- Their RL runs leave Adam's moments of replaced units. Here each new element is as old as it is.
+- c is accumulated, as with their `accumulate=True`. Their default decides at random whether a unit
+  is replaced.
+- If a dense layer reads a convolution, E|h|·mean|w| is computed per position, then averaged
+  (convGnT.py). Outgoing weights in frozen heads are not counted.
+- h is computed with the network after the update, not before.
+- The bias of the next layer is not corrected for the mean activation of replaced units. Their code
+  intends this correction, but adds 0 because it clears the mean first.
+- Their RL runs keep Adam's moments of replaced units. Here every new element starts with zero
+  moments and step count 0.
 """
 
 from dataclasses import dataclass
@@ -29,7 +31,7 @@ from regrow.networks.network import Network
 
 
 class _Record(NamedTuple):
-    """What is known of one hidden layer."""
+    """The record of one hidden layer."""
 
     utility: Float[Array, " units"]
     age: Int[Array, " units"]  # updates
@@ -38,10 +40,10 @@ class _Record(NamedTuple):
 
 @dataclass(frozen=True)
 class ContinualBackprop(UnitRecyclingHook):
-    """From here on draws a few of the least useful hidden units anew, update by update.
+    """Installs a hook that keeps re-initialising a few of the least useful hidden units.
 
-    `rate` ρ: units to replace per update and unit that is older than `maturity` m updates. `decay`
-    η of the moving average of a unit's utility. Raises `RegrowError` for a network without hidden
+    `rate` ρ: units to replace per update, for each unit older than `maturity` m updates. `decay` η:
+    of the moving average of a unit's utility. Raises `RegrowError` for a network without hidden
     units.
     """
 
@@ -64,12 +66,12 @@ class ContinualBackprop(UnitRecyclingHook):
         )
 
     def init_record(self, units: int) -> _Record:
-        """No utility, and every unit of age 0."""
+        """Utility 0 and age 0 for every unit."""
         utility, age = jnp.zeros(units, jnp.float32), jnp.zeros(units, jnp.int32)
         return _Record(utility, age, jnp.array(0.0, jnp.float32))
 
     def scores(self, network: Network, inputs: Shaped[Array, "batch *obs"]) -> list[Array]:
-        """What every hidden unit contributes."""
+        """The contribution of every hidden unit."""
         hidden = network.features(inputs)[1:-1]
         layers = [layer for layer in network.layers if isinstance(layer, Affine)]
         return [
@@ -80,7 +82,7 @@ class ContinualBackprop(UnitRecyclingHook):
     def select(
         self, record: _Record, scores: Float[Array, " units"]
     ) -> tuple[_Record, Bool[Array, " units"]]:
-        """(what is known of a layer after an update, its mature units whose turn it is)."""
+        """(record of a layer after an update, mask of the mature units to replace)."""
         age = record.age + 1
         utility = self.decay * record.utility + (1 - self.decay) * scores
         unbiased = utility / (1 - self.decay**age)
@@ -96,15 +98,15 @@ class ContinualBackprop(UnitRecyclingHook):
 def contribution(
     features: Float[Array, "batch *positions width"], reader: Affine, units: int
 ) -> Float[Array, " units"]:
-    """E|h_i|·mean_k |w_ik| for every unit of a layer and the layer that reads it.
+    """E|h_i|·mean_k |w_ik| for every unit of a layer, given the layer that reads it.
 
-    Of a unit that sends two features it is the sum of both.
+    For a unit with two output features it is the sum over both.
     """
     width = features.shape[-1]
     sent = jnp.abs(features).mean(axis=0).reshape(-1, width)
     heard = jnp.abs(reader.weight).mean(axis=-1).reshape(-1, width)
     if isinstance(reader, Dense):
-        each = (sent * heard).mean(axis=0)  # it has weights of its own for every position
+        each = (sent * heard).mean(axis=0)  # a dense layer has separate weights for every position
     else:
         each = sent.mean(axis=0) * heard.mean(axis=0)
     return each.reshape(-1, units).sum(axis=0)

@@ -2,9 +2,9 @@
 
     e ← (1 − α)·e − α·∇L over batches;    w ← w · clamp(cos(e, w), λ, 1)
 
-A unit's weights shrink where the data no longer pull along them. The cosine is taken over all that
-comes into a dense unit, over the kernel of each input channel of a convolutional unit, and over a
-layer's biases together, as the authors' implementation does.
+A unit's weights shrink if the negative gradient no longer points along them. The cosine is taken
+over all incoming weights of a dense unit, over the kernel of each input channel of a convolutional
+unit, and over all biases of a layer together, as in the authors' implementation.
 """
 
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ from regrow.networks.network import Network
 from regrow.networks.residual import Layer, Residual
 from regrow.types import Experience, Key
 
-_TINY = 1e-16  # the published cosine's guard is 1e-8 for each norm
+_TINY = 1e-16  # the published code guards each norm with 1e-8
 
 
 @dataclass(frozen=True)
 class Dash(SelectiveIntervention):
-    """Shrinks each unit's weights by how little they point where the gradient goes (DASH).
+    """Shrinks each unit's weights the less they align with the negative gradient (DASH).
 
-    `floor` λ: no factor is smaller. `smoothing` α of the moving average of the gradient over
-    `batches` batches from the replay. Norms and frozen heads stay, and so do the optimizer's
-    statistics, as in the authors' code; the target becomes a copy.
+    `floor` λ: the smallest factor. `smoothing` α: of the moving average of the negative gradient
+    over `batches` batches from the replay buffer. Normalisation and frozen heads are unchanged. The
+    optimizer state is kept, as in the authors' code. The target becomes a copy of the network.
     """
 
     floor: float = 0.3

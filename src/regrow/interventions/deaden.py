@@ -1,4 +1,4 @@
-"""A stressor that takes the plasticity of one layer away: its units never fire again."""
+"""A stressor that removes the plasticity of one layer: its units never fire again."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,12 @@ from regrow.types import Key
 
 @dataclass(frozen=True)
 class Deaden(LearnerIntervention):
-    """Kills units of one hidden layer: before their ReLU they are always far below zero.
+    """Kills ReLU units of one hidden layer by setting their biases far below zero.
 
-    `layer`: which, from 0; `share` of its units, drawn at random. A dead unit sends nothing, gets
-    no gradient and stays dead: a loss of plasticity of which the place is known, so that `regrow
-    diagnose --where` can be checked. Raises `RegrowError` for a layer that is not hidden, or not of
-    ReLUs.
+    `layer`: index of the layer, from 0. `share`: of its units, chosen at random. A dead unit
+    outputs 0, gets no gradient and stays dead. This is a loss of plasticity in a known place, to
+    test `regrow diagnose --where`. Raises `RegrowError` if the layer is not hidden or its
+    activation is not ReLU.
     """
 
     layer: int = 1
@@ -33,11 +33,11 @@ class Deaden(LearnerIntervention):
 
     @property
     def needs_hidden_units(self) -> bool:
-        """True."""
+        """Always True: it acts on hidden units only."""
         return True
 
     def change(self, learner: Learner, key: Key) -> Learner:
-        """The Learner with dead units, and its target a copy."""
+        """The Learner with dead units; its target becomes a copy."""
         hidden = len(learner.network.layers) - 1
         require(
             self.layer < hidden,
@@ -55,7 +55,7 @@ class Deaden(LearnerIntervention):
         lowered = jnp.where(jnp.expand_dims(dead, range(shift.ndim - 1)), _FAR_BELOW, shift)
         killed = eqx.tree_at(shift_of, layer, lowered)
         network = eqx.tree_at(lambda one: one.layers[self.layer], learner.network, killed)
-        # What hooks remember is of units that lived: an average would wake them again.
+        # Hook state describes live units: a weight average, for example, would revive dead ones.
         changed = learner.moved_to(network).with_fresh_hooks()
         return changed if changed.target is None else changed.sync()
 

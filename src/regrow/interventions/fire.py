@@ -2,28 +2,30 @@
 
     W ← √(d_out / d_in) · argmin_Q ‖W − Q‖_F  over semi-orthogonal Q  =  √(d_out / d_in) · U Vᵀ
 
-with W = U S Vᵀ: of all weights without deviation from isometry those nearest to what was learned.
-The polar factor U Vᵀ is approximated by Newton–Schulz iteration on the smaller Gram matrix:
+with W = U S Vᵀ: the scaled isometry nearest to the learned weight. The polar factor U Vᵀ is
+approximated by Newton–Schulz iteration on the smaller Gram matrix:
 
     X₀ = W / ‖W‖_F,     X ← 1.5 X − 0.5 X Xᵀ X,     10 times
 
-A convolution of k × k is treated as k² matrices, one for each position in the kernel, each then
-scaled by √(d_out / d_in) / k². Ten iterations bring a singular value to 1 that is 0.03 of ‖W‖_F;
-one of 0.003 ends near 0.17, one of 0 stays.
+A k × k convolution is treated as k² matrices, one for each position in the kernel, each scaled by
+√(d_out / d_in) / k². Ten iterations bring a singular value of 0.03 ‖W‖_F to 1. One of 0.003 ends
+near 0.17, and one of 0 stays 0.
 
-All this is from the authors' code, isaac7778/FIRE at c37a0ac (of the paper itself the abstract and
-what others wrote about it were at hand). There, too, the output layer is treated, and biases and
-normalisation stay. What the code does beside, it does in each domain in another way:
+All this follows the authors' code, isaac7778/FIRE at c37a0ac. (Of the paper only the abstract and
+secondary sources were available.) The code also projects the output layer, and leaves biases and
+normalisation unchanged. The rest differs by domain:
 
-- Atari (`rl/dqn`): convolutions alone are projected and dense layers become what they were before
-  training; Adam's moments and counts stay, those of the dense layers included; the target gets the
-  same weights (of convolutions, its own biases stay). Here: `dense="reset"`, which draws them anew.
-- HumanoidBench (`rl/sac`): every dense layer is projected; optimizers and the temperature begin
-  anew, the target is a copy. Here: `optimizer="reset", scalars="reset"`.
-- Images (`vision`): all layers; the optimizer begins anew, as it does there for every new task. In
-  vision transformers queries and keys alone. Language models: all layers, attention in thirds.
+- Atari (`rl/dqn`): only convolutions are projected. Dense layers return to their values before
+  training. Adam's moments and counts stay, also those of the dense layers. The target gets the same
+  weights, but keeps its own convolution biases. Here: `dense="reset"`, which re-initialises dense
+  layers with new values.
+- HumanoidBench (`rl/sac`): every dense layer is projected. The optimizers and the temperature are
+  reset. The target is a copy. Here: `optimizer="reset", scalars="reset"`.
+- Images (`vision`): all layers are projected. The optimizer is reset, as there for every new task.
+  In vision transformers only queries and keys are projected. Language models: all layers, attention
+  split in thirds.
 
-The code divides by ‖W‖_F, in SAC by ‖W‖_F + 1e-8; a matrix of zeros stays one here.
+The code divides by ‖W‖_F, in SAC by ‖W‖_F + 1e-8. Here a zero matrix stays zero.
 """
 
 from dataclasses import dataclass
@@ -47,10 +49,11 @@ from regrow.types import Key
 class Fire(LearnerIntervention):
     """Projects every weight to the nearest scaled isometry (FIRE).
 
-    `iterations` of Newton–Schulz. `dense`: whether dense layers are projected too, or newly drawn
-    ("reset": what froze in earlier injections is dropped, as in a reset). `optimizer`: whether
-    statistics are kept or begin anew. `scalars`: whether learned numbers, like a temperature, do.
-    The target becomes a copy; biases, normalisation and frozen heads stay.
+    `iterations`: of Newton–Schulz. `dense`: whether dense layers are projected or re-initialised;
+    "reset" also drops the frozen heads of earlier injections, as a reset does. `optimizer`: whether
+    the optimizer state is kept or reset. `scalars`: whether learned scalars such as a temperature
+    are kept or set to their initial value. The target becomes a copy. Biases, normalisation and
+    frozen heads are unchanged.
     """
 
     iterations: int = 10
@@ -66,7 +69,7 @@ class Fire(LearnerIntervention):
 
     @property
     def is_random(self) -> bool:
-        """Whether dense layers are drawn."""
+        """Whether dense layers are re-initialised."""
         return self.dense == "reset"
 
     def change(self, learner: Learner, key: Key) -> Learner:
@@ -87,7 +90,7 @@ class Fire(LearnerIntervention):
         return learner.with_network(network, target, origins=origins, fresh=self.optimizer)
 
     def turn(self, scalar: LearnedScalar) -> LearnedScalar:
-        """The number: as it was, with fresh statistics, or as at the start."""
+        """The scalar unchanged, with a fresh optimizer state, or at its initial value with one."""
         if self.scalars == "reset":
             return scalar.fresh()
         return scalar.with_fresh_statistics() if self.optimizer == "reset" else scalar
@@ -113,7 +116,7 @@ class Fire(LearnerIntervention):
 
 
 def polar_factor(matrix: Float[Array, "m n"], iterations: int) -> Float[Array, "m n"]:
-    """U Vᵀ of a matrix U S Vᵀ, by so many Newton–Schulz iterations; a matrix of zeros stays so."""
+    """U Vᵀ of a matrix U S Vᵀ, by Newton–Schulz iteration; a zero matrix stays zero."""
 
     def step(_: Array, x: Float[Array, "m n"]) -> Float[Array, "m n"]:
         wide = x.shape[0] < x.shape[1]
@@ -125,5 +128,5 @@ def polar_factor(matrix: Float[Array, "m n"], iterations: int) -> Float[Array, "
 
 
 def _product(a: Float[Array, "m k"], b: Float[Array, "k n"]) -> Float[Array, "m n"]:
-    # Accelerators round to fewer bits unless told; PyTorch, as the authors use it, does not.
+    # Accelerators use lower precision by default; PyTorch, as the authors use it, does not.
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -1,8 +1,8 @@
-"""A stressor that takes plasticity away, and its matched control.
+"""A stressor that removes plasticity, and its matched control.
 
-Fitting a network to targets that are redrawn again and again ends its ability to fit (Lyle et al.
-2022, arXiv 2204.09560); fitting it as long to targets that stay does not. Same data, same number of
-updates: a pair of runs that differ in one thing, so that a diagnosis can be checked.
+Fitting a network to targets that are resampled repeatedly destroys its ability to fit (Lyle et al.
+2022, arXiv 2204.09560). Fitting it equally long to fixed targets does not. Both use the same data
+and number of updates and differ in nothing else, so the pair can test a diagnosis.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,11 @@ from regrow.types import Experience, Key
 
 @dataclass(frozen=True)
 class FitNoise(Intervention):
-    """Trains on random rewards, redrawn every round: plasticity goes (redraw=False: it stays).
+    """Trains on random rewards to destroy plasticity; with redraw=False, the matched control.
 
-    Draws `transitions` from the replay once. In each of `rounds` rounds their rewards are N(0, 1),
-    all of them terminal, and the agent makes `updates` updates. Targets then become copies of their
+    Samples `transitions` from the replay buffer once, and makes all of them terminal. In each of
+    `rounds` rounds the agent makes `updates` updates on them with rewards from N(0, 1). The rewards
+    are resampled every round, or kept with redraw=False. Finally targets become copies of their
     networks.
     """
 
@@ -59,7 +60,7 @@ class FitNoise(Intervention):
             keys = jax.random.split(jax.random.fold_in(learning, i), self.updates)
             return jax.lax.scan(one_update, state, keys)
 
-        # Hooks keep their memories: the units are those that they know, only trained on.
+        # Hooks keep their state: the units are the same, only trained further.
         state, _ = jax.lax.scan(one_round, state, jnp.arange(self.rounds))
         return map_learners(_with_synced_target, state, key)
 

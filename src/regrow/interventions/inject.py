@@ -2,15 +2,15 @@
 
     out = h_θ(φ) + h_θ'₁(φ) − h_θ'₂(φ),     θ'₁ = θ'₂ fresh,  only φ and θ'₁ learn
 
-Predictions and the number of trainable parameters stay as they were, so an agent that learns better
-afterwards was short of plasticity and of nothing else.
+Predictions and the number of trainable parameters are unchanged. So an agent that learns better
+afterwards lacked plasticity and nothing else.
 
-New parameters begin with fresh optimizer statistics and all others keep theirs, as where θ'₁ is
-given to a running optimizer of PyTorch (so in timoklein/plasticity-injection-torch). In the paper's
-ablations a reset of the optimizer hurts (Fig. 9); its code is not public, and we take "the
-optimizer" for all of it ("reset_all"). "keep" hands the statistics of the old head to the new one.
-They are of other gradients: after a head that had gone silent Adam's first steps are about three
-times the learning rate, which is an intervention of its own.
+New parameters start with a fresh optimizer state and all others keep theirs. This is what happens
+in PyTorch when θ'₁ is added to an existing optimizer (as in timoklein/plasticity-injection-torch).
+In the paper's ablations an optimizer reset hurts (Fig. 9). The paper's code is not public; we
+interpret it as a reset of the whole optimizer ("reset_all"). "keep" hands the optimizer state of
+the old head to the new one. That state comes from other gradients: after a head whose gradients had
+vanished, Adam's first steps are about three times the learning rate, an intervention in itself.
 """
 
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ from regrow.types import Key
 
 @dataclass(frozen=True)
 class Inject(LearnerIntervention):
-    """Freezes the head and adds a fresh pair: new plasticity, the same output.
+    """Freezes the head and adds a newly initialised pair: new plasticity, same output.
 
-    `split`: where the head begins; None keeps the network's own (and leaves one as it is that is
-    all encoder). `optimizer`: which statistics begin anew, those of the new head alone ("reset"),
-    of all layers ("reset_all"), or none, the new head taking over the old one's ("keep"). The
-    paper's ablations: `subtract=False` leaves the third term out, `freeze=False` lets the old head
-    go on learning, with its statistics.
+    `split`: the layer at which the head begins; None keeps the network's split, and leaves a
+    network that is all encoder unchanged. `optimizer`: "reset" gives the new head a fresh optimizer
+    state, "reset_all" gives one to all layers, and "keep" hands the old head's state to the new
+    one. The paper's ablations: `subtract=False` omits the third term; `freeze=False` keeps training
+    the old head with its optimizer state.
     """
 
     split: int | None = None
@@ -47,16 +47,16 @@ class Inject(LearnerIntervention):
 
     @property
     def keeps_output(self) -> bool:
-        """Whether the third term is there."""
+        """Whether the third term is included."""
         return self.subtract
 
     @property
     def keeps_optimizer_tree(self) -> bool:
-        """Whether the old head froze."""
+        """Whether the old head is frozen."""
         return self.freeze
 
     def change(self, learner: Learner, key: Key) -> Learner:
-        """The network and its target injected with the same fresh head."""
+        """The Learner with the same new head injected into its network and its target."""
         if self.split is None and not learner.network.head:
             return learner
         network, origins = self._injected(learner.network, key)

@@ -13,15 +13,15 @@ class Nothing(LearnerIntervention):
 
     @property
     def keeps_output(self) -> bool:
-        """True."""
+        """Always True: nothing changes."""
         return True
 
     @property
     def is_random(self) -> bool:
-        """The state stays."""
+        """Always False: nothing changes."""
         return False
 
     def change(self, learner: Learner, key: Key) -> Learner:
-        """The same Learner."""
+        """The Learner, unchanged."""
         del key
         return learner

@@ -1,8 +1,7 @@
-"""The primacy bias, made on purpose (Nikishin et al. 2022, arXiv 2205.07802).
+"""The primacy bias, induced on purpose (Nikishin et al. 2022, arXiv 2205.07802).
 
-Many updates on the first data that an agent collected damage the rest of its learning. What breaks
-here is mostly what the network believes: values diverge on the few transitions they are
-bootstrapped from.
+Many updates on the first data that an agent collected impair the rest of its learning. What goes
+wrong here is mostly the value estimates: they diverge, bootstrapped from few transitions.
 """
 
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from regrow.types import Experience, Key
 
 @dataclass(frozen=True)
 class Prime(Intervention):
-    """Makes many updates on the oldest transitions of the replay: the primacy bias.
+    """Makes many updates on the oldest transitions in the replay buffer: the primacy bias.
 
-    `updates` updates on batches of the `transitions` oldest ones.
+    `updates`: how many. `transitions`: how many of the oldest ones to sample batches from.
     """
 
     updates: int = 50_000
@@ -44,5 +43,5 @@ class Prime(Intervention):
             batch = jax.tree.map(lambda x: x[rows], data)
             return agent.update(state, batch, updating), None
 
-        # Hooks keep their memories: the units are those that they know, only trained on.
+        # Hooks keep their state: the units are the same, only trained further.
         return jax.lax.scan(one_update, state, jax.random.split(key, self.updates))[0]

@@ -2,10 +2,10 @@
 
     s_i = E|h_i| / mean_k E|h_k|  within a layer;   unit i is dormant if s_i ≤ τ
 
-Dormant units get new incoming weights from the layer's own initialiser and a bias as at the start;
-their outgoing weights become 0, and Adam's moments of both begin at 0. The published implementation
-keeps the old step count for the new weights, which makes them step several times too far; here each
-of their elements is as old as it is.
+Dormant units get new incoming weights from the layer's initialiser and an initial bias. Their
+outgoing weights become 0, and Adam's moments of both start at 0. The published implementation keeps
+the old step count for the new weights, which makes their steps several times too large. Here each
+new element has its own step count, starting at 0.
 """
 
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from regrow.types import Experience, Key
 
 @dataclass(frozen=True)
 class Redo(Recycling):
-    """Draws dormant hidden units anew and silences what they send (ReDo).
+    """Re-initialises dormant hidden units and zeroes their outgoing weights (ReDo).
 
-    `tau`: 0.025 as in the paper's default, 0.1 for high replay ratios, 0 for dead units alone.
-    `transitions`: how many, from the replay, the activity is measured on. Raises `RegrowError` for
-    a network without hidden units or with residual blocks.
+    `tau`: 0.025 is the paper's default, 0.1 its value for high replay ratios; 0 selects only dead
+    units. `transitions`: how many to sample from the replay buffer to measure activity. Raises
+    `RegrowError` for a network without hidden units or with residual blocks.
     """
 
     tau: float = 0.025

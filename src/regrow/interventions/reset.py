@@ -1,4 +1,4 @@
-"""Resets (Nikishin et al. 2022, arXiv 2205.07802): parameters drawn anew, the replay kept."""
+"""Resets (Nikishin et al. 2022, arXiv 2205.07802): new parameters, the replay buffer kept."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,20 +10,20 @@ from regrow.types import Key
 
 @dataclass(frozen=True)
 class Reset(LearnerIntervention):
-    """Draws the head, the last layer or everything anew; the target becomes a copy of the network.
+    """Re-initialises the head, the last layer or everything; the target becomes a copy.
 
-    `optimizer`: "reset" starts the statistics of those layers anew, step count included, as
-    published; "keep" leaves them. Earlier injections end: what they froze would keep the old
-    predictions alive. A network that is all encoder stays as it is, its target too, unless
-    everything is drawn anew. With the head or everything a learned number (a temperature) begins
-    anew too, as in the published SAC (everything) and DrQ (heads).
+    `optimizer`: "reset" also resets the optimizer state of those layers, step count included, as
+    published; "keep" keeps it. Frozen heads of earlier injections are dropped, because they would
+    preserve the old predictions. A network that is all encoder is unchanged, its target too, unless
+    everything is reset. Resetting the head or everything also resets learned scalars such as a
+    temperature, as in the published SAC (everything) and DrQ (heads).
     """
 
     where: Literal["head", "last", "everything"] = "head"
     optimizer: Literal["keep", "reset"] = "reset"
 
     def change(self, learner: Learner, key: Key) -> Learner:
-        """The Learner with fresh layers."""
+        """The Learner with the selected layers re-initialised."""
         split, layers = learner.network.split, len(learner.network.layers)
         start = {"head": split, "last": max(split, layers - 1), "everything": 0}[self.where]
         if start == layers:
@@ -33,7 +33,7 @@ class Reset(LearnerIntervention):
         return learner.with_network(network, target, origins=origins, fresh=self.optimizer)
 
     def turn(self, scalar: LearnedScalar) -> LearnedScalar:
-        """The number as at the start, unless only last layers are drawn anew."""
+        """The scalar at its initial value, or unchanged if only last layers are reset."""
         if self.where == "last":
             return scalar
         return scalar.fresh() if self.optimizer == "reset" else scalar.with_initial_value()

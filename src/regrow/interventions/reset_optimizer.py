@@ -1,4 +1,4 @@
-"""The optimizer alone: was it the weights, or the statistics of their gradients?"""
+"""Optimizer resets: is the problem in the weights, or in the statistics of their gradients?"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,29 +10,29 @@ from regrow.types import Key
 
 @dataclass(frozen=True)
 class ResetOptimizer(LearnerIntervention):
-    """Starts the optimizer's statistics anew, step count included; parameters stay.
+    """Resets the optimizer state, step count included; parameters are kept.
 
-    `where`: the layers of the "head", or "everything", learned numbers (a temperature) included.
+    `where`: "head", or "everything", which includes learned scalars such as a temperature.
     """
 
     where: Literal["head", "everything"] = "everything"
 
     @property
     def keeps_output(self) -> bool:
-        """True."""
+        """Always True: parameters are kept."""
         return True
 
     @property
     def is_random(self) -> bool:
-        """Fresh statistics are zeros."""
+        """Always False: a fresh optimizer state is not random."""
         return False
 
     def change(self, learner: Learner, key: Key) -> Learner:
-        """The Learner with fresh statistics."""
+        """The Learner with a fresh optimizer state."""
         del key
         start = learner.network.split if self.where == "head" else 0
         return learner.with_fresh_statistics(start)
 
     def turn(self, scalar: LearnedScalar) -> LearnedScalar:
-        """The number with fresh statistics, where everything gets them."""
+        """The scalar, with a fresh optimizer state if `where` is "everything"."""
         return scalar.with_fresh_statistics() if self.where == "everything" else scalar

@@ -1,20 +1,24 @@
-"""Self-normalised resets (Farias & Jozefiak 2024, arXiv 2410.20098): units that fell silent.
+"""Self-normalised resets (Farias & Jozefiak 2024, arXiv 2410.20098): re-initialise silent units.
 
-    a_i ← 0 if unit i fired in the batch, else a_i + 1;     a unit with a_i ≥ τ_i is drawn anew
+    a_i ← 0 if unit i fired in the batch, else a_i + 1;     re-initialise a unit with a_i ≥ τ_i
 
-Its threshold is a percentile of its own silences: every `period` updates
+The threshold of a unit is a percentile of the lengths of its own silences. Every `period` updates
 
-    τ_i ← q_i if q_i < τ_i else γ·τ_i,     q_i the smallest length that a share p of them is within
+    τ_i ← q_i if q_i < τ_i else γ·τ_i,     q_i the smallest length that covers a share p of them
 
-and a silence that ended in a reset counts among them. As in the authors' code
-(SelfNormalizedResets, src/algorithms/snr.py), which counts in examples where this counts in
-updates: Adam's moments of what is drawn anew begin at 0 (here its age does, too); a unit fires
-where it is not 0, a ReLU where it is above 0, on any input of the batch (and at any position);
-firing in two batches in a row is no silence; a unit with no silence in a period gets the smallest
-q, one update; p = 0.99 and γ = 2 are its defaults, and thresholds are revised after so many tasks.
-That code takes the first threshold as an argument: here it is the largest, `limit`. How long
-`period` and `limit` should be in reinforcement learning was not found. Fired is what the
-network makes of the batch after the update.
+A silence that ended in a re-initialisation is included. The following is as in the authors' code
+(SelfNormalizedResets, src/algorithms/snr.py), which counts examples where this counts updates:
+
+- Adam's moments of re-initialised elements start at 0 (here their step count does too).
+- A unit fires if its output is not 0, for a ReLU above 0, on any input of the batch and at any
+  position.
+- Firing in two consecutive batches is not a silence.
+- A unit without a silence in a period gets the smallest q, one update.
+- p = 0.99 and γ = 2 are its defaults.
+
+Their code revises the thresholds after a number of tasks. It takes the first threshold as an
+argument; here that is the largest, `limit`. We found no published values of `period` and `limit`
+for reinforcement learning. Whether a unit fired is computed with the network after the update.
 """
 
 from dataclasses import dataclass
@@ -30,21 +34,21 @@ from regrow.networks.network import Network
 
 
 class _Record(NamedTuple):
-    """What is known of one hidden layer; all in updates."""
+    """The record of one hidden layer; all times are in updates."""
 
     silence: Int[Array, " units"]
     threshold: Int[Array, " units"]
-    lengths: Int[Array, "units lengths"]  # how often a silence was that long; 0 is none
-    since: Int[Array, ""]  # the thresholds were revised
+    lengths: Int[Array, "units lengths"]  # histogram of silence lengths; 0 is no silence
+    since: Int[Array, ""]  # updates since the thresholds were last revised
 
 
 @dataclass(frozen=True)
 class SelfNormalizedReset(UnitRecyclingHook):
-    """From here on draws a hidden unit anew that has been silent longer than it used to be.
+    """Installs a hook that re-initialises hidden units silent for longer than is usual for them.
 
-    `percentile` p of a unit's silences, and `expansion` γ, by which a threshold grows that was no
-    longer than that; every `period` updates. `limit`: no threshold is longer, in updates; the first
-    ones are that long. Raises `RegrowError` for a network without hidden units.
+    Every `period` updates a threshold is set to the `percentile` p of a unit's silences, or, if it
+    is not longer than that, multiplied by `expansion` γ. `limit`: the initial and the largest
+    threshold, in updates. Raises `RegrowError` for a network without hidden units.
     """
 
     percentile: float = 0.99
@@ -81,14 +85,14 @@ class SelfNormalizedReset(UnitRecyclingHook):
         )
 
     def scores(self, network: Network, inputs: Shaped[Array, "batch *obs"]) -> list[Array]:
-        """What every hidden unit sends, in size."""
+        """|h_i| of every hidden unit."""
         hidden = network.features(inputs)[1:-1]
         return [layer.sizes(h) for layer, h in zip(network.layers, hidden, strict=False)]
 
     def select(
         self, record: _Record, scores: Float[Array, "... units"]
     ) -> tuple[_Record, Bool[Array, " units"]]:
-        """(what is known of a layer after an update, its units that were silent for too long)."""
+        """(record of a layer after an update, mask of its units that were silent for too long)."""
         fired = (scores > 0).reshape(-1, scores.shape[-1]).any(axis=0)
         silence = jnp.where(fired, record.silence, record.silence + 1)
         goes = ~fired & (silence >= record.threshold)
@@ -111,7 +115,7 @@ class SelfNormalizedReset(UnitRecyclingHook):
     def _revised(
         self, threshold: Int[Array, " units"], lengths: Int[Array, "units lengths"]
     ) -> tuple[Int[Array, " units"], Int[Array, "units lengths"]]:
-        """(thresholds at the percentile of a unit's silences, or longer; no silences)."""
+        """(thresholds at the percentile of each unit's silences, or expanded; empty histograms)."""
         within = jnp.cumsum(lengths[:, 1:], axis=1)
         share = within / jnp.maximum(within[:, -1:], 1)
         usual = jnp.argmax(share >= self.percentile, axis=1).astype(jnp.int32) + 1

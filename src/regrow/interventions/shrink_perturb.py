@@ -1,7 +1,7 @@
 """Shrink and perturb (Ash & Adams 2020, arXiv 1910.08475), and its interpolating form.
 
 noise="normal":  θ ← S·θ + P·ε,      ε ~ N(0, 1) for every parameter   (1910.08475)
-noise="fresh":   θ ← S·θ + P·θ',     θ' newly drawn                    (SR-SPR; BBF, 2305.19452)
+noise="fresh":   θ ← S·θ + P·θ',     θ' newly initialised              (SR-SPR; BBF, 2305.19452)
 """
 
 from dataclasses import dataclass
@@ -19,15 +19,16 @@ from regrow.types import Key
 
 @dataclass(frozen=True)
 class ShrinkPerturb(LearnerIntervention):
-    """Shrinks parameters and adds noise, or moves them towards a newly drawn network.
+    """Shrinks parameters and adds noise, or interpolates towards a newly initialised network.
 
-    `shrink` S in [0, 1]; `perturb` P ≥ 0, with normal noise its standard deviation. `where`: which
-    live layers; frozen heads stay. `target`: "copy" makes it a copy of the network; "own" treats it
-    alike with another draw, as SR-SPR and BBF do. `optimizer`: whether the statistics of layers
-    that are moved, and not drawn anew, are kept or begin anew. DASH's comparison keeps them, and
-    SR-SPR and BBF mean to keep those of their encoder (BBF's released code does not find them
-    behind `optax.masked`, so all begin anew there: "reset"). The defaults are BBF's S and P;
-    `sr_spr` has those of SR-SPR, `dash_baseline` those with normal noise in DASH's comparison.
+    `shrink`: S in [0, 1]. `perturb`: P ≥ 0; with normal noise, its standard deviation. `where`:
+    which live layers; frozen heads are unchanged. `target`: "copy" makes the target a copy of the
+    network; "own" treats the target alike with independent noise, as SR-SPR and BBF do.
+    `optimizer`: whether the optimizer state of these layers is kept or reset. DASH's comparison
+    keeps it. SR-SPR and BBF intend to keep that of their encoder, but BBF's released code does not
+    find it behind `optax.masked` and resets all of it: "reset". The defaults are BBF's S and P.
+    Presets: `sr_spr` has the values of SR-SPR, `dash_baseline` those with normal noise in DASH's
+    comparison.
     """
 
     shrink: float = 0.5
@@ -50,7 +51,7 @@ class ShrinkPerturb(LearnerIntervention):
         )
 
     def change(self, learner: Learner, key: Key) -> Learner:
-        """The Learner with its live layers moved."""
+        """The Learner with its live layers shrunk and perturbed."""
         if not self._layers(learner.network):
             return learner
         own, other = jax.random.split(key)
@@ -61,7 +62,7 @@ class ShrinkPerturb(LearnerIntervention):
         return learner.with_moved_layers(network, target, moved=moved, moments=self.optimizer)
 
     def _layers(self, network: Network) -> range:
-        """Which layers move, if any."""
+        """The indices of the layers to change; may be empty."""
         start = network.split if self.where == "head" else 0
         return range(start, network.split if self.where == "encoder" else len(network.layers))
 

@@ -1,4 +1,4 @@
-"""A bigger network from here on: what injection is compared with (arXiv 2305.15555)."""
+"""Widening a network: a baseline for injection (arXiv 2305.15555)."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ from regrow.types import Key
 
 @dataclass(frozen=True)
 class Widen(LearnerIntervention):
-    """Makes every hidden layer wider, with the output as it was up to rounding.
+    """Makes every hidden layer wider, with the same output up to rounding.
 
-    `factor` > 1: how many times as many units. New elements begin with fresh optimizer statistics,
-    old ones keep theirs. Raises `RegrowError` for networks with layer or spectral normalisation or
-    with residual blocks, and where no layer would gain a unit.
+    `factor` > 1 multiplies the number of units. New elements start with a fresh optimizer state;
+    old ones keep theirs. Raises `RegrowError` for networks with layer normalisation, spectral
+    normalisation or residual blocks, and if no layer would gain a unit.
     """
 
     factor: float = 2.0
@@ -27,14 +27,14 @@ class Widen(LearnerIntervention):
 
     @property
     def keeps_optimizer_tree(self) -> bool:
-        """False: the elements that are new have ages of their own."""
+        """False: new elements have their own step counts."""
         return False
 
     @property
     def needs_hidden_units(self) -> bool:
-        """True."""
+        """Always True: it acts on hidden units only."""
         return True
 
     def change(self, learner: Learner, key: Key) -> Learner:
-        """The wider Learner."""
+        """The widened Learner."""
         return widened(learner, self.factor, key)

@@ -1,1 +1,1 @@
-"""A Learner: a network, its optimizer, and what an intervention may change."""
+"""A Learner: a network and its optimizer, which interventions may change."""

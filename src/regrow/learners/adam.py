@@ -1,12 +1,13 @@
-"""Adam (Kingma & Ba 2015, arXiv 1412.6980) in which every element may have an age of its own.
+"""Adam (Kingma & Ba 2015, arXiv 1412.6980), optionally with a step count per element.
 
     m ← b₁m + (1 − b₁)g,   v ← b₂v + (1 − b₂)g²,   step = lr · m̂ / (√v̂ + ε),
     m̂ = m / (1 − b₁ᵗ),     v̂ = v / (1 − b₂ᵗ),      t the element's age
 
-With one count for all elements it is Optax's, bit for bit. Where single units are renewed, one
-count would be wrong for somebody: fresh moments under an old count step 3.2 to 6.5 times too far
-(ReDo's published code does so). `aged` turns Optax's state into an `ElementwiseAdamState`, whose
-ages `renewed` sets to zero where the parameters are new.
+The age of an element is its number of steps. With one count for all elements this is Optax's Adam,
+bit for bit. If single units are re-initialised, one count cannot be right for all: fresh moments
+with an old count make steps 3.2 to 6.5 times too large (as in ReDo's published code). `aged` turns
+Optax's state into an `ElementwiseAdamState`. `renewed` sets its ages to zero where the parameters
+are new.
 """
 
 import math
@@ -20,10 +21,10 @@ from jaxtyping import PyTree
 
 
 class ElementwiseAdamState(NamedTuple):
-    """Adam's state with an age for every element, each a tree like the parameters.
+    """Adam's state with an age for every element; each field is a tree like the parameters.
 
-    `count`, the ages, is called and placed as in `optax.ScaleByAdamState`: checkpoints name leaves
-    by their path.
+    The ages are in `count`, named and placed as in `optax.ScaleByAdamState`, because checkpoints
+    identify leaves by their path.
     """
 
     count: optax.Updates  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -32,7 +33,7 @@ class ElementwiseAdamState(NamedTuple):
 
 
 def adam(learning_rate: float, *, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Adam whose state is that of Optax or, once `aged`, an `ElementwiseAdamState`."""
+    """Adam whose state is Optax's or, after `aged`, an `ElementwiseAdamState`."""
     plain = optax.scale_by_adam(b1, b2, eps)
 
     def update(
@@ -45,7 +46,7 @@ def adam(learning_rate: float, *, b1: float, b2: float, eps: float) -> optax.Gra
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
 
         def step(m: jax.Array, v: jax.Array, age: jax.Array) -> jax.Array:
-            # 1 − bᵗ; a power for every element takes several times as long as this.
+            # 1 − bᵗ; a power for every element takes several times as long.
             held1, held2 = (-jnp.expm1(age * math.log(b)) if b else 1.0 for b in (b1, b2))
             return (m / held1) / (jnp.sqrt(v / held2) + eps)
 
@@ -56,7 +57,7 @@ def adam(learning_rate: float, *, b1: float, b2: float, eps: float) -> optax.Gra
 
 
 def aged(state: PyTree, part: PyTree) -> PyTree:
-    """An optimizer state in which every Adam counts the age of each element of `part`."""
+    """The optimizer state with every Adam state turned into one with an age per element."""
 
     def with_ages(node: PyTree) -> PyTree:
         if not isinstance(node, optax.ScaleByAdamState):
@@ -68,14 +69,14 @@ def aged(state: PyTree, part: PyTree) -> PyTree:
 
 
 def is_adam_state(node: PyTree) -> bool:
-    """Whether a node of an optimizer state is Adam's, of either kind."""
+    """Whether a node of an optimizer state is an Adam state of either kind."""
     return isinstance(node, optax.ScaleByAdamState | ElementwiseAdamState)
 
 
 def over_part(change: Callable[..., PyTree], states: tuple[PyTree, ...], part: PyTree) -> PyTree:
-    """`change(*trees)` wherever the states hold a tree like `part`; the rest from the first state.
+    """Applies `change(*trees)` to every subtree like `part`; the rest is from the first state.
 
-    Moments, ages and anchors all have the shape of the parameters they belong to.
+    Moments, ages and anchors all have the tree structure of their parameters.
     """
     same = jax.tree.structure(part)
 
@@ -88,7 +89,7 @@ def over_part(change: Callable[..., PyTree], states: tuple[PyTree, ...], part: P
 
 
 def renewed(state: PyTree, fresh: PyTree, new: PyTree, part: PyTree) -> PyTree:
-    """`state` with the elements that are `new` as in the `fresh` state, their age included.
+    """`state` with the elements that are `new` taken from the `fresh` state, ages included.
 
     `new`: a tree like `part` of booleans, one per element.
     """

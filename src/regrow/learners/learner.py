@@ -1,7 +1,7 @@
-"""A network with its target and its optimizer: what an intervention changes.
+"""A network with its target and its optimizer state: what interventions change.
 
-The optimizer keeps one state per part of the network (see `optimizer`); clipping by the global norm
-comes before, over all parts.
+The optimizer has one state per part of the network (see `optimizer`). Gradients are clipped first,
+by the global norm over all parts.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -26,27 +26,27 @@ Other = TypeVar("Other")
 
 @runtime_checkable
 class HookRule(Protocol):
-    """What acts on a Learner after every update, with a memory that it keeps in between.
+    """The rule of an update hook: it acts on a Learner after every update and has a state.
 
-    `regrow.interventions` holds those that there are: they are installed by being carried out.
+    The rules are interventions, in `regrow.interventions`. Carrying one out installs it.
     """
 
     renews_units: ClassVar[bool]
-    """Whether it draws single units anew, so that the optimizer must count ages by element."""
+    """Whether it re-initialises single units; the optimizer must then count steps per element."""
 
     def init(self, learner: "Learner") -> PyTree:
-        """What it remembers at first."""
+        """The initial state of the hook."""
         ...
 
     def after_update(
         self, learner: "Learner", memory: PyTree, inputs: Shaped[Array, "batch *obs"], key: Key
     ) -> "tuple[Learner, PyTree]":
-        """(the Learner, the memory) after an update on `inputs`; trees and shapes as they were."""
+        """(Learner, hook state) after an update on `inputs`; tree structures and shapes stay."""
         ...
 
 
 class UpdateHook(eqx.Module):
-    """What a Learner does after every update, and what it remembers for that."""
+    """A rule that a Learner applies after every update, with the rule's state in `memory`."""
 
     rule: HookRule = eqx.field(static=True)
     memory: PyTree
@@ -55,10 +55,10 @@ class UpdateHook(eqx.Module):
 class Learner(eqx.Module):
     """A network, its target network, and an optimizer state for each part of the network.
 
-    `hooks`: what happens to it after every update of a Run. Where layers are replaced, their
-    memories begin anew: what they knew was of other units. `previous_network`: as it was before
-    the last update, for an agent whose loss asks for it; what changes the network between updates
-    is no update.
+    `hooks`: applied after every update of a Run. Their state is re-initialised when layers are
+    replaced, because it described other units. `previous_network`: the network before the last
+    update, for agents whose loss needs it. Changes of the network between updates do not count as
+    updates.
     """
 
     network: Network
@@ -72,7 +72,7 @@ class Learner(eqx.Module):
     def create(
         network: Network, optimizer: Optimizer, *, target: bool = True, keep_previous: bool = False
     ) -> "Learner":
-        """A learner at its first step; the target and the network before start as copies."""
+        """A new Learner; the target and the previous network start as copies of the network."""
         statistics = tuple(optimizer.init(part) for part in network.parts())
         kept = network if keep_previous else None
         return Learner(
@@ -80,27 +80,27 @@ class Learner(eqx.Module):
         )
 
     def fresh(self, key: Key) -> "Learner":
-        """A learner of the same architecture at its first step, without hooks."""
+        """A newly initialised Learner of the same architecture, without hooks."""
         target, before = self.target is not None, self.previous_network is not None
         network = self.network.fresh(key)
         return Learner.create(network, self.optimizer, target=target, keep_previous=before)
 
     def gradient(self, loss: Callable[[Network], Scalar]) -> tuple[Scalar, PyTree]:
-        """(loss, its gradient); the gradient is None wherever the network is frozen."""
+        """(loss, its gradient); the gradient is None for frozen parameters."""
         live, frozen = eqx.partition(self.network, self.network.trainable())
         return jax.value_and_grad(lambda live: loss(eqx.combine(live, frozen)))(live)
 
     def gradient_with(
         self, loss: Callable[[Network], tuple[Scalar, Other]]
     ) -> tuple[Scalar, PyTree, Other]:
-        """(loss, its gradient, what comes with it) of a function that returns (loss, the other)."""
+        """(loss, its gradient, auxiliary output) of a function that returns (loss, auxiliary)."""
         live, frozen = eqx.partition(self.network, self.network.trainable())
         whole = jax.value_and_grad(lambda live: loss(eqx.combine(live, frozen)), has_aux=True)
         (value, other), gradient = whole(live)
         return value, gradient, other
 
     def descend(self, gradient: PyTree) -> "Learner":
-        """One optimizer step along a gradient from `gradient`."""
+        """One optimizer step with a gradient as `gradient` returns it."""
         gradient = self._clipped(gradient)
         stepped = self.optimizer.steps(
             gradient.parts(), self.statistics, self.network.parts(), _are_outputs(self.network)
@@ -115,7 +115,7 @@ class Learner(eqx.Module):
         return replace(self, network=network, statistics=statistics, previous_network=before)
 
     def moved_to(self, network: Network, **changed: Any) -> "Learner":
-        """This Learner with a network that no update led to, and what else is `changed`."""
+        """This Learner with a network that is not the result of an update, and `changed` fields."""
         before = None if self.previous_network is None else network
         return replace(self, network=network, previous_network=before, **changed)
 
@@ -127,17 +127,17 @@ class Learner(eqx.Module):
         return jax.tree.map(lambda g: g * scale, gradient)
 
     def follow(self, rate: float = 1.0) -> "Learner":
-        """target ← (1 − rate)·target + rate·network, in all parts, the residual included."""
+        """target ← (1 − rate)·target + rate·network, for all parameters, the residual included."""
         if rate == 1.0:
             return self.sync()
         target = jax.tree.map(lambda t, n: t + rate * (n - t), self.target, self.network)
         return replace(self, target=target)
 
     def sync(self, due: bool | Bool[Array, ""] = True) -> "Learner":
-        """The target a copy of the network, in all parts, where `due`; else as it was.
+        """Makes the target a full copy of the network if `due`; else leaves it unchanged.
 
-        A select of two trees: in a compiled loop it is cheaper than a branch, which XLA feeds with
-        copies.
+        This selects between two trees. In a compiled loop that is cheaper than a branch, for whose
+        operands XLA makes copies.
         """
         target = jax.tree.map(lambda n, t: jnp.where(due, n, t), self.network, self.target)
         return replace(self, target=target)
@@ -145,12 +145,12 @@ class Learner(eqx.Module):
     def with_network(
         self, network: Network, target: Network | None, *, origins: Origins, fresh: Statistics
     ) -> "Learner":
-        """This learner with other networks; every part that moved takes its statistics along.
+        """This Learner with other networks; parts that were in the old one keep their statistics.
 
-        `origins`: for every part of the new network the part of the old one that it was, or None
-        if it is newly drawn (`Network.inject_with_origins` and its like return them). `fresh`:
-        whether a newly drawn layer keeps the statistics of the layer that it replaces or starts
-        with new ones.
+        `origins`: for every part of the new network, its index in the old one, or None if it is
+        newly initialised (as `Network.inject_with_origins` returns them). `fresh`: whether a newly
+        initialised layer keeps the statistics of the layer that it replaces ("keep") or starts with
+        fresh ones ("reset").
         """
 
         def state_of(i: int, part: PyTree, origin: int | None) -> optax.OptState:
@@ -175,9 +175,10 @@ class Learner(eqx.Module):
         moved: Collection[int],
         moments: Statistics,
     ) -> "Learner":
-        """This learner with live layers that were moved and not drawn: their anchors stay.
+        """This Learner with live layers that were modified, not re-initialised: anchors are kept.
 
-        `moved`: which layers. `moments`: whether their other statistics are kept or start anew.
+        `moved`: indices of these layers. `moments`: whether their other statistics are kept or
+        reset.
         """
         statistics = tuple(
             anchored(self._first_state(part), state) if moments == "reset" and i in moved else state
@@ -187,7 +188,10 @@ class Learner(eqx.Module):
         return changed.with_fresh_hooks()
 
     def with_fresh_statistics(self, start: int = 0) -> "Learner":
-        """The optimizer state of the live layers from `start` on drawn anew; parameters stay."""
+        """Resets the optimizer state of live layers from `start` on and of all unfrozen old heads.
+
+        Parameters and anchors are kept.
+        """
         parts = self.network.parts()
         live = range(start, len(self.network.layers))
         statistics = tuple(
@@ -206,13 +210,13 @@ class Learner(eqx.Module):
         return any(hook.rule.renews_units for hook in self.hooks)
 
     def with_hook(self, rule: HookRule) -> "Learner":
-        """This Learner with one hook more, the last, and no other of the same kind."""
+        """This Learner with a hook appended; an existing hook of the same kind is removed."""
         others = tuple(hook for hook in self.hooks if type(hook.rule) is not type(rule))
         learner = replace(self, hooks=(*others, UpdateHook(rule, rule.init(self))))
         if not rule.renews_units:
             return learner
-        # Ages by element from now on: in a compiled loop the tree cannot change with the first
-        # unit that is renewed.
+        # Count ages per element from now on: in a compiled loop the tree structure cannot change
+        # when the first unit is re-initialised.
         statistics = tuple(
             aged(state, part)
             for state, part in zip(self.statistics, self.network.parts(), strict=True)
@@ -220,14 +224,14 @@ class Learner(eqx.Module):
         return replace(learner, statistics=statistics)
 
     def with_fresh_hooks(self) -> "Learner":
-        """This Learner with every hook as on its first day."""
+        """This Learner with the state of every hook re-initialised."""
         hooks = tuple(UpdateHook(hook.rule, hook.rule.init(self)) for hook in self.hooks)
         return replace(self, hooks=hooks)
 
     def after_hooks(self, inputs: Shaped[Array, "batch *obs"], key: Key) -> "Learner":
-        """This Learner after its hooks, in the order they were installed; `inputs`: as updated on.
+        """This Learner after its hooks, in order of installation; `inputs`: those of the update.
 
-        A hook does not hear of what another one did.
+        A hook is not notified of what the others changed.
         """
         learner, kept = self, []
         for i, hook in enumerate(self.hooks):
@@ -239,7 +243,7 @@ class Learner(eqx.Module):
 
 
 class LearnedScalar(eqx.Module):
-    """Learned numbers beside the networks, like a temperature, with their optimizer state."""
+    """A learned scalar or array outside the networks, such as a temperature, and its optimizer."""
 
     value: Float[Array, "*shape"]
     statistics: optax.OptState
@@ -250,35 +254,35 @@ class LearnedScalar(eqx.Module):
     def create(
         initial: float, optimizer: Optimizer, shape: tuple[int, ...] = ()
     ) -> "LearnedScalar":
-        """A number at its first step, or an array of them."""
+        """A new LearnedScalar, or an array of `shape`, filled with `initial`."""
         value = jnp.full(shape, initial, jnp.float32)
         return LearnedScalar(value, optimizer.init(value), initial, optimizer)
 
     def descend(self, gradient: Float[Array, "*shape"]) -> "LearnedScalar":
-        """One optimizer step along a gradient."""
+        """One optimizer step with a gradient."""
         transform = self.optimizer.transform_of(output=False)
         update, statistics = transform.update(gradient, self.statistics, self.value)
         value = optax.apply_updates(self.value, update)
         return LearnedScalar(jnp.asarray(value), statistics, self.initial, self.optimizer)
 
     def fresh(self) -> "LearnedScalar":
-        """The number and its statistics as at the first step."""
+        """The initial value with a fresh optimizer state."""
         return LearnedScalar.create(self.initial, self.optimizer, self.value.shape)
 
     def with_fresh_statistics(self) -> "LearnedScalar":
-        """The optimizer state drawn anew; the number stays."""
+        """The same value with a fresh optimizer state."""
         statistics = self.fresh().statistics
         return LearnedScalar(self.value, statistics, self.initial, self.optimizer)
 
     def with_initial_value(self) -> "LearnedScalar":
-        """The number as at the first step; the optimizer state stays."""
+        """The initial value with the same optimizer state."""
         return LearnedScalar(self.fresh().value, self.statistics, self.initial, self.optimizer)
 
 
 def joint_gradient(
     learners: Mapping[str, Learner], loss: Callable[[Mapping[str, Network]], Scalar]
 ) -> tuple[Scalar, dict[str, PyTree]]:
-    """(a loss of several networks, its gradient for each), by name; None where they are frozen."""
+    """(a loss of several networks, its gradients by name); None for frozen parameters."""
     halves = {
         name: eqx.partition(learner.network, learner.network.trainable())
         for name, learner in learners.items()
@@ -292,10 +296,10 @@ def joint_gradient(
 
 
 def _before(updated: Learner, tended: Learner) -> Network | None:
-    """The network before the last update, where a hook left the updated one as it was.
+    """The network before the last update, except for elements that a hook changed.
 
-    Elsewhere it is what the hook put there. Most hooks change a few elements, or all of them once
-    in a while: the rest of the update is to be seen.
+    Those have the hook's values. Most hooks change a few elements, or all of them rarely, and the
+    update of the other elements must stay visible.
     """
     if updated.previous_network is None:
         return None
@@ -308,7 +312,7 @@ def _before(updated: Learner, tended: Learner) -> Network | None:
 
 
 def _are_outputs(network: Network) -> tuple[bool, ...]:
-    """For every part, whether it is the last layer of a head, unfrozen old ones included."""
+    """For every part, whether it is the last layer of a head, unfrozen old heads included."""
     last = len(network.layers) - 1
     has_head = network.split <= last
     thawed = [_are_outputs(pair.old) for pair in network.residual if not pair.frozen]
@@ -322,7 +326,7 @@ def is_learner(node: Any) -> bool:
 
 
 def learners(state: PyTree) -> Mapping[str, Learner]:
-    """The Learners in an agent's state, by the name of the field that holds each."""
+    """The Learners in an agent's state, by field name."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=is_learner)
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf
@@ -360,7 +364,7 @@ def map_named(
 
 
 def run_hooks(state: PyTree, inputs: Mapping[str, Array], key: Key) -> PyTree:
-    """An agent's state after the hooks of its Learners; `inputs`: what each was updated on."""
+    """An agent's state after its Learners' hooks; `inputs`: by Learner, those of the update."""
     return map_named(
         lambda name, learner, key: (
             learner.after_hooks(inputs[name], key) if learner.hooks else learner

@@ -1,15 +1,15 @@
-"""How a network steps: one Optax state for each of its parts, with terms beside the optimizer.
+"""The optimizer of a network: one Optax state per part, with gradient terms chained to it.
 
-Every layer is a part, with moments and a step count of its own, so that one can be reset, kept or
-handed over whole. Fresh moments under an old count would make Adam step up to 6.5 times too far, an
-old moment under a fresh count several times too short: moments and count always change together
-here.
+Every layer is a part, with its own moments and step count, so that its state can be reset, kept or
+handed over as a whole. With fresh moments and an old count Adam's steps would be up to 6.5 times
+too large; with old moments and a fresh count, several times too small. Here moments and count
+always change together.
 
-That does not make every state right for every layer. A new layer begins with a fresh state, so that
-the first step of Adam is the learning rate. One that takes over the state of the layer before it
-(`Learner.with_network`, `fresh="keep"`) has moments of other gradients: where those had died away,
-its first step is up to (1 - b1) / sqrt(1 - b2) = 3.2 times the learning rate, and the steps that
-follow are larger still.
+A state still may not fit a layer. A new layer starts with a fresh state, so that Adam's first step
+equals the learning rate. A layer that takes over the state of the layer it replaces
+(`Learner.with_network`, `fresh="keep"`) has moments of other gradients. If those had vanished, its
+first step is up to (1 - b1) / sqrt(1 - b2) = 3.2 times the learning rate, and the next steps are
+larger still.
 """
 
 import functools
@@ -29,20 +29,20 @@ from regrow.types import Scalar
 
 
 class Anchor(NamedTuple):
-    """What a term remembers, in its state, of the parameters that a part began with.
+    """State of a term that depends on the initial parameters of a part.
 
-    It goes with the parameters: it stays where statistics start anew, and starts anew where a newly
-    drawn layer keeps the statistics of the one before.
+    It belongs to the parameters. It is kept when the optimizer state is reset. It is re-initialised
+    when a re-initialised layer keeps the optimizer state of the layer it replaces.
     """
 
     first: PyTree
 
 
 class Trail(NamedTuple):
-    """What a term remembers, in its state, of the way that a part has gone since it was drawn.
+    """State of a term that depends on the path of a part since its initialisation.
 
-    It starts anew wherever one of the two does: with the statistics, and with a newly drawn layer
-    that keeps the statistics of the one before.
+    It is re-initialised when the optimizer state is reset, and also when a re-initialised layer
+    keeps the optimizer state of the layer it replaces.
     """
 
     so_far: PyTree
@@ -50,46 +50,46 @@ class Trail(NamedTuple):
 
 @runtime_checkable
 class Term(Protocol):
-    """What may stand beside the optimizer, on the way of one part's gradient.
+    """A transformation of one part's gradient or update, chained to the optimizer.
 
-    `regrow.gradients` holds the members of this family.
+    `regrow.gradients` contains the terms.
     """
 
     acts_on: ClassVar[Literal["gradient", "update"]]
-    """Whether it comes before the optimizer or after it."""
+    """Whether it comes before the optimizer ("gradient") or after it ("update")."""
 
     def transform(self, *, learning_rate: float, output: bool) -> optax.GradientTransformation:
-        """For one part; its state may not depend on whether the part is an output layer."""
+        """The transformation for one part; its state must not depend on `output`."""
         ...
 
 
 @runtime_checkable
 class NetworkTerm(Term, Protocol):
-    """A term on the update that is told one number of the whole network before any part steps.
+    """A term on the update that uses a network-wide statistic, computed before any part steps.
 
-    The `update` of its transformation takes `gradient`, the part's, as clipped and before any term,
-    and `told`: for each such term, what its numbers of all parts came to.
+    The `update` of its transformation takes two more arguments. `gradient`: the part's gradient,
+    after clipping and before any term. `told`: the network-wide number of each such term.
     """
 
     def read(self, gradient: PyTree, state: Any, part: PyTree) -> Scalar:
-        """Its number of one part."""
+        """The number of one part."""
         ...
 
     def gather(self, numbers: Sequence[Scalar]) -> Scalar:
-        """What the numbers of all parts come to."""
+        """The network-wide number, combined from those of all parts."""
         ...
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """How a learner steps; printable and hashable, unlike the Optax transformation it builds.
+    """The optimizer of a Learner: printable and hashable, unlike the Optax transformation of it.
 
-    `kind`: "adam", or "rmsprop" (centred, as Double DQN has it; see `regrow.learners.rmsprop`).
-    `decay` is RMSProp's, and so is `momentum`: the share of a step that is added to the next.
-    `epsilon` stands outside the square root, for RMSProp within it with `epsilon_in_root`.
-    `max_gradient_norm`: clip the gradient of all parts by their global norm; None leaves it alone.
-    `terms`: in the order given, those on the gradient (as clipped) before the optimizer, those on
-    the update after it.
+    `kind`: "adam", or "rmsprop" (centred, as in Double DQN; see `regrow.learners.rmsprop`).
+    `decay` and `momentum` are RMSProp's; `momentum` is the share of a step added to the next.
+    `epsilon` is outside the square root, or inside for RMSProp with `epsilon_in_root`.
+    `max_gradient_norm`: clips the gradient by its global norm over all parts; None disables it.
+    `terms`: applied in the given order, those on the (clipped) gradient before the optimizer, those
+    on the update after it.
     """
 
     kind: Literal["adam", "rmsprop"] = "adam"
@@ -135,9 +135,9 @@ class Optimizer:
         )
 
     def transform_of(self, *, output: bool) -> optax.GradientTransformationExtraArgs:
-        """The Optax transformation of one part, terms included; an output layer may have its own.
+        """The Optax transformation of one part, terms included; it may differ for output layers.
 
-        The state is the same for both.
+        The state has the same form for both.
         """
         if not self.terms:
             return optax.with_extra_args_support(self.transform)
@@ -151,7 +151,7 @@ class Optimizer:
 
     @functools.cached_property
     def _chain(self) -> tuple[Term | None, ...]:
-        """The terms in the order they act; None is the optimizer between them."""
+        """The terms in the order they act; None stands for the optimizer between them."""
         before = (term for term in self.terms if term.acts_on == "gradient")
         after = (term for term in self.terms if term.acts_on == "update")
         return (*before, None, *after)
@@ -163,7 +163,7 @@ class Optimizer:
         parts: Sequence[PyTree],
         outputs: Sequence[bool],
     ) -> tuple[tuple[PyTree, optax.OptState], ...]:
-        """(update, next state) for every part of a network, from the gradient of each."""
+        """(update, next state) for every part of a network, from the gradients of the parts."""
         told: dict[Term, Scalar] = {}
         for at, term in enumerate(self._chain):
             if isinstance(term, NetworkTerm):
@@ -181,18 +181,18 @@ class Optimizer:
 
 
 def anchored(state: optax.OptState, source: optax.OptState) -> optax.OptState:
-    """A state whose statistics began anew, with the anchors of `source`: the parameters stayed."""
+    """A fresh `state` with the anchors of `source`, because the parameters were kept."""
     return _with_marked(Anchor, state, source)
 
 
 def redrawn(state: optax.OptState, first: optax.OptState) -> optax.OptState:
-    """A state kept for a newly drawn layer, with anchors and trails of its `first` state."""
+    """A `state` kept for a re-initialised layer, with anchors and trails from its `first` state."""
     return _with_marked(Anchor | Trail, state, first)
 
 
 def _with_marked(marked: Any, state: optax.OptState, source: optax.OptState) -> optax.OptState:
     def is_whole(node: Any) -> bool:
-        # Adam's state may count by element here and at once there.
+        # One of the two may be an Adam state that counts per element, and the other not.
         return isinstance(node, marked) or is_adam_state(node)
 
     return jax.tree.map(

@@ -1,10 +1,10 @@
-"""Single units of a network: how much each does, and drawing some of them anew.
+"""Single units of a network: measuring their activity and re-initialising some of them.
 
-In every array of a layer the last axis is its units, and what follows a layer reads them along one
-axis of its weight (after a convolution: at every position, the channel fastest). All that is done
-to units here is a mask over the elements of a layer: the columns that make a unit, the rows that
-read it. A unit that sends two features is read along two rows. The units of a residual block are no
-columns and rows of one weight; they are measured, and not recycled.
+In every array of a layer the last axis is its units. The next layer reads them along one axis of
+its weight (after a convolution: at every position, with the channel varying fastest). Units are
+handled by masks over the elements of a layer: the columns that compute a unit, and the rows that
+read it. A unit with two output features is read along two rows. The units of a residual block are
+not columns and rows of a single weight, so they can be measured but not recycled.
 """
 
 from collections.abc import Sequence
@@ -28,19 +28,19 @@ Masks = Sequence[Bool[Array, " _"]]
 
 @runtime_checkable
 class Gradients(Protocol):
-    """What an agent must offer: the gradient of each Learner on a batch, by its name."""
+    """What an agent must provide: gradients of its Learners."""
 
     def gradients(self, state: PyTree, batch: Transition, key: Key) -> dict[str, PyTree]:
-        """The gradient of each Learner on a batch."""
+        """The gradient for each Learner on a batch, by Learner name."""
         ...
 
 
 def activity(
     network: Network, inputs: Shaped[Array, "batch *obs"]
 ) -> tuple[Float[Array, " _"], ...]:
-    """E|h_i| for every unit of every hidden layer; over positions too for a convolution.
+    """E|h_i| for every unit of every hidden layer; for a convolution also over positions.
 
-    Of a unit that sends two features it is the sum of both.
+    For a unit with two output features it is the sum of both.
     """
     features = network.features(inputs)[1:-1]
     sizes = (layer.sizes(sent) for layer, sent in zip(network.layers, features, strict=False))
@@ -50,10 +50,10 @@ def activity(
 def sensitivity(
     state: PyTree, agent: Gradients, batch: Transition, key: Key
 ) -> dict[str, tuple[Float[Array, " _"], ...]]:
-    """E|∂L/∂z_i| for every unit of every hidden layer of every Learner, z before the activation.
+    """E|∂L/∂z_i| for every hidden unit of every Learner, with z the pre-activation.
 
-    The gradient for a bias is that for z summed over positions. So every layer gets one for each
-    position, and every transition is a batch of its own.
+    The gradient for a bias is the gradient for z, summed over positions and transitions. To avoid
+    the sums, every layer gets one bias per position, and every transition is a separate batch.
     """
 
     def wide(learner: Learner, key: Key) -> Learner:
@@ -72,7 +72,7 @@ def sensitivity(
 
 
 def quiet(score: Float[Array, " units"], tau: float) -> Bool[Array, " units"]:
-    """s_i ≤ τ · mean_k s_k within a layer; in one that does nothing at all every unit counts."""
+    """s_i ≤ τ · mean_k s_k within a layer; True for every unit if all scores are 0."""
     return score <= tau * score.mean()
 
 
@@ -82,10 +82,10 @@ def mean_size(values: Float[Array, "... units"]) -> Float[Array, " units"]:
 
 
 def shift_of(layer: Any) -> Any:
-    """What a layer adds last before its activation: its gradient on a transition is that for z.
+    """The last bias before a layer's activation; its gradient on one transition is that for z.
 
-    A block has no activation after its sum, so there it is the gradient for the stream. Untyped,
-    since `eqx.tree_at` asks it for the place and not for the array.
+    A residual block has no activation after its sum, so there it is the gradient for the stream.
+    Untyped, because `eqx.tree_at` calls it with placeholders instead of arrays.
     """
     if isinstance(layer, Residual):
         return shift_of(layer.outer) if layer.final is None else layer.final.bias
@@ -93,7 +93,7 @@ def shift_of(layer: Any) -> Any:
 
 
 def with_shift_per_position(layer: Layer) -> Layer:
-    """The same layer with a shift of its own for every unit at every position."""
+    """The same layer with a separate bias for every unit at every position."""
     shift = shift_of(layer)
     if not isinstance(layer, Conv) or shift.ndim == 3:
         return layer
@@ -102,10 +102,10 @@ def with_shift_per_position(layer: Layer) -> Layer:
 
 
 def columns(layer: Layer, units: Bool[Array, " units"]) -> PyTree:
-    """Which elements of a layer make some of its units: booleans of the layer's shape."""
+    """Mask of the elements of a layer that compute the given units, with the layer's shapes."""
 
     def marked(leaf: Array) -> Bool[Array, "..."]:
-        # A bias that all units share is made anew with all of them.
+        # A bias shared by all units is re-initialised only together with all of them.
         own = units if leaf.shape[-1] == len(units) else jnp.all(units, keepdims=True)
         return jnp.broadcast_to(jnp.expand_dims(own, range(leaf.ndim - 1)), leaf.shape)
 
@@ -113,7 +113,7 @@ def columns(layer: Layer, units: Bool[Array, " units"]) -> PyTree:
 
 
 def rows(layer: Layer, units: Bool[Array, " units"]) -> PyTree:
-    """Which elements of a layer read some units of the layer below, all that they send."""
+    """Mask of the elements of a layer that read the given units of the layer below."""
     assert not isinstance(layer, Residual), "a block passes on what it reads"
     weight = layer.weight
     read = jnp.tile(units, weight.size // weight.shape[-1] // len(units))
@@ -123,7 +123,7 @@ def rows(layer: Layer, units: Bool[Array, " units"]) -> PyTree:
 
 
 def require_recyclable(network: Network) -> None:
-    """Raises `RegrowError` where a unit is heard past the next layer: none can be renewed then."""
+    """Raises `RegrowError` for residual blocks: units are then read beyond the next layer."""
     require(
         not any(isinstance(layer, Residual) for layer in network.layers),
         "this network has residual blocks, past which every unit is heard: none can be recycled",
@@ -131,13 +131,13 @@ def require_recyclable(network: Network) -> None:
 
 
 def recycled(learner: Learner, masks: Masks, key: Key) -> Learner:
-    """A Learner in which the masked hidden units are drawn anew and nobody listens to them yet.
+    """A Learner with the masked hidden units re-initialised and their outgoing weights zeroed.
 
-    `masks`: one per hidden layer. What comes in is drawn by the layer's own initialiser; what goes
-    out is 0, in frozen heads that read the unit too. The statistics of both start anew, each
-    element's age included. A target follows when it is next copied; memories of hooks
-    stay. Where the layer above divides
-    by its spectral norm, that is another one without those weights.
+    `masks`: one per hidden layer. Incoming weights are drawn by the layer's initialiser. Outgoing
+    weights become 0, also in frozen heads that read the unit. The optimizer statistics of both are
+    reset, each element's age included. The target is unchanged until it is next updated. The state
+    of hooks is kept. If the next layer has spectral normalisation, zeroing weights changes its
+    spectral norm.
 
     Raises `RegrowError` for a network with residual blocks.
     """
@@ -165,10 +165,10 @@ def recycled(learner: Learner, masks: Masks, key: Key) -> Learner:
 
 
 def recycled_where_any(learner: Learner, masks: Masks, key: Key) -> Learner:
-    """`recycled`, but only where some unit is masked; ages must be counted by element already.
+    """`recycled` if any unit is masked; ages must already be counted per element.
 
-    A branch, where `recycled` itself draws a whole network to choose from. It is for what acts at
-    every update and renews a unit now and then.
+    It branches, because `recycled` initialises a whole network to select from. Use it for hooks,
+    which run at every update but rarely re-initialise a unit.
     """
     some = jnp.any(jnp.concatenate(masks))
     return jax.lax.cond(
@@ -177,7 +177,7 @@ def recycled_where_any(learner: Learner, masks: Masks, key: Key) -> Learner:
 
 
 def _deaf(pair: Pair, units: Bool[Array, " units"]) -> Pair:
-    """A pair that no longer hears some units of the layer it reads."""
+    """A frozen pair with zero weights for some units of the layer it reads."""
     old = pair.old
     layers = (_without(old.layers[0], units), *old.layers[1:])
     inner = tuple(_deaf(inner, units) if inner.depth == 0 else inner for inner in old.residual)
@@ -187,7 +187,7 @@ def _deaf(pair: Pair, units: Bool[Array, " units"]) -> Pair:
 
 
 def _without(layer: Layer, units: Bool[Array, " units"]) -> Layer:
-    """A layer that reads nothing from some units below."""
+    """A layer with zero weights for some units of the layer below."""
     read = rows(layer, units)
     return jax.tree.map(lambda leaf, gone: jnp.where(gone, 0.0, leaf), layer, read)
 

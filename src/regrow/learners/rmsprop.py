@@ -2,11 +2,13 @@
 
     m ← ρm + (1 − ρ)g,   v ← ρv + (1 − ρ)g²,   step = lr · g / (√max(v − m², 0) + ε)
 
-m and v begin at 0, without bias correction. With `eps_in_root` the denominator is √(v − m² + ε).
-With `momentum` μ the step taken is b ← μb + step: along a steady gradient it grows to 1 / (1 − μ)
-times the size. PyTorch and Optax have the same formulas without the max. In float32 a gradient
-that stays the same then makes about one parameter in five NaN after 250 updates, where rounding
-puts v − m² just below 0 (measured with Optax 0.2.8; PyTorch 2.13 does it too).
+m and v start at 0, without bias correction. With `eps_in_root` the denominator is √(v − m² + ε),
+where v − m² is at least 0 too. With `momentum` μ the step taken is b ← μb + step: for a constant
+gradient it grows to 1 / (1 − μ) times the size.
+
+PyTorch and Optax have the same formulas without the max. In float32 a constant gradient then makes
+about one parameter in five NaN after 250 updates, where rounding puts v − m² just below 0 (measured
+with Optax 0.2.8; PyTorch 2.13 does it too).
 """
 
 import jax
@@ -17,7 +19,7 @@ import optax
 def centred_rmsprop(
     learning_rate: float, *, decay: float, eps: float, eps_in_root: bool, momentum: float
 ) -> optax.GradientTransformation:
-    """RMSProp with the state of `optax.rmsprop(centered=True)`; the same bits where v > m²."""
+    """RMSProp with the state of `optax.rmsprop(centered=True)`; bitwise equal to it if v > m²."""
 
     def init(params: optax.Params) -> optax.OptState:
         zeros = jax.tree.map(jnp.zeros_like, params)

@@ -1,7 +1,8 @@
-"""Growing a network in width: more hidden units from here on, and the output stays.
+"""Widening a network: more hidden units, with the same output.
 
-Old units do not hear new ones (those weights are 0), so nothing changes at first; but a weight that
-is 0 learns, for its gradient is not. Frozen heads of earlier injections never hear the new units.
+The weights from new units to old ones are 0, so the output is unchanged at first. These weights
+still learn, because their gradient is not 0. Frozen heads of earlier injections never read the new
+units.
 """
 
 import functools
@@ -23,12 +24,12 @@ Plain = Dense | Conv
 
 
 def widened(learner: Learner, factor: float, key: Key) -> Learner:
-    """A Learner with `factor` times as many units in every hidden layer, that computes what it did.
+    """A Learner with `factor` times as many units in every hidden layer and the same output.
 
-    What is new is drawn by the layers' own initialisers and its statistics start with it. The
-    target gets the same units, and memories of hooks begin anew. Raises `RegrowError` for a
-    network without hidden units, or in which new units would be felt by old ones: with residual
-    blocks, layer or spectral normalisation; and where no layer would have a unit more.
+    New parameters are drawn by the layers' initialisers, with fresh optimizer statistics. The
+    target gets the same new units. The state of hooks is re-initialised. Raises `RegrowError` for a
+    network without hidden units, for one in which new units would affect old ones (residual blocks,
+    layer or spectral normalisation), and if no layer would gain a unit.
     """
     layers = _plain(learner.network)
     counts = [round(factor * layer.units) for layer in layers[:-1]]
@@ -67,7 +68,7 @@ def widened(learner: Learner, factor: float, key: Key) -> Learner:
 
 
 def _plain(network: Network) -> tuple[Plain, ...]:
-    """The layers, if each of them can grow without being felt."""
+    """The layers, if all of them can be widened without changing the output."""
     refusal = "so new units would change its output"
     plain: list[Plain] = []
     for layer in network.layers:
@@ -83,7 +84,7 @@ def _plain(network: Network) -> tuple[Plain, ...]:
 
 
 def _copies_below(layers: tuple[Plain, ...]) -> list[int]:
-    """For every layer, how many features each unit sends that it reads."""
+    """For every layer, the number of output features per unit of the layer below."""
     return [1, *(layer.copies for layer in layers[:-1])]
 
 
@@ -99,9 +100,9 @@ def _grown(network: Network, drawn: list[Plain], counts: list[int]) -> Network:
 
 
 def _corner(old: Plain, drawn: Plain, copies: int) -> Plain:
-    """A wider layer, or its statistics, with the old ones in the corner that they fill.
+    """A wider layer, or its statistics, with the old values in one corner.
 
-    Between, where old units read new ones below, are zeros.
+    The weights with which old units read new units below are 0.
     """
     units = old.units
     was, into = _by_unit_below(old, copies), _by_unit_below(drawn, copies)
@@ -123,7 +124,7 @@ def _with(layer: Plain, weight: Array, bias: Array) -> Plain:
 
 
 def _unhearing(pair: Pair, below: int, copies: int) -> Pair:
-    """A frozen pair above a layer that grew to `below` units, of which it reads the old ones."""
+    """A frozen pair above a layer widened to `below` units; it reads only the old ones."""
     old = pair.old
     inner = tuple(_unhearing(one, below, copies) if one.depth == 0 else one for one in old.residual)
     layers = (_padded(old.layers[0], below, copies), *old.layers[1:])

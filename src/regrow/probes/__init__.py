@@ -1,6 +1,6 @@
 """The probes, one file each. `regrow.probes.base` is their contract.
 
-`tests/test_families.py` says which one is missing here.
+`tests/test_families.py` fails if one is missing here.
 """
 
 from regrow.probes.approximate_rank import ApproximateRank as ApproximateRank

@@ -1,4 +1,4 @@
-"""How many directions hold most of the features' energy."""
+"""Approximate rank: the number of directions with most of the features' energy."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from regrow.probes.base import RankProbe
 
 @dataclass(frozen=True)
 class ApproximateRank(RankProbe):
-    """Principal directions of the features Φ that hold 99% of their energy: `srank` with σ².
+    """Number of principal directions with 99% of the energy of the features Φ: `srank` with σ².
 
     The least k with Σ_{i≤k} σ_i² ≥ (1 − δ) Σ σ_i² (Yang et al. 2020, arXiv 1909.12255). Features
     are not centred.

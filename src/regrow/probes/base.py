@@ -1,12 +1,15 @@
-"""The contract of a probe: a number read off a Learner on a batch of experience.
+"""The contract of a probe: a number measured on a Learner with a batch of experience.
 
-A `Probe` looks at a whole network. A `PartProbe` looks at one part of it, "encoder" or "head".
-Parameters and units are those of the live chain: frozen heads are left out, and of units the
-outputs are. A unit of a convolution is a channel, seen at all its positions; one that sends two
-features is seen through both, and the units of a residual block are the stream after it. Where
-there is nothing of the kind (no encoder at split 0, no head where all is encoder, no hidden layer
-in the head), where the architecture is no longer that of the earlier state it is compared with, or
-where the network or what it makes of the batch is not finite, the value is NaN.
+A `Probe` measures a whole network. A `PartProbe` measures one part of it, "encoder" or "head".
+Parameters and units are those of the live chain: frozen heads are excluded, and output units are
+not counted as units. A unit of a convolution is a channel, measured at all its positions. A unit
+with two output features is measured by both. The units of a residual block are the features of the
+residual stream after it. The value is NaN in these cases:
+
+- There is nothing to measure: no encoder at split 0, no head in a network that is all encoder, or
+  no hidden layer in the head.
+- The architecture differs from that of the earlier state to compare with.
+- The parameters of the network or its features on the batch are not finite.
 """
 
 import abc
@@ -33,19 +36,19 @@ NOTHING_THERE = np.float32("nan")
 
 @runtime_checkable
 class Learns(Protocol):
-    """What a probe may ask of an agent: what it makes of a batch, and to learn from it."""
+    """What a probe may use of an agent: network inputs, gradients and updates."""
 
     @property
     def rows_per_update(self) -> int:
-        """Transitions that an update takes."""
+        """Transitions per update."""
         ...
 
     def inputs(self, state: Any, batch: Transition) -> dict[str, Array]:
-        """What the network of each Learner sees of a batch, by the Learner's name."""
+        """The input of each Learner's network for a batch, by Learner name."""
         ...
 
     def gradients(self, state: Any, batch: Transition, key: Key) -> dict[str, PyTree]:
-        """The gradient of each Learner on a batch, by the Learner's name."""
+        """The gradient for each Learner on a batch, by Learner name."""
         ...
 
     def update(self, state: Any, batch: Transition, key: Key) -> Any:
@@ -54,7 +57,7 @@ class Learns(Protocol):
 
 
 class Past(NamedTuple):
-    """Earlier states of an agent: the one before training, and one to compare with."""
+    """Earlier states of an agent: the initial one, and one to compare with."""
 
     initial: PyTree
     previous: PyTree
@@ -62,7 +65,7 @@ class Past(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """One Learner as a probe sees it: in its agent's state, on a batch, beside its past."""
+    """The context of a measurement: a Learner in its agent's state, a batch, and earlier states."""
 
     name: str
     state: PyTree
@@ -73,7 +76,7 @@ class View:
 
     @property
     def learner(self) -> Learner:
-        """The Learner that is looked at."""
+        """The Learner to measure."""
         return learners(self.state)[self.name]
 
     @property
@@ -83,11 +86,11 @@ class View:
 
     @property
     def inputs(self) -> Shaped[Array, "batch *obs"]:
-        """What the network sees of the batch."""
+        """The network's inputs for the batch."""
         return self.agent.inputs(self.state, self.batch)[self.name]
 
     def gradient(self, layers: Layers, batch: Transition, key: Key) -> Layers:
-        """The agent's own gradient on a batch for the live layers, were they `layers`."""
+        """The agent's gradient on a batch for the live layers, with `layers` in their place."""
         learner = eqx.tree_at(lambda one: one.network.layers, self.learner, layers)
         state = jax.tree_util.tree_map_with_path(
             lambda path, node: learner if _name(path) == self.name else node,
@@ -97,7 +100,7 @@ class View:
         return self.agent.gradients(state, batch, key)[self.name].layers
 
     def gradients_of_samples(self, layers: Layers, count: int | None = None) -> Layers:
-        """The same on each of the first `count` transitions alone: a leading axis of samples."""
+        """Per-sample gradients of the first `count` transitions, along a leading axis."""
         batch = rows(self.batch, 0, count)
         singles = jax.tree.map(lambda x: x[:, None], batch)
         keys = jax.random.split(self.key, len(batch.action))
@@ -108,8 +111,8 @@ class View:
     ) -> tuple[Float[Array, "reference *outputs"], Float[Array, "reference *outputs"]]:
         """(outputs before, outputs after) one update of the agent on other transitions.
 
-        Outputs are those on the first half of the batch; the update is made on the second half, or
-        on as many transitions of it as an update takes. Raises `RegrowError` on fewer than two.
+        Outputs are for the first half of the batch. The update uses the second half, up to the
+        number of transitions of one update. Raises `RegrowError` on fewer than two transitions.
         """
         count = len(self.batch.action)
         require(count >= 2, f"count is {count}; churn needs at least 2 transitions")
@@ -120,9 +123,9 @@ class View:
         return self.network(reference), after.network(reference)
 
     def back_then(self, state: PyTree) -> Network | None:
-        """The live chain of this Learner in an earlier state, cut where it is cut now.
+        """The live chain of this Learner in an earlier state, with the present split.
 
-        None where that state has no such Learner or one of another architecture.
+        None if that state has no such Learner or its architecture differs.
         """
         earlier = learners(state).get(self.name)
         if earlier is None or _shape(earlier.network.layers) != _shape(self.network.layers):
@@ -130,7 +133,7 @@ class View:
         return Network(earlier.network.layers, split=self.network.split)
 
     def is_finite(self) -> Bool[Array, ""]:
-        """False for a network that diverged: its units would count as dead, its rank as 0."""
+        """False for a diverged network, whose units would count as dead and its rank as 0."""
         leaves = [*jax.tree.leaves(self.network.layers), *self.network.features(self.inputs)]
         return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
@@ -148,7 +151,7 @@ class Probe(abc.ABC):
     """A measurement of every Learner."""
 
     costly: ClassVar[bool] = False
-    """Whether it takes gradients of single samples, updates, or the like."""
+    """Whether it is expensive: it needs per-sample gradients, updates or the like."""
 
     @abc.abstractmethod
     def measure(self, view: View) -> Scalar:
@@ -157,7 +160,7 @@ class Probe(abc.ABC):
     def __call__(
         self, state: PyTree, *, agent: Learns, batch: Transition, key: Key, past: Past
     ) -> dict[str, Scalar]:
-        """The value for every Learner of an agent's state, by its name."""
+        """The value for every Learner in an agent's state, by Learner name."""
         views = {name: View(name, state, agent, batch, key, past) for name in learners(state)}
         return {
             name: jnp.where(view.is_finite(), self.measure(view), NOTHING_THERE)
@@ -182,19 +185,19 @@ class PartProbe(Probe):
         return network.encoder if self.part == "encoder" else network.head
 
     def parameters(self, network: Network) -> Float[Array, " parameters"]:
-        """All live parameters of the part, biases included, in one vector; it may be empty."""
+        """All live parameters of the part, biases included, as one vector, possibly empty."""
         return vector(self.layers(network))
 
     def chosen(self, hidden: Sequence[Any], network: Network) -> Sequence[Any]:
-        """Of one thing per hidden layer of the live chain, those of the part's."""
+        """The part's items of a sequence with one item per hidden layer of the live chain."""
         return hidden[: network.split] if self.part == "encoder" else hidden[network.split :]
 
     def activations(
         self, network: Network, inputs: Shaped[Array, "batch *obs"]
     ) -> list[Float[Array, "samples units"]]:
-        """For every hidden layer of the part, |h| of its units on every input (and position).
+        """|h| of every unit on every input (and position), for each hidden layer of the part.
 
-        Of a unit that sends two features it is the sum of both.
+        For a unit with two output features it is the sum of both.
         """
         features = network.features(inputs)[1:]
         sizes = [one.sizes(sent) for one, sent in zip(network.layers, features, strict=True)]
@@ -203,7 +206,7 @@ class PartProbe(Probe):
     def representation(
         self, network: Network, inputs: Shaped[Array, "batch *obs"]
     ) -> Float[Array, "batch features"] | None:
-        """Φ: what the encoder hands to the head, or what the head hands to its last layer."""
+        """Φ: the output of the encoder, or the input to the head's last layer."""
         depth = network.split if self.part == "encoder" else len(network.layers) - 1
         if depth == 0 or not self.layers(network):
             return None
@@ -218,9 +221,9 @@ class PartProbe(Probe):
 
 @dataclass(frozen=True)
 class RankProbe(PartProbe):
-    """The least k for which the k largest of some sizes hold a share 1 − δ of all of them.
+    """The least k such that the k largest sizes sum to at least 1 − δ of the total.
 
-    A member says what the sizes of Φ's directions are.
+    A subclass defines the sizes of Φ's principal directions.
     """
 
     delta: float = 0.01
@@ -231,10 +234,10 @@ class RankProbe(PartProbe):
 
     @abc.abstractmethod
     def sizes(self, sigma: Float[Array, " rank"]) -> Float[Array, " rank"]:
-        """The sizes, in falling order, for the singular values of Φ."""
+        """The sizes, in descending order, from the singular values of Φ."""
 
     def measure(self, view: View) -> Scalar:
-        """A whole number, at most the lesser of batch and features; 0 where all features are 0."""
+        """An integer, at most min(batch, features); 0 if all features are 0."""
         sigma = self.singular_values(view)
         if sigma is None:
             return jnp.array(NOTHING_THERE)
@@ -244,17 +247,17 @@ class RankProbe(PartProbe):
 
 
 def rows(batch: Transition, start: int, stop: int | None) -> Transition:
-    """Some transitions of a batch."""
+    """The transitions of a batch from `start` up to `stop`."""
     return jax.tree.map(lambda x: x[start:stop], batch)
 
 
 def vector(tree: PyTree) -> Float[Array, " numbers"]:
-    """All numbers of a tree in one vector; it may be empty."""
+    """All leaves of a tree as one vector, possibly empty."""
     return jnp.concatenate([np.zeros(0, np.float32), *map(jnp.ravel, jax.tree.leaves(tree))])
 
 
 def share(flags: Sequence[Shaped[Array, " _"]]) -> Scalar:
-    """The share of units that are flagged, pooled over layers; NaN where there are none."""
+    """The share of flagged units, pooled over layers; NaN if there are no units."""
     if not flags:
         return jnp.array(NOTHING_THERE)
     return jnp.mean(jnp.concatenate(flags).astype(jnp.float32))

@@ -1,4 +1,4 @@
-"""How sharply the loss bends."""
+"""Curvature of the loss."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -19,10 +19,11 @@ Vector = Float[Array, " parameters"]
 class Curvature(Probe):
     """Largest eigenvalue of the Hessian of the agent's loss on the batch, by power iteration.
 
-    v ← (H + sI)v / ‖(H + sI)v‖, value vᵀHv, over all live parameters; H v is the derivative of
-    `agent.gradients` along v. Power iteration finds the eigenvalue of largest size: `iterations` of
-    them with s = 0 do so, and as many more with s = −λ, if that λ is negative, find the largest.
-    Started at random, the value is never above the eigenvalue and comes up to it with iterations.
+    v ← (H + sI)v / ‖(H + sI)v‖, value vᵀHv, over all live parameters. H v is the derivative of
+    `agent.gradients` along v. The first `iterations` steps, with s = 0, find the eigenvalue λ of
+    largest magnitude. If λ is negative, as many steps with s = −λ from the start find the largest
+    eigenvalue; otherwise as many more continue with s = 0. The start is random. The value is a
+    lower bound of the eigenvalue and approaches it with more iterations.
     """
 
     iterations: int = 30
@@ -33,7 +34,7 @@ class Curvature(Probe):
         require(self.iterations >= 1, f"iterations is {self.iterations}; it must be at least 1")
 
     def measure(self, view: View) -> Scalar:
-        """In the units of loss per parameter squared."""
+        """In units of loss per parameter squared."""
         at, unravel = ravel_pytree(view.network.layers)
         drawing, learning = jax.random.split(view.key)
 
@@ -51,7 +52,7 @@ class Curvature(Probe):
 
         start = _unit(jax.random.normal(drawing, at.shape, at.dtype))
         v, value = iterated(start, jnp.array(0.0))
-        # From where the first ones ended, a negative direction could not be left.
+        # Restart: v has converged to the negative direction and could not leave it.
         return iterated(jnp.where(value < 0, start, v), jnp.maximum(-value, 0.0))[1]
 
 

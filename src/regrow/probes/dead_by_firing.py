@@ -1,4 +1,4 @@
-"""Units that hardly ever fire."""
+"""Units that fire on few inputs."""
 
 from dataclasses import dataclass
 
@@ -13,9 +13,9 @@ from regrow.types import Scalar
 class DeadByFiring(PartProbe):
     """Share of hidden units that fire on less than `tau` of the inputs: 1% by default.
 
-    P(h_i ≠ 0) < τ, as Dohare et al. (arXiv 2306.13812) count dead units, with ReLU; for other
-    activations see `dead_units`. Of a convolution, inputs are all images at all positions. With no
-    more than 1/τ inputs it is `dead_units`.
+    P(h_i ≠ 0) < τ is how Dohare et al. (arXiv 2306.13812) count dead ReLU units. For other
+    activations see `dead_units`. For a convolution, every position of every image is an input. With
+    at most 1/τ inputs the value equals `dead_units`.
     """
 
     tau: float = 0.01

@@ -1,4 +1,4 @@
-"""Whether units that were dormant stay so."""
+"""Whether dormant units stay dormant."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from regrow.types import Scalar
 
 @dataclass(frozen=True)
 class DeadOverlap(PartProbe):
-    """Share of the τ-dormant units of the earlier state that are dormant now.
+    """Share of the τ-dormant units of the earlier state that are still dormant.
 
-    |D_prev ∩ D_now| / |D_prev|, with D the units that `dormant_units` counts, both on the inputs of
-    today. This is what the code of Sokar et al. 2023 (arXiv 2302.12902) logs for each layer; here
-    layers are pooled. (The overlap coefficient divides by the smaller set, which is D_prev while
-    the number of dormant units grows.)
+    |D_prev ∩ D_now| / |D_prev|, with D the units that `dormant_units` counts, both on the current
+    inputs. The code of Sokar et al. 2023 (arXiv 2302.12902) logs this per layer; here layers are
+    pooled. (The overlap coefficient divides by the smaller set, which is D_prev while the number of
+    dormant units grows.)
     """
 
     tau: float = 0.025
@@ -27,7 +27,7 @@ class DeadOverlap(PartProbe):
         require(self.tau >= 0, f"tau is {self.tau}; it must be 0 or more")
 
     def measure(self, view: View) -> Scalar:
-        """A share between 0 and 1; NaN where no unit was dormant."""
+        """A share between 0 and 1; NaN if no unit was dormant."""
         earlier = view.back_then(view.past.previous)
         if earlier is None:
             return jnp.array(NOTHING_THERE)

@@ -13,10 +13,10 @@ from regrow.types import Scalar
 class DeadUnits(PartProbe):
     """Share of hidden units that fire on no more than `threshold` of the inputs (0: on none).
 
-    A unit fires where anything that it sends is not 0: with ReLU where its activation is above 0,
-    with CReLU where one of its two features is. A tanh, a Fourier pair and the stream of a residual
-    block are next to never 0, so they do not die in this sense; `gradient_dormancy` sees those that
-    are saturated. `dead_by_firing` has the rule of Dohare et al.
+    A unit fires if any of its output features is not 0: with ReLU, if its activation is above 0;
+    with CReLU, if one of its two features is. A tanh, a Fourier pair and a residual stream are
+    almost never 0, so they do not die in this sense; `gradient_dormancy` detects saturated ones.
+    `dead_by_firing` is the rule of Dohare et al.
     """
 
     threshold: float = 0.0

@@ -1,4 +1,4 @@
-"""How far the parameters are from where they started."""
+"""Distance of the parameters from their initial values."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ from regrow.types import Scalar
 
 @dataclass(frozen=True)
 class DistanceFromInit(PartProbe):
-    """‖θ − θ_0‖₂ over all live parameters of the part, θ_0 those before training."""
+    """‖θ − θ_0‖₂ over all live parameters of the part, with θ_0 their values before training."""
 
     def measure(self, view: View) -> Scalar:
-        """In the units of the parameters."""
+        """In units of the parameters."""
         initial = view.back_then(view.past.initial)
         weights = self.parameters(view.network)
         if initial is None or not weights.size:

@@ -1,4 +1,4 @@
-"""How evenly the features fill their directions."""
+"""Effective rank: how evenly the features spread over their principal directions."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ from regrow.types import Scalar
 
 @dataclass(frozen=True)
 class EffectiveRank(PartProbe):
-    """exp of the entropy of the normalised singular values of the features.
+    """Exponential of the entropy of the features' normalised singular values.
 
     exp(−Σ p_i log p_i) with p_i = σ_i / Σ σ (Roy & Vetterli 2007).
     """
 
     def measure(self, view: View) -> Scalar:
-        """From 1 to the lesser of batch and features; 0 where all features are 0."""
+        """From 1 to min(batch, features); 0 if all features are 0."""
         sigma = self.singular_values(view)
         if sigma is None:
             return jnp.array(NOTHING_THERE)

@@ -1,4 +1,4 @@
-"""How large the features have grown."""
+"""Norm of the features."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ from regrow.types import Scalar
 
 @dataclass(frozen=True)
 class FeatureNorm(PartProbe):
-    """mean_x ‖φ(x)‖₂ over the inputs, with φ what the part hands on."""
+    """mean_x ‖φ(x)‖₂ over the inputs, with φ the encoder's output or the head's last features."""
 
     def measure(self, view: View) -> Scalar:
-        """In the units of the features."""
+        """In units of the features."""
         features = self.representation(view.network, view.inputs)
         if features is None:
             return jnp.array(NOTHING_THERE)

@@ -1,4 +1,4 @@
-"""How many directions the features fill to a fixed extent."""
+"""Feature rank: singular values of the features above a fixed threshold."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ from regrow.types import Scalar
 
 @dataclass(frozen=True)
 class FeatureRank(PartProbe):
-    """Singular values of the features, Φ/√n, that are larger than ε: #{i: σ_i(Φ/√n) > ε}.
+    """Number of singular values of the features Φ/√n above ε: #{i: σ_i(Φ/√n) > ε}.
 
-    Lyle et al. 2022 (arXiv 2204.09560); Φ has a row for each of n inputs. It depends on the scale
-    of the features, as defined: features that grow gain rank.
+    Lyle et al. 2022 (arXiv 2204.09560). Φ has a row for each of n inputs. By definition it depends
+    on the scale of the features: larger features have a higher rank.
     """
 
     epsilon: float = 0.01
@@ -24,7 +24,7 @@ class FeatureRank(PartProbe):
         require(self.epsilon > 0, f"epsilon is {self.epsilon}; it must be > 0")
 
     def measure(self, view: View) -> Scalar:
-        """A whole number, at most the lesser of batch and features."""
+        """An integer, at most min(batch, features)."""
         sigma = self.singular_values(view)
         if sigma is None:
             return jnp.array(NOTHING_THERE)

@@ -1,4 +1,4 @@
-"""Whether transitions pull the network the same way."""
+"""Alignment of per-transition gradients."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,11 +13,12 @@ from regrow.types import Scalar
 
 @dataclass(frozen=True)
 class GradientCosine(Probe):
-    """Mean cosine of the gradients of pairs of transitions: one number for their covariance.
+    """Mean cosine between the gradients of pairs of transitions.
 
-    C_ij = ⟨∇ℓ_i, ∇ℓ_j⟩ / (‖∇ℓ_i‖ ‖∇ℓ_j‖), ℓ_i the agent's loss on transition i: the matrix that
-    Lyle et al. 2023 (arXiv 2303.01486) look at as a whole. The summary, its mean over i ≠ j, is
-    ours and not the paper's. Taken on the first `samples` transitions, over all live parameters.
+    C_ij = ⟨∇ℓ_i, ∇ℓ_j⟩ / (‖∇ℓ_i‖ ‖∇ℓ_j‖), with ℓ_i the agent's loss on transition i. Lyle et al.
+    2023 (arXiv 2303.01486) look at this gradient covariance as a whole matrix. Its mean over i ≠ j
+    is our summary, not the paper's. It uses the first `samples` transitions and all live
+    parameters.
     """
 
     samples: int = 64
@@ -28,9 +29,9 @@ class GradientCosine(Probe):
         require(self.samples >= 2, f"samples is {self.samples}; it must be at least 2")
 
     def measure(self, view: View) -> Scalar:
-        """From −1 to 1; NaN where fewer than two transitions have a gradient other than 0."""
+        """From −1 to 1; NaN if fewer than two transitions have a nonzero gradient."""
         gradients = jax.vmap(vector)(view.gradients_of_samples(view.network.layers, self.samples))
-        # Divided twice: the square of a gradient may be too large or small for a float.
+        # Normalised twice: the square of a gradient may overflow or underflow.
         scale = jnp.max(jnp.abs(gradients), axis=1, keepdims=True)
         gradients = gradients / jnp.where(scale > 0, scale, 1.0)
         norms = jnp.linalg.norm(gradients, axis=1, keepdims=True)

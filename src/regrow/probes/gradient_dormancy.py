@@ -1,4 +1,4 @@
-"""Units that get little gradient beside the rest of their layer."""
+"""Units with little gradient compared to the rest of their layer."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,10 +15,10 @@ from regrow.types import Scalar
 class GradientDormancy(PartProbe):
     """Share of hidden units whose gradient is small: G_i = E|∂L/∂z_i| / mean_k E|∂L/∂z_k| ≤ τ.
 
-    GraMa (arXiv 2505.24061). z is what the activation function takes (after layer normalisation,
-    where there is one), L the agent's loss on one transition, E a mean over transitions and, for a
-    convolution, over positions; units of all layers are pooled, outputs excluded. Where a loss
-    evaluates the network more than once per transition, the gradients of one unit add up.
+    GraMa (arXiv 2505.24061). z is the pre-activation, after layer normalisation if there is one. L
+    is the agent's loss on one transition. E is a mean over transitions and, for a convolution, over
+    positions. Units of all layers are pooled, outputs excluded. If a loss evaluates the network
+    more than once per transition, the gradients of a unit are summed.
     """
 
     tau: float = 0.01
@@ -30,7 +30,7 @@ class GradientDormancy(PartProbe):
         require(self.tau >= 0, f"tau is {self.tau}; it must be 0 or more")
 
     def measure(self, view: View) -> Scalar:
-        """A share between 0 and 1; in a layer that gets no gradient every unit counts."""
+        """A share between 0 and 1; in a layer without any gradient every unit counts."""
         scores = sensitivity(view.state, view.agent, view.batch, view.key)[view.name]
         part = self.chosen(scores, view.network)
         finite = jnp.array([jnp.all(jnp.isfinite(score)) for score in part])

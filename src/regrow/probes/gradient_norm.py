@@ -1,4 +1,4 @@
-"""How strongly the loss pulls."""
+"""Norm of the gradient."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ from regrow.types import Scalar
 
 @dataclass(frozen=True)
 class GradientNorm(PartProbe):
-    """‖∇‖₂ of the agent's own loss on the batch, over the live parameters, before any clipping."""
+    """‖∇‖₂ of the agent's loss on the batch over the part's live parameters, before clipping."""
 
     def measure(self, view: View) -> Scalar:
-        """In the units of loss per parameter."""
+        """In units of loss per parameter."""
         gradient = view.agent.gradients(view.state, view.batch, view.key)[view.name]
         layers = self.layers(gradient)
         return jnp.asarray(optax.tree.norm(layers)) if layers else jnp.array(NOTHING_THERE)

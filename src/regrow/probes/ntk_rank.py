@@ -1,4 +1,4 @@
-"""In how many directions the network can move its outputs at once."""
+"""Rank of the neural tangent kernel."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,11 +15,11 @@ from regrow.types import Scalar
 
 @dataclass(frozen=True)
 class NtkRank(Probe):
-    """Rank of the neural tangent kernel J Jᵀ: its eigenvalues above `threshold` × the largest.
+    """Rank of the neural tangent kernel J Jᵀ: number of eigenvalues > `threshold` × the largest.
 
     Row i of J is the gradient of the largest output (for action values, the greedy one) on input i,
-    with respect to all live parameters; inputs are those of the first `samples` transitions. Tang
-    et al. 2025 (arXiv 2506.00592) tie a fall of this rank to churn; which eigenvalues count is our
+    with respect to all live parameters. The inputs are those of the first `samples` transitions.
+    Tang et al. 2025 (arXiv 2506.00592) relate a fall of this rank to churn. The threshold is our
     choice.
     """
 
@@ -36,7 +36,7 @@ class NtkRank(Probe):
         )
 
     def measure(self, view: View) -> Scalar:
-        """A whole number up to `samples`; 0 where no output can be moved."""
+        """An integer up to `samples`; 0 if all gradients are 0."""
 
         def largest(layers: Layers, x: Array) -> Scalar:
             network = eqx.tree_at(lambda one: one.layers, view.network, layers)

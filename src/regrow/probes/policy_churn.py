@@ -1,4 +1,4 @@
-"""How often one update changes the greedy action where it was not made."""
+"""How often one update changes the greedy action on other observations."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,18 +11,18 @@ from regrow.types import Scalar
 
 @dataclass(frozen=True)
 class PolicyChurn(Probe):
-    """Share of observations whose largest output is another one after one update on others.
+    """Share of observations whose greedy action changes after one update on other transitions.
 
-    Policy churn (Tang et al. 2025, arXiv 2506.00592), of one update of the agent, for networks with
-    an output per action; not where an action is several choices. Observations are the first half of
-    the batch; the update is made on the second half, or on as many transitions of it as the agent
-    takes. Raises `RegrowError` on fewer than two transitions.
+    Policy churn (Tang et al. 2025, arXiv 2506.00592) of one update of the agent, for networks with
+    one output per action; NaN for multi-discrete actions. Observations are the first half of the
+    batch. The update uses the second half, up to the number of transitions of one update. Raises
+    `RegrowError` on fewer than two transitions.
     """
 
     costly: ClassVar[bool] = True
 
     def measure(self, view: View) -> Scalar:
-        """A share between 0 and 1; NaN for a network that has not an output per action."""
+        """A share between 0 and 1; NaN for a network without one output per action."""
         action = view.batch.action
         numbered = jnp.issubdtype(action.dtype, jnp.integer) and action.ndim == 1
         before, after = view.updated()

@@ -1,4 +1,4 @@
-"""How many directions the features fill, by their singular values."""
+"""srank: the number of singular values with most of their sum."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from regrow.probes.base import RankProbe
 class Srank(RankProbe):
     """srank_δ of the features Φ: the least k with Σ_{i≤k} σ_i ≥ (1 − δ) Σ σ_i.
 
-    Kumar et al. 2021 (arXiv 2010.14498). It is not the stable rank ‖Φ‖_F² / ‖Φ‖₂², which is
+    Kumar et al. 2021 (arXiv 2010.14498). The stable rank ‖Φ‖_F² / ‖Φ‖₂² is another probe,
     `stable_rank`.
     """
 

@@ -1,4 +1,4 @@
-"""How many directions the features fill, beside their largest."""
+"""Stable rank of the features."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ from regrow.types import Scalar
 
 @dataclass(frozen=True)
 class StableRank(PartProbe):
-    """‖Φ‖_F² / ‖Φ‖₂² = Σ σ_i² / σ_1² of the features Φ.
+    """Stable rank ‖Φ‖_F² / ‖Φ‖₂² = Σ σ_i² / σ_1² of the features Φ.
 
-    The standard definition. What some code calls by this name is `srank`.
+    This is the standard definition. Some code uses this name for `srank`.
     """
 
     def measure(self, view: View) -> Scalar:
-        """From 1 to the lesser of batch and features; 0 where all features are 0."""
+        """From 1 to min(batch, features); 0 if all features are 0."""
         sigma = self.singular_values(view)
         if sigma is None:
             return jnp.array(NOTHING_THERE)

@@ -1,4 +1,4 @@
-"""How well the network can still learn something new."""
+"""How well the network can still fit new targets."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,11 +17,11 @@ from regrow.types import Scalar
 class Trainability(Probe):
     """How well a copy of the network fits random targets: 1 − MSE_after / MSE_before.
 
-    Targets are the copy's own outputs on the batch plus N(0, 1), drawn once for every input and
-    output. The copy makes `updates` updates on the whole batch with the Learner's own optimizer,
-    its statistics fresh. In the spirit of the capacity of Lyle et al. 2022 (arXiv 2204.09560) to
-    fit new targets; targets, loss and scale are ours. What is normal depends on all of them, so
-    read it beside a fresh network.
+    Targets are the copy's own outputs on the batch plus N(0, 1) noise, sampled once for every input
+    and output. The copy makes `updates` updates on the whole batch with the Learner's optimizer,
+    its state fresh. This follows the idea of target-fitting capacity in Lyle et al. 2022 (arXiv
+    2204.09560); targets, loss and scale are ours. Normal values depend on all of them, so compare
+    with a newly initialised network.
     """
 
     updates: int = 200
@@ -32,7 +32,7 @@ class Trainability(Probe):
         require(self.updates >= 1, f"updates is {self.updates}; it must be at least 1")
 
     def measure(self, view: View) -> Scalar:
-        """At most 1, where all is learnt; 0 where nothing is, below where it gets worse."""
+        """At most 1: 1 for a perfect fit, 0 for no improvement, negative if the fit gets worse."""
         inputs, outputs = view.inputs, view.network(view.inputs)
         targets = outputs + jax.random.normal(view.key, outputs.shape, outputs.dtype)
 

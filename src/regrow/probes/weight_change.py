@@ -1,4 +1,4 @@
-"""How far a parameter has moved on average since an earlier time."""
+"""Root mean square change of the parameters since an earlier state."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from regrow.types import Scalar
 class WeightChange(PartProbe):
     """√(Σ (θ − θ_prev)² / N) over the N live parameters of the part, biases included.
 
-    θ_prev are those of the earlier state; where a layer was drawn anew in between, the draw counts
-    as a change.
+    θ_prev are the parameters in the earlier state. A re-initialisation in between counts as a
+    change.
     """
 
     def measure(self, view: View) -> Scalar:
-        """In the units of the parameters."""
+        """In units of the parameters."""
         earlier = view.back_then(view.past.previous)
         weights = self.parameters(view.network)
         if earlier is None or not weights.size:

@@ -1,4 +1,4 @@
-"""How large a parameter is on average."""
+"""Mean magnitude of the parameters."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from regrow.types import Scalar
 
 @dataclass(frozen=True)
 class WeightMagnitude(PartProbe):
-    """mean |θ| over all live parameters of the part, biases included.
+    """Mean |θ| over all live parameters of the part, biases included.
 
     Dohare et al. (arXiv 2306.13812).
     """
 
     def measure(self, view: View) -> Scalar:
-        """In the units of the parameters."""
+        """In units of the parameters."""
         weights = self.parameters(view.network)
         return jnp.mean(jnp.abs(weights)) if weights.size else jnp.array(NOTHING_THERE)

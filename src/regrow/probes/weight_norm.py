@@ -1,4 +1,4 @@
-"""How large the parameters have grown, all together."""
+"""Norm of the parameters."""
 
 from dataclasses import dataclass
 
@@ -13,6 +13,6 @@ class WeightNorm(PartProbe):
     """‖θ‖₂ over all live parameters of the part, biases included."""
 
     def measure(self, view: View) -> Scalar:
-        """In the units of the parameters."""
+        """In units of the parameters."""
         weights = self.parameters(view.network)
         return jnp.linalg.norm(weights) if weights.size else jnp.array(NOTHING_THERE)

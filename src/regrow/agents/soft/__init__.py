@@ -1,1 +1,1 @@
-"""What the agents that learn by soft actor-critic have in common."""
+"""What SAC and DrQ share."""

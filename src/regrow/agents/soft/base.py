@@ -1,12 +1,12 @@
-"""What SAC and DrQ share: the soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905).
+"""Soft actor-critic, shared by SAC and DrQ (Haarnoja et al. 2018, arXiv 1812.05905).
 
     y    = r + γ d (min_i Q_i,target(s', a') − α log π(a'|s')),      a' ~ π(·|s'), d = 0 at an end
     L(Q) = E (Q(s, a) − y)²                              for each of two critics, one y for both
     L(π) = E (α log π(a|s) − min_i Q_i(s, a)),           a ~ π(·|s), through a
     L(α) = α (H − H̄),      H = −E log π(a|s),            with respect to log α
 
-π is a Gaussian squashed by tanh, with log σ between −10 and 2. What s is, an observation or what an
-encoder makes of it, is the agent's to say.
+"Through a" means that the gradient flows through the sampled action. π is a tanh-squashed Gaussian
+with log σ between −10 and 2. Depending on the agent, s is an observation or its encoding.
 """
 
 import math
@@ -30,7 +30,7 @@ LOG_STD_MIN, LOG_STD_MAX = -10.0, 2.0
 
 
 class Drawn(NamedTuple):
-    """Actions from the policy, with the logarithm of their density."""
+    """Actions sampled from the policy, with their log-probability density."""
 
     action: Float[Array, "*batch size"]
     log_prob: Float[Array, "*batch"]
@@ -40,8 +40,7 @@ class Drawn(NamedTuple):
 class SoftActorCritic(OffPolicy):
     """Fields of an agent with two critics, a tanh-Gaussian actor and a learned temperature.
 
-    Until env step `learn_start` actions are uniform. `target_entropy`: H̄ for every entry of an
-    action.
+    Until env step `learn_start` actions are uniform. `target_entropy`: H̄ per action dimension.
     """
 
     replay_ratio: float = 1.0
@@ -49,8 +48,8 @@ class SoftActorCritic(OffPolicy):
     layer_norm: bool = False
     learning_rate: float = 3e-4
     epsilon: float = 1e-8
-    gradient: Terms = ()  # beside the optimizer; the temperature has none
-    target_rate: float = 0.005  # of the average that the targets are, per update
+    gradient: Terms = ()  # chained to the optimizer of the networks, not of the temperature
+    target_rate: float = 0.005  # of the targets' moving average, per update
     initial_temperature: float = 1.0
     target_entropy: float = -0.5
 
@@ -69,7 +68,7 @@ class SoftActorCritic(OffPolicy):
         self.optimizer()
 
     def optimizer(self) -> Optimizer:
-        """Of the networks."""
+        """The optimizer of the networks."""
         return Optimizer("adam", self.learning_rate, self.epsilon, terms=self.gradient)
 
     def first_temperature(self) -> LearnedScalar:
@@ -78,7 +77,7 @@ class SoftActorCritic(OffPolicy):
         return LearnedScalar.create(math.log(self.initial_temperature), plain)
 
     def size_of(self, actions: ActionSpace) -> int:
-        """How many numbers an action has; `RegrowError` where actions are no vectors of floats."""
+        """The dimension of an action. Raises `RegrowError` unless actions are continuous."""
         if not isinstance(actions, Continuous):
             name, other = name_of(self), "double_dqn" if isinstance(actions, Discrete) else "ppo"
             raise RegrowError(f"{name} takes continuous actions, not {actions}; try {other}")
@@ -87,7 +86,7 @@ class SoftActorCritic(OffPolicy):
     def explored(
         self, drawn: Float[Array, " size"], env_steps: Int[Array, ""], key: Key
     ) -> Float[Array, " size"]:
-        """The action that the policy drew, or a uniform one before `learn_start`."""
+        """`drawn`, or a uniform action before `learn_start`."""
         at_random = jax.random.uniform(key, drawn.shape, drawn.dtype, minval=-1.0, maxval=1.0)
         return jnp.where(env_steps < self.learn_start, at_random, drawn)
 
@@ -98,12 +97,12 @@ class SoftActorCritic(OffPolicy):
         log_prob: Float[Array, " batch"],
         log_temperature: Scalar,
     ) -> Float[Array, " batch"]:
-        """y, from the lower target value of a' and log π(a'|s')."""
+        """y, from min_i Q_i,target(s', a') and log π(a'|s')."""
         soft = value - jnp.exp(log_temperature) * log_prob
         return batch.reward + self.discount * batch.discount * soft
 
     def temperature_gradient(self, log_temperature: Scalar, entropy: Scalar, size: int) -> Scalar:
-        """dL(α)/d log α = α (H − H̄) for actions of `size` numbers."""
+        """dL(α)/d log α = α (H − H̄) for actions of `size` dimensions."""
         return jnp.exp(log_temperature) * (entropy - self.target_entropy * size)
 
 
@@ -116,7 +115,7 @@ def policy(actor: Network, seen: Shaped[Array, "*batch_and_seen"], key: Key) -> 
     noise = jax.random.normal(key, mean.shape, mean.dtype)
     before = mean + jnp.exp(log_std) * noise
     log_normal = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
-    # log(1 − tanh² u), which as it stands loses all digits where tanh is next to 1.
+    # log(1 − tanh² u), rewritten: as it stands it loses all digits where tanh is close to 1.
     far = jnp.abs(before)
     log_slope = 2 * (math.log(2) - far - jnp.log1p(jnp.exp(-2 * far)))
     return Drawn(jnp.tanh(before), jnp.sum(log_normal - log_slope, axis=-1))
@@ -125,7 +124,7 @@ def policy(actor: Network, seen: Shaped[Array, "*batch_and_seen"], key: Key) -> 
 def gaussian(
     actor: Network, seen: Shaped[Array, "*batch_and_seen"]
 ) -> tuple[Float[Array, "*batch size"], Float[Array, "*batch size"]]:
-    """(μ, log σ): the actor's output holds μ, then what a tanh takes to [−10, 2] (as jaxrl)."""
+    """(μ, log σ): the actor outputs μ and a raw value, mapped to [−10, 2] by tanh as in jaxrl."""
     mean, raw = jnp.split(actor(seen), 2, axis=-1)
     return mean, LOG_STD_MIN + (LOG_STD_MAX - LOG_STD_MIN) * 0.5 * (1 + jnp.tanh(raw))
 
@@ -133,7 +132,7 @@ def gaussian(
 def divergence(
     actor: Network, other: Network, seen: Shaped[Array, "*batch_and_seen"]
 ) -> Float[Array, "*batch"]:
-    """KL(π ‖ π_other), in nats: the tanh that both go through does not change it."""
+    """KL(π ‖ π_other), in nats. The tanh that both go through does not change it."""
     (mean, log_std), (mean_2, log_std_2) = gaussian(actor, seen), gaussian(other, seen)
     squares = jnp.exp(2 * log_std) + (mean - mean_2) ** 2
     each = log_std_2 - log_std + 0.5 * squares * jnp.exp(-2 * log_std_2) - 0.5
@@ -149,19 +148,19 @@ def typical(actor: Network, seen: Shaped[Array, "*batch_and_seen"]) -> Array:
 def actor_loss(
     value: Float[Array, " batch"], log_prob: Float[Array, " batch"], log_temperature: Scalar
 ) -> tuple[Scalar, Scalar]:
-    """(L(π), H), from the lower value of a and log π(a|s)."""
+    """(L(π), H), from min_i Q_i(s, a) and log π(a|s)."""
     return jnp.mean(jnp.exp(log_temperature) * log_prob - value), -jnp.mean(log_prob)
 
 
 def joined(
     seen: Shaped[Array, "*batch seen"], action: Float[Array, "*batch size"]
 ) -> Float[Array, "*batch both"]:
-    """What critics see."""
+    """The input of the critics: observation (or encoding) and action, concatenated."""
     return jnp.concatenate([seen.astype(jnp.float32), action], axis=-1)
 
 
 def lower(first: Network, second: Network, pairs: Float[Array, "*batch both"]) -> Array:
-    """The lower of two critics' values."""
+    """The lower of the two critics' values."""
     return jnp.minimum(first(pairs), second(pairs))[..., 0]
 
 

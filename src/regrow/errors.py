@@ -14,7 +14,7 @@ class RegrowError(ValueError):
 
 
 class FaultyEnvironmentError(RegrowError):
-    """An environment did what it may not do; the text names it, the env step and what came."""
+    """An environment broke its contract; the text names it, the env step and the value."""
 
 
 class NotFiniteError(RegrowError):
@@ -22,31 +22,31 @@ class NotFiniteError(RegrowError):
 
 
 class RegrowWarning(UserWarning):
-    """What the caller should know of, while the work goes on; one line as well."""
+    """Something the caller should know while the work continues; one line as well."""
 
 
 _said: set[str] = set()
 
 
 def warn_once(text: str, about: str = "") -> None:
-    """Warns once in a process of what `about` names, in whatever words; by default of the text."""
+    """Warns once per process about `about`, whatever the text; by default, once per text."""
     if (about or text) not in _said:
         _said.add(about or text)
         warnings.warn(text, RegrowWarning, stacklevel=3)
 
 
 def said() -> frozenset[str]:
-    """What was warned of once so far, for another process that need not say it again."""
+    """What `warn_once` has warned about, for another process that need not repeat it."""
     return frozenset(_said)
 
 
 def already_said(about: Iterable[str]) -> None:
-    """Takes it that these were warned of."""
+    """Marks these as warned about, so that `warn_once` does not repeat them."""
     _said.update(about)
 
 
 def show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
-    """A warning of regrow's in one line, any other as Python shows it."""
+    """Prints a warning of regrow in one line, and any other as Python shows it."""
     if issubclass(category, RegrowWarning):
         print(f"regrow: {message}", file=sys.stderr)
     else:
@@ -54,7 +54,7 @@ def show_warning(message: Warning | str, category: type[Warning], *place: Any) -
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> RegrowError:
-    """The error for a name that no member of a family has, with the nearest one that exists."""
+    """The error for an unknown name in a family, with the closest name that exists."""
     choices = sorted(choices)
     near = get_close_matches(name, choices, n=1, cutoff=0.5)
     some = ", ".join(choices) if len(choices) <= _MANY else f"{', '.join(choices[:_MANY])}, …"
@@ -69,7 +69,7 @@ def require(condition: bool, message: str) -> None:
 
 
 def require_rounds(what: str, env_steps: int | None, per_round: int) -> None:
-    """Raises `RegrowError` unless the env steps are one whole round of the agent or more."""
+    """Raises `RegrowError` unless the env steps are one or more whole rounds of the agent."""
     if env_steps is None or env_steps < per_round or env_steps % per_round:
         whole = max(per_round, (env_steps or 0) // per_round * per_round)
         near = f"{whole}" if whole > (env_steps or 0) else f"{whole} or {whole + per_round}"
@@ -80,7 +80,7 @@ def require_rounds(what: str, env_steps: int | None, per_round: int) -> None:
 
 
 def in_a_line(error: BaseException) -> str:
-    """What somebody else's code raised, in one line that is not too long."""
+    """The exception of someone else's code, in one line of limited length."""
     text = " ".join(str(error).split())
     text = text if len(text) <= 300 else f"{text[:299]}…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,8 +1,7 @@
 """Named streams of random numbers.
 
-A key is a function of (root, stream name, counter) and of nothing else. Adding a stream never
-shifts another one, and two arms of one fork draw the same numbers for as long as they ask for the
-same things.
+A key depends only on (root, stream name, counter). Adding a stream never changes another one. Two
+arms of one fork draw the same numbers for as long as they request the same things.
 """
 
 from zlib import crc32

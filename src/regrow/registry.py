@@ -1,22 +1,22 @@
 """Families of parts, found by walking their package, and the grammar that names their members.
 
-A member is the one public class of a file: `double_dqn.py` holds `DoubleDQN` and is called
-`double_dqn`; `environments/minatar/breakout.py` holds `Breakout` and is called `minatar/breakout`.
-Anywhere a name is accepted, fields may be given as in Python: `fit_noise(redraw=False)`. A class
-may stand for many: `Control` is `named_by = "task"`, and `control/walker-walk` is its task of that
-name. Settings that a class holds by name come after a colon: `double_dqn:young_tian_2019`.
+A member is the one public class of a file: `double_dqn.py` defines `DoubleDQN`, named `double_dqn`;
+`environments/minatar/breakout.py` defines `Breakout`, named `minatar/breakout`. Wherever a name is
+accepted, fields may be given as in Python: `fit_noise(redraw=False)`. A class may stand for many
+members: `Control` has `named_by = "task"`, and `control/walker-walk` is its task of that name.
+Presets, which a class defines by name, come after a colon: `double_dqn:young_tian_2019`.
 
 A field whose type is a tuple of a family's members takes them by name:
-`double_dqn(gradient=(l2_init, weight_clipping(kappa=2)))`, one without brackets, or a text in which
-they are joined by a plus, `'l2_init + weight_clipping(kappa=2)'`. A name that is no Python name
-stands in quotes there: `gradient=('mine:Pull(rate=2)', l2_init)`.
+`double_dqn(gradient=(l2_init, weight_clipping(kappa=2)))`, a single one without brackets, or a text
+that joins them by a plus, `'l2_init + weight_clipping(kappa=2)'`. A name that is not a Python name
+is quoted there: `gradient=('mine:Pull(rate=2)', l2_init)`.
 
-A class of one's own is named by its module: `mine:Maze(size=9)` is `Maze` of `mine.py`.
-Two things a class may do otherwise. One with `others_in = "kwargs"` takes fields that it does not
-know, and keeps them in that field: pairs of a name and of the value as Python writes it, sorted, so
-that 1 and True stay apart and all of it can be compared, hashed and printed back. One with a method
-`named(value)` finds its members by it, as `jax/module:attribute`, and says in `text()` what it is
-called.
+Your own class is named by its module: `mine:Maze(size=9)` is `Maze` of `mine.py`.
+
+A class may differ in two ways. With `others_in = "kwargs"` it accepts unknown fields and stores
+them in that field, as pairs of a name and of the value as Python writes it, sorted. So 1 and True
+stay distinct, and all of it can be compared, hashed and printed back. With a method `named(value)`
+it finds its members itself, as `jax/module:attribute`, and `text()` returns the name of one.
 """
 
 import ast
@@ -59,8 +59,8 @@ def members(family: str) -> Mapping[str, type]:
 def make(family: str, text: str) -> Any:
     """The member that `text` describes, e.g. `inject(split=0)`.
 
-    Raises `RegrowError` for an unknown name or field, a value of the wrong type, or text that is no
-    name with fields.
+    Raises `RegrowError` for an unknown name or field, a value of the wrong type, or text that is
+    not a name with fields.
     """
     match = _SPEC.fullmatch(text)
     if match is None:
@@ -87,9 +87,9 @@ def make(family: str, text: str) -> Any:
 
 
 def _read(call: "_Call", member: Any, name: str) -> dict[str, Any]:
-    """The values of a call's fields, each by the type of its field."""
+    """The values of a call's fields, each read by the type of its field."""
     known = {} if hasattr(member, "named") else field_types(member)
-    if not hasattr(member, "others_in") and not hasattr(member, "named"):  # they say so
+    if not hasattr(member, "others_in") and not hasattr(member, "named"):  # they check it
         for field in call.fields:
             if field not in known:
                 raise unknown(f"field of {name}", field, known)
@@ -101,7 +101,7 @@ def _read(call: "_Call", member: Any, name: str) -> dict[str, Any]:
 
 
 def _family_within(expected: Any) -> str | None:
-    """The family of whose members a field of this type is a tuple, if it is one."""
+    """The family whose members a field of this type is a tuple of; None for other types."""
     for kind in _options(expected):
         match typing.get_args(kind):
             case (type() as base, last) if last is Ellipsis:
@@ -112,13 +112,13 @@ def _family_within(expected: Any) -> str | None:
 
 
 def _options(expected: Any) -> tuple[Any, ...]:
-    """The types that a union is made of; one that is none is its own."""
+    """The types in a union; for any other type, that type."""
     is_union = typing.get_origin(expected) in (typing.Union, types.UnionType)
     return typing.get_args(expected) if is_union else (expected,)
 
 
 def _family_of(cls: type) -> str | None:
-    """The family that a class, or one that it is derived from, is the contract of."""
+    """The family whose contract a class implements; None if there is none."""
     for base in cls.__mro__:
         for family, names in _BASES.items():
             if base.__name__ in names and base.__module__ == f"regrow.{family}.base":
@@ -127,10 +127,10 @@ def _family_of(cls: type) -> str | None:
 
 
 def compose(member: Any, field: str, family: str) -> None:
-    """Makes a field of a frozen dataclass, as it was given, a tuple of a family's members.
+    """Turns a field of a frozen dataclass into a tuple of a family's members.
 
-    It may be given as such, as one member, or as a text that `make_all` reads. Raises `RegrowError`
-    for anything else.
+    The field may be such a tuple, a single member, or a text that `make_all` reads. Raises
+    `RegrowError` for anything else.
     """
     given = getattr(member, field)
     several = make_all(family, given) if isinstance(given, str) else given
@@ -144,7 +144,7 @@ def compose(member: Any, field: str, family: str) -> None:
 
 
 def _found(family: str, name: str) -> tuple[str, Any, str | None, str | None]:
-    """(name, class, what it is named by, preset) of a member; the last two None where not given."""
+    """(name, class, value of `named_by`, preset) of a member; the last two None if not given."""
     family_members = members(family)
     first, _, preset = name.partition(":")
     if first in family_members:
@@ -158,12 +158,12 @@ def _found(family: str, name: str) -> tuple[str, Any, str | None, str | None]:
 
 
 def _checked(fields: dict[str, Any], member: Any, name: str) -> dict[str, Any]:
-    """Fields that fit their types; those that the class does not know, where it keeps them."""
+    """Fields checked against their types; unknown ones go into `others_in`, if the class has it."""
     known, others_in = field_types(member), getattr(member, "others_in", None)
     fitted, others = dict[str, Any](), dict[str, Any]()
     for field, value in fields.items():
         if field in known and _family_within(known[field]):
-            fitted[field] = value  # the class makes members of it
+            fitted[field] = value  # the class turns it into members
         elif field in known and field != others_in:
             fitted[field] = _fitted(value, known[field], f"{name}: {field}")
         elif others_in is None:
@@ -174,7 +174,7 @@ def _checked(fields: dict[str, Any], member: Any, name: str) -> dict[str, Any]:
 
 
 def written(values: Mapping[str, Any] | Sequence[tuple[str, str]], what: str) -> Written:
-    """Names with values as Python writes them, sorted by name; those that are so already, too.
+    """Names with values as Python writes them, sorted by name; such pairs are accepted, too.
 
     Raises `RegrowError` for a value that could not be read back.
     """
@@ -193,12 +193,12 @@ def written(values: Mapping[str, Any] | Sequence[tuple[str, str]], what: str) ->
 
 
 def read_back(pairs: Written) -> dict[str, Any]:
-    """What `written` wrote down."""
+    """The values that `written` wrote."""
     return {name: ast.literal_eval(text) for name, text in pairs}
 
 
 def _imported(family: str, module: str, name: str) -> type:
-    """The class of that name in a module of the user's own."""
+    """The class of that name in a user's module."""
     kind = family.removesuffix("s")
     try:
         found = getattr(importlib.import_module(module), name, None)
@@ -235,20 +235,20 @@ def make_all(family: str, text: str) -> tuple[Any, ...]:
 
     An empty text names no members. Raises `RegrowError` as `make` does.
     """
-    # A plus that a closing bracket follows before any opening one stands within brackets.
+    # A plus is within brackets if a closing bracket follows before any opening one.
     joined = re.split(r"\+(?![^()]*\))", text) if text.strip() else []
     return tuple(make(family, one.strip()) for one in joined)
 
 
 class _Call(typing.NamedTuple):
-    """What stands in the brackets after a name, by field."""
+    """The arguments in the brackets after a name, by field."""
 
     text: str
     source: str
     fields: dict[str, ast.expr]
 
     def literal(self, node: ast.expr) -> Any:
-        """A number, a word, True, False, None, or a list, tuple or dict of them."""
+        """A number, a string, True, False, None, or a list, tuple or dict of them."""
         try:
             return ast.literal_eval(node)
         except ValueError as error:
@@ -285,7 +285,7 @@ def _parsed(text: str, arguments: str) -> _Call:
 
 
 def presets(member: type) -> dict[str, dict[str, Any]]:
-    """The settings that a member's class holds by name, as `young_tian_2019` of `DoubleDQN`."""
+    """The presets that a member's class defines, such as `young_tian_2019` of `DoubleDQN`."""
     return {name: held for name, held in vars(member).items() if _is_preset(name, held)}
 
 
@@ -325,7 +325,7 @@ def _fitted(value: Any, expected: Any, what: str) -> Any:
 def name_of(member: Any) -> str:
     """The name of a member or of its class: its place in the family's package.
 
-    Of a class of one's own it is `module:Class`.
+    For a user's own class it is `module:Class`.
     """
     cls = member if isinstance(member, type) else type(member)
     if not cls.__module__.startswith("regrow."):
@@ -334,10 +334,10 @@ def name_of(member: Any) -> str:
 
 
 def describe(member: Any) -> str:
-    """A member in the grammar that `make` reads, without the fields left at their defaults."""
+    """A member in the grammar that `make` reads, without fields at their defaults."""
     own = member.text() if hasattr(member, "text") else None
     if own is not None or not dataclasses.is_dataclass(member):
-        return own or type(member).__name__  # somebody's own, which no text makes
+        return own or type(member).__name__  # a user's own, which no text can make
     named_by, others_in = getattr(member, "named_by", None), getattr(member, "others_in", None)
     changed = [
         f"{field.name}={_printed(getattr(member, field.name))}"
@@ -352,19 +352,19 @@ def describe(member: Any) -> str:
 
 
 def _printed(value: Any) -> str:
-    """A field's value: members by their names, anything else as Python writes it."""
+    """A field's value: members by name, anything else as Python writes it."""
     if not (isinstance(value, tuple) and value and all(_family_of(type(one)) for one in value)):
         return repr(value)
     texts = [describe(one) for one in value]
-    # What is no call to Python, such as `mine:Pull(rate=2)`, stands in quotes.
+    # Text that is not a call in Python, such as `mine:Pull(rate=2)`, is quoted.
     texts = [text if re.match(r"\w+(\(|$)", text) else repr(text) for text in texts]
     return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
 
 
 def place_of(thing: Any) -> str | None:
-    """`module:attribute` of a module-level thing, by identity; None where no module has it.
+    """`module:attribute` of a module-level object, by identity; None if no module has it.
 
-    The module that was imported first is taken, and the program that was started last.
+    The module that was imported first is taken; the main program comes last.
     """
     modules = list(sys.modules.items())
     modules.sort(key=lambda each: each[0] in ("__main__", "__mp_main__"))
@@ -394,11 +394,11 @@ _TIMES = {"": 0, "k": 3, "K": 3, "M": 6}
 
 
 def whole(text: str) -> int:
-    """The number that a text writes; `RegrowError` unless it is whole and fits a counter."""
+    """The integer that a text writes; `RegrowError` unless it is whole and fits a counter."""
     match = _NUMBER.fullmatch(text)
     try:
         number = decimal.Decimal(match[1]).scaleb(_TIMES[match[2]]) if match else None
-    except ArithmeticError:  # two points, or an exponent beyond all bounds
+    except ArithmeticError:  # two decimal points, or a huge exponent
         number = None
     if number is not None and not 0 <= number < MOST:
         raise RegrowError(f"{text} is out of range; it must be from 0 to 2^31 − 1")

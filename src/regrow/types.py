@@ -1,8 +1,8 @@
-"""Shapes that cross floors.
+"""Types that several packages share.
 
-Time subscripts follow the convention of dqn_zoo: `obs_tm1`, `action` and then `reward`, `discount`,
-`obs_t`. `discount` is 0 where the environment terminated and 1 elsewhere, so an episode cut by a
-time limit (truncation) still bootstraps; the agent multiplies by its own discount factor.
+Time subscripts follow dqn_zoo: `obs_tm1`, `action` and then `reward`, `discount`, `obs_t`.
+`discount` is 0 where the environment terminated and 1 elsewhere, so an episode cut by a time limit
+(truncation) still bootstraps. The agent multiplies by its own discount factor.
 """
 
 from collections.abc import Callable
@@ -24,12 +24,12 @@ class Discrete(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an action: a number."""
+        """The shape of an action: a scalar."""
         return ()
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """As actions are remembered."""
+        """The dtype in which actions are stored."""
         return np.dtype(np.int32)
 
     def __str__(self) -> str:
@@ -46,12 +46,12 @@ class MultiDiscrete(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an action: a number for every choice."""
+        """The shape of an action: one number per choice."""
         return (len(self.numbers),)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """As actions are remembered."""
+        """The dtype in which actions are stored."""
         return np.dtype(np.int32)
 
     def __str__(self) -> str:
@@ -65,12 +65,12 @@ class Continuous(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an action: a vector."""
+        """The shape of an action: a vector."""
         return (self.size,)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """As actions are remembered."""
+        """The dtype in which actions are stored."""
         return np.dtype(np.float32)
 
     def __str__(self) -> str:
@@ -80,32 +80,32 @@ class Continuous(NamedTuple):
 ActionSpace = Discrete | MultiDiscrete | Continuous
 
 Report = Callable[[str, int], None]
-"""`report(phase, env_steps)`: so many more env steps are done. It may raise to stop the work."""
+"""`report(phase, env_steps)`: that many more env steps are done. It may raise to stop the work."""
 
 
 def silent(phase: str, env_steps: int) -> None:
-    """A report to nobody."""
+    """A report that does nothing."""
     del phase, env_steps
 
 
 class Transition(NamedTuple):
-    """One step of experience; with a leading axis on every field, a batch of them."""
+    """One step of experience; with a leading axis on every field, a batch of steps."""
 
     obs_tm1: Shaped[Array, "*batch_and_obs"]
     action: Shaped[Array, "*batch_and_action"]  # a number, or a vector of choices or of floats
     reward: Float[Array, "*batch"]
     discount: Float[Array, "*batch"]
     obs_t: Shaped[Array, "*batch_and_obs"]
-    truncated: Bool[Array, "*batch"]  # a clock ended the episode here; what follows is another one
+    truncated: Bool[Array, "*batch"]  # a time limit ended the episode here; another one follows
 
 
 @runtime_checkable
 class Experience(Protocol):
-    """Where an agent, an intervention or a probe looks for data."""
+    """Where an agent, an intervention or a probe gets its data."""
 
     @property
     def capacity(self) -> int:
-        """How many transitions there is room for."""
+        """The maximum number of transitions."""
         ...
 
     def sample(self, key: Key, count: int) -> Transition:
@@ -113,7 +113,7 @@ class Experience(Protocol):
         ...
 
     def first(self, count: int) -> Transition:
-        """The `count` oldest transitions, in order; where fewer are held, they repeat."""
+        """The `count` oldest transitions, in order; if fewer are stored, they repeat."""
         ...
 
 
@@ -121,25 +121,25 @@ class Experience(Protocol):
 class Memory(Experience, Protocol):
     """Experience that grows, as in `regrow.experience`.
 
-    `regrow.experience.normalization` has one that stands around another.
+    `regrow.experience.normalization` has one that wraps another.
     """
 
     @property
     def size(self) -> Int[Array, ""]:
-        """How many transitions are held."""
+        """The number of stored transitions."""
         ...
 
     def add(self, transition: Transition) -> "Memory":
-        """With one more transition, or with one of every environment, in place of the oldest."""
+        """Adds one transition, or one of every environment; when full, it replaces the oldest."""
         ...
 
     def cut_off(self, count: int) -> "Memory":
-        """With the last `count` transitions marked as truncated: others do not follow on them."""
+        """Marks the last `count` transitions as truncated: the next ones do not continue them."""
         ...
 
 
 class Event(NamedTuple):
-    """An intervention that was carried out, as the grammar of `regrow.registry` writes it."""
+    """An intervention that was carried out, in the grammar of `regrow.registry`."""
 
     env_steps: int
     intervention: str
@@ -148,7 +148,7 @@ class Event(NamedTuple):
 class Log(NamedTuple):
     """What one env step reports; from `advance`, NumPy arrays with an axis of env steps.
 
-    Environments side by side take turns: of N, the first has the entries 0, N, 2N, …
+    Parallel environments take turns: of N, the first has the entries 0, N, 2N, …
     """
 
     reward: Float[Array | np.ndarray, "*steps"]
@@ -158,5 +158,5 @@ class Log(NamedTuple):
     value: Float[Array | np.ndarray, "*steps"]  # what the agent predicted before this step
 
     def by_environment(self, num_envs: int) -> "list[Log]":
-        """The log of each environment by itself."""
+        """The log of each environment."""
         return [Log(*(entries[n::num_envs] for entries in self)) for n in range(num_envs)]

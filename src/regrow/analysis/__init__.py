@@ -1,1 +1,1 @@
-"""Rows as numbers: conditions, claims, summaries."""
+"""From rows to numbers: conditions, claims, summaries."""

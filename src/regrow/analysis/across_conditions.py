@@ -1,4 +1,4 @@
-"""Over many conditions: which probe predicts the gain, and every arm in a few numbers."""
+"""Statistics over many conditions: which probe predicts the gain, and aggregates of every arm."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from regrow.stats.intervals import Interval, interquartile_mean, percentile
 
 
 class Proxy(NamedTuple):
-    """A probe at the fork against the gain from injection: a point for every seed of every case."""
+    """A probe at the fork and the gain from injection: one point per seed of every case."""
 
     name: str
     values: Floats
@@ -28,7 +28,8 @@ class Proxy(NamedTuple):
 def proxies(cases: Iterable[Case]) -> list[Proxy]:
     """Every probe that was measured in enough seeds, the best predictor (by |ρ|) first.
 
-    Left out is what never varies (a probe that is 0 in every run, gains that are all equal).
+    Probes that never vary (such as one that is 0 in every run) are left out, and so are those whose
+    gains are all equal.
     """
     judged = [case for case in cases if case.verdict is not None]
     points: dict[str, list[tuple[float, float, Case, int]]] = {}
@@ -43,7 +44,7 @@ def proxies(cases: Iterable[Case]) -> list[Proxy]:
 
 
 LEAST = 5
-"""Fewer points make no correlation worth its name."""
+"""The least number of points for a meaningful correlation."""
 
 
 def _correlates(points: Sequence[tuple[float, float, Case, int]]) -> bool:
@@ -63,7 +64,7 @@ def _proxy(name: str, points: Sequence[tuple[float, float, Case, int]]) -> Proxy
 
 
 class Aggregate(NamedTuple):
-    """An arm over many tasks; scores are normalised so that `nothing` is 1 on average."""
+    """An arm over many tasks; scores are normalised so that the mean of `nothing` is 1."""
 
     arm: str
     interquartile_mean: Interval
@@ -80,8 +81,8 @@ RESAMPLES, CONFIDENCE = 2_000, 0.95
 def aggregates(cases: Iterable[Case]) -> list[Aggregate]:
     """The metrics of arXiv 2108.13264 for every arm that all judged cases have.
 
-    A score is 1 + what a run's mean return after the fork lies above the mean of `nothing`, as a
-    share of the verdict's unit: arms are comparable with it, agents are not.
+    A score is 1 + (a run's mean return after the fork − the mean of `nothing`) / the verdict's
+    unit. So arms are comparable, but agents are not.
     """
     judged = [case for case in cases if case.verdict is not None]
     if len(judged) < 2:
@@ -98,10 +99,10 @@ def _scores(case: Case, arm: str) -> Floats:
 
 
 def _resampled(cases: Sequence[Case], arm: str) -> Floats:
-    """Scores of all cases with the seeds of each drawn with replacement; (resamples, runs).
+    """Scores of all cases with the seeds of each resampled with replacement; (resamples, runs).
 
-    A seed is drawn with both of its runs: what `nothing` collected on average is not known better
-    than what the arm did.
+    A seed is drawn with both of its runs, because the mean return of `nothing` is as uncertain as
+    that of the arm.
     """
     generator, drawn = np.random.default_rng(0), []
     for case in cases:
@@ -141,7 +142,7 @@ def _aggregate(
 
 
 def gains_by_seed(case: Case, arm: str | None = None) -> Floats:
-    """What an arm (the injection, by default) gained over `nothing`, seed by seed; shape (seeds,).
+    """The gain of an arm (by default the injection) over `nothing`, per seed; shape (seeds,).
 
     As a share of the verdict's unit.
     """

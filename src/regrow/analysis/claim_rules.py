@@ -1,12 +1,12 @@
-"""Claims decided by rule, from the conditions of the study that is about them.
+"""Rules that decide claims, from the conditions of the study that is about them.
 
-A rule is written down here, so before a study runs, and knows three answers: *holds here*, *does
-not hold here*, *not decided*. It asks whole 95% t intervals of paired differences over seeds, as
-shares of what they are compared with, to lie on one side of S, the smallest effect that matters
-(5%), and to come from conditions in which somebody learns. Where all seeds show the same difference
-there is no interval, and nothing is decided. Claims 3, 5, 6, 11 and 12 have none:
-they are an argument, what the tests of injection check, the premise of every verdict, and open
-questions.
+A rule is written down here before its study runs. It has three answers: *holds here*, *does not
+hold here*, *not decided*. It uses 95% t intervals of paired differences over seeds, as shares of
+what they are compared with. To decide, a whole interval has to be on one side of S, the smallest
+effect that matters (5%), and some arm of its condition has to learn. If all seeds show the same
+difference there is no interval, and nothing is decided. Claims 3, 5, 6, 11 and 12 have no rule:
+they are an argument (3), checked by the tests of injection (5), the premise of every verdict (6),
+and open questions (11, 12).
 """
 
 import re
@@ -26,20 +26,20 @@ from regrow.stats.intervals import Interval, paired_difference
 
 HOLDS, FAILS, OPEN = "holds here", "does not hold here", "not decided"
 COMPLETE = 0.9
-"""A probe whose rank correlation with the gain lies above this tells lost plasticity."""
+"""A probe with a higher rank correlation with the gain measures lost plasticity in full."""
 EITHER_WAY = ("hidden",)
-"""Axes of which the talk says that they control the pace, and not which way."""
+"""Axes of which the talk says that they control the pace, but not in which direction."""
 
 
 class Decision(NamedTuple):
-    """What became of a claim here, and why in a sentence."""
+    """The answer to a claim here, and the reason in a sentence."""
 
     answer: str
     reason: str
 
 
 def decide(claim: int, cases: Sequence[Case]) -> Decision | None:
-    """What the cases of a study say of a claim; None where there is no rule for it."""
+    """What the cases of a study decide about a claim; None if there is no rule for it."""
     if claim not in RULES:
         return None
     judged = [case for case in cases if case.verdict is not None]
@@ -80,8 +80,8 @@ def _resets_help(cases: Sequence[Case]) -> Decision:
 def _proxies_are_incomplete(cases: Sequence[Case]) -> Decision:
     """4: no probe's rank correlation with the gain reaches `COMPLETE`, though one could.
 
-    A gain is measured with the noise of its seed. Where that is a large part of how gains differ,
-    even what knows the gain of every condition would not reach it, and nothing is decided.
+    A gain is measured with the noise of its seed. If that noise is a large part of how gains
+    differ, even the true gain of every condition would not reach it, and nothing is decided.
     """
     found = proxies([case for case in cases if _somebody_learns(case)])
     require(len(found) > 0, "there are too few runs in which somebody learns")
@@ -112,7 +112,7 @@ def _not_uniform(cases: Sequence[Case]) -> Decision:
 def _pace(cases: Sequence[Case]) -> Decision:
     """8: on every axis the gain is larger, by more than S, at the highest level than the lowest.
 
-    With the size of the network it has to change, either way.
+    For the size of the network it has to differ by more than S, in either direction.
     """
     axes = dict.fromkeys(case.row.axis for case in cases if case.row.level is not None)
     require(len(axes) > 0, "nothing was turned")
@@ -130,7 +130,7 @@ def _pace(cases: Sequence[Case]) -> Decision:
 
 
 def _late_injection_keeps_up(cases: Sequence[Case]) -> Decision:
-    """9: in the end injection is not behind the wider network by more than S, for fewer FLOPs."""
+    """9: in the end injection is not behind the wider network by more than S, with fewer FLOPs."""
     small, wide = map(_learned, _ends(cases))
     change = _beside(small, small.injection, wide, "nothing", final=True)
     spent, more = _flops(small, small.injection), _flops(wide, "nothing")
@@ -175,11 +175,11 @@ RULES: Mapping[int, Callable[[Sequence[Case]], Decision]] = {
 }
 
 
-# What they share.
+# Helpers.
 
 
 def _worse(change: Interval, smallest: float) -> str:
-    """Whether a change for the worse by more than the smallest effect is seen."""
+    """Whether a change is worse by more than the smallest effect."""
     return HOLDS if change.high < -smallest else FAILS if change.low > -smallest else OPEN
 
 
@@ -188,14 +188,14 @@ def _better(change: Interval, smallest: float) -> str:
 
 
 def _different(change: Interval, smallest: float) -> str:
-    """Whether a change by more than the smallest effect is seen, in whatever direction."""
+    """Whether a change exceeds the smallest effect, in either direction."""
     if change.low > smallest or change.high < -smallest:
         return HOLDS
     return FAILS if -smallest < change.low and change.high < smallest else OPEN
 
 
 def _attainable(proxy: Proxy) -> float:
-    """The correlation with gains of single seeds of what knows the mean gain of every case.
+    """The correlation that the true mean gain of every case has with the gains of single seeds.
 
     √(1 − within / total), with the variance of gains within cases and over all of them.
     """
@@ -224,7 +224,7 @@ def _learned(case: Case) -> Case:
 
 
 def _ends(cases: Sequence[Case]) -> tuple[Case, Case]:
-    """The cases with the least and with the most of what is turned."""
+    """The cases with the lowest and with the highest level of the axis."""
     turned = [case for case in cases if case.row.level is not None]
     require(len({case.row.level for case in turned}) > 1, "there are not two levels to compare")
     ordered = sorted(turned, key=lambda case: case.row.level or 0.0)
@@ -232,7 +232,7 @@ def _ends(cases: Sequence[Case]) -> tuple[Case, Case]:
 
 
 def _beside(case: Case, arm: str, other: Case, beside: str, *, final: bool = False) -> Interval:
-    """An arm beside an arm, maybe of another case, over the seeds of both, as a share of it."""
+    """An arm minus another, maybe of another case, over shared seeds, as a share of the other."""
 
     def of(held: Case, name: str) -> dict[int, float]:
         return {run.seed: _return(run, final) for run in held.outcomes[name]}
@@ -247,7 +247,7 @@ def _beside(case: Case, arm: str, other: Case, beside: str, *, final: bool = Fal
 
 
 def _change(treated: Floats, control: Floats) -> Interval:
-    """The paired difference; `RegrowError` where it is the same for every seed."""
+    """The paired difference; raises `RegrowError` if it is the same for every seed."""
     change = paired_difference(treated, control)
     same = f"all {len(treated)} seeds show the same difference, which says nothing of its spread"
     require(not change.missing, same)
@@ -259,7 +259,7 @@ def _return(run: Outcome, final: bool) -> float:
 
 
 def _sizes(correlation: Interval) -> tuple[float, float]:
-    """(least, largest) size of a correlation within its interval; without one, anything."""
+    """(smallest, largest) size of a correlation within its interval; (0, 1) without one."""
     if correlation.missing:
         return 0.0, 1.0
     low, high = abs(correlation.low), abs(correlation.high)

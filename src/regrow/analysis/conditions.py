@@ -1,7 +1,7 @@
-"""Cases: the rows of one condition of a study, put beside each other and judged.
+"""Cases: the rows of one condition of a study, paired by seed and judged.
 
-A case that cannot be judged (an arm is missing, one seed only, a plan that this version cannot
-read) says why, and what it has is still there to be drawn.
+A case that cannot be judged (an arm is missing, there is only one seed, this version cannot read
+the plan) says why, and its data can still be plotted.
 """
 
 import math
@@ -22,7 +22,10 @@ from regrow.stats.intervals import Interval
 
 
 class Means(NamedTuple):
-    """What an arm did, as means over seeds; values are sizes, in discounted reward."""
+    """An arm's results as means over seeds.
+
+    The predicted and realised values are mean absolute values, in discounted reward.
+    """
 
     area: float
     final: float
@@ -33,10 +36,10 @@ class Means(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """One condition: its rows arm by arm (the seeds that all arms have), and its verdict.
+    """One condition: its rows by arm (with the seeds that all arms have), and its verdict.
 
-    `seeds_left_out`: those that some arm does not have yet. `verdict` is None where `unjudged` says
-    why. `relative`: per arm the paired difference to `nothing` as a share of the verdict's unit.
+    `seeds_left_out`: those that some arm does not have yet. `verdict` is None if `unjudged` says
+    why. `relative`: per arm, the paired difference to `nothing` as a share of the verdict's unit.
     """
 
     study: str
@@ -51,7 +54,7 @@ class Case:
 
     @property
     def row(self) -> Row:
-        """Any row, for what all of them share."""
+        """Any row, for the fields that all rows share."""
         return next(iter(self.arms.values()))[0]
 
     @property
@@ -61,12 +64,12 @@ class Case:
 
     @cached_property
     def outcomes(self) -> Mapping[str, list[Outcome]]:
-        """What the arms did, as verdicts are made from."""
+        """The outcomes by arm, from which verdicts are made."""
         return by_arm([as_outcome(row) for rows in self.arms.values() for row in rows])
 
     @cached_property
     def means(self) -> Mapping[str, Means]:
-        """What every arm did on average."""
+        """Every arm's means over seeds."""
         return {arm: _means([as_outcome(row) for row in held]) for arm, held in self.arms.items()}
 
 
@@ -78,7 +81,7 @@ def _means(runs: Sequence[Outcome]) -> Means:
 
 
 def cases(rows: Sequence[Row]) -> tuple[list[Case], list[str]]:
-    """(the cases that rows make up, in their order; in a sentence each, the rows left out)."""
+    """(the cases, in the order of the rows; a sentence for each row or arm that is left out)."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     problems = []
     broken = {(row.study, row.scale, row.condition, row.arm) for row in rows if row.stopped}
@@ -98,7 +101,7 @@ def cases(rows: Sequence[Row]) -> tuple[list[Case], list[str]]:
 
 
 def _problem(row: Row) -> str:
-    """What is wrong with a row that no study writes, or ""."""
+    """Why a row is invalid (no study writes such a row), or ""."""
     curves = (row.env_steps, row.returns), (row.env_steps_to_fork, row.returns_to_fork)
     if not row.returns or not row.predicted:
         return "it has no curve"
@@ -123,9 +126,9 @@ def _case(study: str, scale: str, label: str, rows: Sequence[Row]) -> Case:
 
 
 def _paired(rows: Sequence[Row]) -> tuple[dict[str, tuple[Row, ...]], tuple[int, ...]]:
-    """(the rows of every arm with the seeds that all arms have, the seeds left out).
+    """(the rows of every arm for the seeds that all arms have, the seeds left out).
 
-    Where the arms share no seed, every arm keeps its own.
+    If the arms share no seed, every arm keeps its own.
     """
     arms: dict[str, dict[int, Row]] = {}
     for row in rows:
@@ -140,7 +143,7 @@ def _paired(rows: Sequence[Row]) -> tuple[dict[str, tuple[Row, ...]], tuple[int,
 
 
 def _place(arm: str) -> int:
-    """Where an arm stands: `nothing`, `again`, injections, resets, the others as they come."""
+    """The position of an arm: `nothing`, `again`, injections, resets, then the others."""
     first = ("nothing", "again")
     if arm in first:
         return first.index(arm)

@@ -1,4 +1,4 @@
-"""Tables from published learning curves: interquartile mean and interval at one time.
+"""Tables from published learning curves: interquartile mean and interval at one env step.
 
 The format: CSV, gzipped or not, with the columns replay_ratio, resets (0 or 1), task, seed,
 env_steps, return; others are ignored. So the curves published with *The Primacy Bias in Deep RL*
@@ -26,15 +26,15 @@ RESAMPLES = 20_000
 COLUMNS = ("replay_ratio", "resets", "task", "seed", "env_steps", "return")
 
 Returns = dict[str, dict[str, float]]
-"""Of some way to train: for every task and seed the return."""
+"""The returns of one way to train, by task and seed."""
 
 
 class Line(NamedTuple):
     """One way to train, over its tasks and seeds.
 
-    `pooled`: interval by a bootstrap over all runs, as published; `within`: over the seeds of each
-    task, as arXiv 2108.13264 recommends. Neither is there of one run, nor `within` where a task has
-    one: it would say nothing of its spread.
+    `pooled`: interval by a bootstrap over all runs, as published. `within`: by a bootstrap over the
+    seeds of each task, as arXiv 2108.13264 recommends. A single run has neither. `within` is also
+    missing if a task has only one run, which says nothing of its spread.
     """
 
     replay_ratio: str
@@ -46,11 +46,11 @@ class Line(NamedTuple):
 
 
 def table(path: Path, at: int, without: Sequence[str] = ()) -> list[Line]:
-    """For every replay ratio, without and with resets, the IQM of returns at env step `at`.
+    """The IQM of returns at env step `at`, for every replay ratio without and with resets.
 
-    Of each run the last evaluation by then counts. `without`: runs to leave out, each as
-    replay_ratio/resets/task/seed. Raises `RegrowError` where the file is not of that format, or has
-    no such run.
+    Each run counts with its last evaluation up to `at`. `without`: runs to leave out, each as
+    replay_ratio/resets/task/seed. Raises `RegrowError` if the file is not of that format, or has no
+    such run.
     """
     found = returns_at(path, at)
     for run in without:

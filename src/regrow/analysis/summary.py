@@ -1,6 +1,6 @@
-"""What there is to tell of cases and of a folder of rows: curves, gains, probes, what made them.
+"""What a report shows of cases and of a folder of rows: curves, gains, probes, versions.
 
-Everything is plain numbers here; `regrow.report` gives it form.
+Everything here is plain numbers; `regrow.report` renders them.
 """
 
 import json
@@ -28,9 +28,9 @@ BEFORE = "before the fork"
 
 
 class Curve(NamedTuple):
-    """A learning curve: where its bins end, by axis (bins,); returns (seeds, bins); their band.
+    """A learning curve: the ends of its bins, by axis (bins,); returns (seeds, bins); their band.
 
-    Over the env steps always, over FLOPs and seconds where these are known.
+    The axes are env steps, and FLOPs and seconds if they are known.
     """
 
     arm: str
@@ -42,10 +42,10 @@ class Curve(NamedTuple):
 
 
 def curves(case: Case) -> list[Curve]:
-    """The way up to the fork, and every arm from there on.
+    """The curve up to the fork, and that of every arm after it.
 
-    FLOPs and seconds are taken as even over the way to the fork and over the horizon, and as the
-    mean over seeds.
+    FLOPs and seconds are means over seeds, spread evenly over the way to the fork and over the
+    horizon.
     """
     found = []
     first = next(iter(case.arms.values()))
@@ -66,7 +66,7 @@ def _curve(name: str, rows: Sequence[Row], *, before: bool = False) -> Curve:
 
 
 def _spent(rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
-    """(up to the fork, from there on) of FLOPs and of seconds, where they are known."""
+    """(up to the fork, after it) for FLOPs and for seconds, if they are known."""
     found = {}
     for axis in AXES[1:]:
         held = [(getattr(row, f"{axis}_to_fork"), getattr(row, axis)) for row in rows]
@@ -77,7 +77,7 @@ def _spent(rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
 
 
 class Panel(NamedTuple):
-    """Curves that are drawn together; `reach` (low, high) where panels are to have one scale."""
+    """Curves in one plot; `reach` (low, high) if several panels share one scale."""
 
     name: str
     case: Case
@@ -89,7 +89,7 @@ MOST = 8  # arms in one panel
 
 
 def panels(cases: Sequence[Case]) -> list[Panel]:
-    """A panel per condition; where a condition has too many arms, one per arm, beside `nothing`."""
+    """A panel per condition; if it has too many arms, one per arm, each with `nothing`."""
     found = []
     for case in cases:
         held = curves(case)
@@ -106,14 +106,14 @@ def panels(cases: Sequence[Case]) -> list[Panel]:
 
 
 def reach_of(held: Sequence[Curve]) -> tuple[float, float]:
-    """The range of the runs: bands of few seeds may leave it."""
+    """The range of the runs; bands of few seeds may exceed it."""
     low = min(float(curve.returns.min()) for curve in held)
     high = max(float(curve.returns.max()) for curve in held)
     return low, high
 
 
 def whole(case: Case) -> list[Curve]:
-    """Every arm's curve from the first env step on: the way up to the fork and what came after."""
+    """Every arm's curve from the first env step on: up to the fork, and after it."""
     before, *arms = curves(case)
     if before.arm != BEFORE:
         return [before, *arms]
@@ -126,23 +126,23 @@ def whole(case: Case) -> list[Curve]:
 
 
 def forks(case: Case) -> dict[str, float]:
-    """Where the fork is on every axis."""
+    """The position of the fork on every axis."""
     rows = next(iter(case.arms.values()))
     spent = {axis: to_fork for axis, (to_fork, _) in _spent(rows).items()}
     return {"env_steps": float(rows[0].fork_at), **spent}
 
 
 class Gain(NamedTuple):
-    """What an arm gains over `nothing` in a case, as a share; None where it cannot be said."""
+    """The gain of an arm over `nothing` in a case, as a share; None if it is unknown."""
 
     case: Case
     effect: Interval | None
 
 
 def gains(cases: Iterable[Case], arm: str | None = None) -> list[Gain]:
-    """The gain of an arm (of each case's injection, by default), the largest first.
+    """The gain of an arm (by default, of each case's injection), the largest first.
 
-    Cases without the arm are left out, those that cannot be judged come last.
+    Cases without the arm are left out; cases that cannot be judged come last.
     """
     found = [
         Gain(case, case.relative.get(arm or case.injection))
@@ -153,7 +153,7 @@ def gains(cases: Iterable[Case], arm: str | None = None) -> list[Gain]:
 
 
 class Probed(NamedTuple):
-    """A probe's mean over seeds: on fresh networks, at the fork, at the end of every arm."""
+    """A probe's mean over seeds: on fresh networks, at the fork, and at the end of every arm."""
 
     name: str
     fresh: float
@@ -162,7 +162,7 @@ class Probed(NamedTuple):
 
 
 def probes(case: Case) -> list[Probed]:
-    """Every probe that said something, as `learner.probe.part`."""
+    """Every probe with a finite value, as `learner.probe.part`."""
     first = next(iter(case.arms.values()))
     fresh, fork = _means(first, "fresh"), _means(first, "fork")
     ends = {arm: _means(rows, "end") for arm, rows in case.arms.items()}
@@ -188,7 +188,7 @@ def _means(rows: Sequence[Row], at: str) -> dict[str, float]:
 
 
 def versions(rows: Iterable[Row]) -> list[tuple[str, int]]:
-    """What rows were made with, "package version, …; commit …", and how many of each."""
+    """What rows were made with, as "package version, …; commit …", and how many rows each."""
     counts: dict[str, int] = {}
     for row in rows:
         made_with = f"{_listed(row.versions)}; commit {row.commit or 'unknown'}"
@@ -203,11 +203,11 @@ def _listed(versions: str) -> str:
         return versions
 
 
-# All of a folder.
+# Whole folders.
 
 
 class Told(NamedTuple):
-    """What there is to tell of a study at one scale."""
+    """What a report shows of a study at one scale."""
 
     name: str
     scale: str
@@ -221,13 +221,13 @@ class Told(NamedTuple):
 
     @property
     def anchor(self) -> str:
-        """A name for links to it."""
+        """The name for links to it."""
         text = f"{self.name}-{self.scale}"
         return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
 
 
 class Summary(NamedTuple):
-    """What there is to tell of a folder of rows."""
+    """What a report shows of a folder of rows."""
 
     name: str
     studies: list[Told]
@@ -239,18 +239,18 @@ class Summary(NamedTuple):
 
 
 def summarise(folder: Path) -> Summary:
-    """All that a report shows of a folder; what could not be read is told in `problems`.
+    """All that a report shows of a folder; `problems` says what could not be read.
 
-    Raises `RegrowError` where there is no such folder.
+    Raises `RegrowError` if there is no such folder.
     """
     return summarise_rows(folder, *read_rows(folder))
 
 
 def summarise_rows(folder: Path, rows: Sequence[Row], unread: Sequence[str] = ()) -> Summary:
-    """The same of rows that were read; `unread`: what could not be, in a sentence each."""
+    """The same for rows already read; `unread`: a sentence for each that could not be read."""
     name = folder.resolve().name
     held, unsound = cases(rows)
-    plans = read_plans(folder).held  # what could not be read of them was told with the rows
+    plans = read_plans(folder).held  # its problems were reported with the rows
     groups: dict[tuple[str, str], list[Case]] = {}
     for case in held:
         groups.setdefault((case.study, case.scale), []).append(case)
@@ -259,7 +259,7 @@ def summarise_rows(folder: Path, rows: Sequence[Row], unread: Sequence[str] = ()
         studies=sorted(
             (_told(plans.get(key, Plan(*key)), group) for key, group in groups.items()), key=_first
         ),
-        # A report may go to others, whom the way to its folder does not concern.
+        # A report may be passed on to others, whom the path to its folder does not concern.
         problems=[text.replace(str(folder), name) for text in (*unread, *unsound)],
         rows=len(rows),
         written=max((row.written for row in rows), default=None),
@@ -272,7 +272,7 @@ _REPORT = "regrow report DIR"
 
 
 def _command(study: str, scale: str, row: Row) -> str:
-    """What makes such rows once more."""
+    """The command that makes such rows."""
     if study in ("diagnosis", "training"):
         verb = {"diagnosis": "diagnose", "training": "train"}[study]
         what = f"regrow {verb} {shlex.quote(row.environment)} --agent {shlex.quote(row.agent)}"
@@ -306,12 +306,12 @@ def _told(plan: Plan, cases: list[Case]) -> Told:
 
 
 def _first(told: Told) -> tuple[int, str]:
-    """Studies stand in the order of the claims that they are about."""
+    """The sort key of studies: the order of the claims that they are about."""
     return min(told.claims, default=len(CLAIMS)), told.name
 
 
 def _decisions(plan: Plan, cases: Sequence[Case]) -> dict[int, Decision]:
-    """What became of the claims that have a rule; of a study that is not done yet, nothing."""
+    """The decisions of claims that have a rule; undecided while the study is not complete."""
     there = {case.label: len(case.seeds) for case in cases}
     done = sum(there.get(label, 0) >= one.seeds for label, one in plan.conditions.items())
     found = {claim: held for claim in plan.claims if (held := decide(claim, cases)) is not None}
@@ -322,7 +322,7 @@ def _decisions(plan: Plan, cases: Sequence[Case]) -> dict[int, Decision]:
 
 
 def _place(case: Case, plan: Plan) -> tuple[int, str, float, str]:
-    """Where a condition stands: as planned; what is turned, in its order."""
+    """The sort key of a condition: as planned; in a sweep by axis and level."""
     labels = list(plan.conditions)
     known = case.label in labels
     level = case.row.level

@@ -1,6 +1,6 @@
 """The environments, one file each. `regrow.environments.base` is their contract.
 
-`tests/test_families.py` says which one is missing here.
+`tests/test_families.py` fails if one is missing here.
 """
 
 from regrow.environments.atari import Atari as Atari

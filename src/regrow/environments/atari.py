@@ -1,15 +1,15 @@
 """Atari games in the Arcade Learning Environment (Bellemare et al. 2013, arXiv 1207.4708).
 
-Seen as DQN Zoo sees them (Quan & Ostrovski 2020, `processors.py`): an action is repeated for four
-frames, the last two are joined by their maximum, turned grey, resized to 84×84 by Pillow's bilinear
-filter (whose support grows with the factor, so it averages over areas), and the last four of those
-are one observation; after a reset the places that are not filled yet are zero and come last. An
-episode begins with 1 to 30 no-ops and is cut short after 108,000 frames. The agent learns from
-rewards clipped to ±1, and to it the loss of a life is an end; what is logged is the game's own
-score and its own end.
+Preprocessing is that of DQN Zoo (Quan & Ostrovski 2020, `processors.py`). An action is repeated for
+four frames. The maximum of the last two is turned grey and resized to 84×84 by Pillow's bilinear
+filter (whose support grows with the scale factor, so it averages over areas). An observation stacks
+the last four of these; after a reset, missing frames are zero and come last. An episode begins with
+1 to 30 no-ops and is truncated after 108,000 frames. The agent learns from rewards clipped to ±1,
+and for it the loss of a life is a termination. What is logged is the game's own score and its own
+end.
 
-The emulator's own sticky actions remember an action that its saved state leaves out. So they are
-drawn here, frame by frame, and a copy of a simulation goes on as the original does.
+The emulator's saved state leaves out the action that its own sticky actions would repeat. So sticky
+actions are drawn here, frame by frame, and a copy of a simulation continues as the original does.
 """
 
 import functools
@@ -28,17 +28,17 @@ REPEAT, POOLED, STACKED, SIDE = 4, 2, 4, 84
 NO_OPS = 30
 FRAMES_PER_EPISODE = 108_000
 
-_STATE_ROOM = 16_384  # bytes; the longest of any game that was seen has 14,978
+_STATE_ROOM = 16_384  # bytes; the largest state seen in any game has 14,978
 _COUNTER = np.dtype(np.int64)
 
 
 @dataclass(frozen=True)
 class Atari(HostEnvironment):
-    """An Atari game, as in atari/pong; needs ale-py, which brings the games.
+    """An Atari game, as in atari/pong; needs ale-py, which includes the games.
 
-    `sticky_actions`: probability, at every frame, that the last action is done once more instead of
-    the one that was chosen. `clip_rewards`: learn from rewards between −1 and 1. `lives_are_ends`:
-    learn as if nothing followed the loss of a life, though the episode goes on.
+    `sticky_actions`: probability, at every frame, that the last action is repeated instead of the
+    chosen one. `clip_rewards`: learn from rewards between −1 and 1. `lives_are_ends`: learn as if
+    the loss of a life ended the episode, although it continues.
     """
 
     named_by: ClassVar[str] = "game"
@@ -61,12 +61,12 @@ class Atari(HostEnvironment):
 
     @property
     def observation_dtype(self) -> np.dtype[Any]:
-        """Bytes."""
+        """uint8."""
         return np.dtype(np.uint8)
 
     @property
     def action_space(self) -> Discrete:
-        """Those that do something in this game; 0 is the no-op."""
+        """The game's minimal action set; 0 is the no-op."""
         return Discrete(_number_of_actions(self.game))
 
     @property
@@ -75,21 +75,21 @@ class Atari(HostEnvironment):
         return STACKED
 
     def learned(self, reward: NDArray[Any]) -> NDArray[Any]:
-        """Clipped to ±1, if so asked."""
+        """Clipped to ±1, if `clip_rewards`."""
         return np.clip(reward, -1.0, 1.0) if self.clip_rewards else reward
 
     @property
     def snapshot_size(self) -> int:
-        """The emulator's state, the frames that are seen, and some counters."""
+        """The bytes of the emulator's state, the stacked frames, and some counters."""
         return _STATE_ROOM + SIDE * SIDE * STACKED + len(_Counters._fields) * _COUNTER.itemsize
 
     def simulator(self) -> Simulator:
-        """A new simulation; `RegrowError` without ale-py, or where there is no such game."""
+        """A new simulation; raises `RegrowError` if ale-py or the game is missing."""
         return _Emulator(self)
 
 
 class _Counters(NamedTuple):
-    """What a snapshot holds beside the emulator's state and the frames."""
+    """What a snapshot stores besides the emulator's state and the frames."""
 
     state_bytes: int = 0
     frames_seen: int = 0
@@ -114,8 +114,9 @@ class _Emulator(Simulator):
         self._random = np.random.Generator(np.random.PCG64(0))
 
     def reset(self, seed: int) -> NDArray[Any]:
-        """What is seen after the no-ops; their number is drawn from `seed`."""
-        # Some games begin otherwise after another episode; none may know that there was one.
+        """The observation after the no-ops; their number is drawn from `seed`."""
+        # Some games start differently after an earlier episode, so each starts from the fresh
+        # state.
         self._ale.restoreSystemState(self._fresh)
         self._ale.reset_game()
         self._random = np.random.Generator(np.random.PCG64(seed))
@@ -129,7 +130,7 @@ class _Emulator(Simulator):
         return self._seen(self._screens[:1])
 
     def step(self, action: NDArray[Any]) -> HostStep:
-        """Four frames, fewer where the game ends."""
+        """Four frames, fewer if the game ends."""
         ale, score, lost, shown = self._ale, 0, False, 0
         for frame in range(REPEAT):
             lives = ale.lives()
@@ -155,7 +156,7 @@ class _Emulator(Simulator):
         )
 
     def snapshot(self) -> NDArray[np.uint8]:
-        """The emulator's state, padded; the frames, padded; the counters."""
+        """The emulator's state, padded; the counters; the frames, padded."""
         state = np.frombuffer(self._ale.cloneSystemState().serialize(), np.uint8)
         require(
             state.size <= _STATE_ROOM,
@@ -169,7 +170,7 @@ class _Emulator(Simulator):
         return np.concatenate([np.pad(state, (0, _STATE_ROOM - state.size)), *parts])
 
     def restore(self, snapshot: NDArray[np.uint8]) -> None:
-        """Goes on where the snapshot was taken."""
+        """Continues from where the snapshot was taken."""
         import ale_py
 
         end = len(_Counters._fields) * _COUNTER.itemsize + _STATE_ROOM
@@ -183,19 +184,19 @@ class _Emulator(Simulator):
         self._random = np.random.Generator(np.random.PCG64(counters.seed).advance(counters.draws))
 
     def _done(self, chosen: int) -> int:
-        """The action that a frame is given: the chosen one, or the last one again."""
+        """The action for one frame: the chosen one, or the last one if it is sticky."""
         sticky = self._game.sticky_actions
         if not (sticky and self._draw() < sticky):
             self._counters = self._counters._replace(last_action=chosen)
         return self._counters.last_action
 
     def _draw(self) -> float:
-        """The next number in [0, 1); which one it is, is counted, so it can be found again."""
+        """The next number in [0, 1); draws are counted, so that `restore` can continue."""
         self._counters = self._counters._replace(draws=self._counters.draws + 1)
         return float(self._random.random())
 
     def _seen(self, screens: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """The stack of frames after one more, made of the screens given."""
+        """The stack of frames after adding one, made from the given screens."""
         self._frames.append(resized(grey(functools.reduce(np.maximum, screens))))
         return self._stack()
 
@@ -224,10 +225,10 @@ def _number_of_actions(game: str) -> int:
 
 
 def _loaded(game: str) -> Any:
-    """An emulator with a game in it."""
+    """An emulator with the game loaded."""
     ale_py = needed("ale_py", "ale-py", f"atari/{game}")
     roms = needed("ale_py.roms", "ale-py", f"atari/{game}")
-    # The emulator ends the process where it is given a game that it does not know.
+    # The emulator ends the process if it is given a game that it does not know.
     known = ale_py.ALEInterface.isSupportedROM
     games = {name for name in roms.get_all_rom_ids() if known(str(roms.get_rom_path(name)))}
     if game not in games:

@@ -1,20 +1,20 @@
-"""The contract of an environment: on the device or on the host.
+"""The environment contract: on the device or on the host.
 
-An environment never resets itself and never hides its last observation: `step` returns the
-observation that follows the action, also when the episode ends there, and says why it ended.
-`terminated` means that nothing follows (no bootstrap); `truncated` means that a clock stopped the
-episode (bootstrap).
+An environment never resets itself and never hides its last observation. `step` returns the
+observation after the action, also at the end of an episode, and says why the episode ended.
+`terminated`: no state follows, so the value is not bootstrapped. `truncated`: a time limit ended
+the episode, so the value is bootstrapped.
 
-An environment is a frozen dataclass: its fields are its options, it prints, compares and hashes by
+An environment is a frozen dataclass whose fields are its options. It prints, compares and hashes by
 value, so it can be a static argument of a compiled function.
 
-On the device (`DeviceEnvironment`) it is pure functions of a state, an action and a key. `reset`
-starts the first episode of a training. `restart` starts every later one from the state in which the
-last one ended, so an environment may keep something across episodes. By default it only resets.
+A `DeviceEnvironment` is pure functions of a state, an action and a key. `reset` starts the first
+episode of a training run. `restart` starts every later one from the state in which the last one
+ended, so an environment can keep state across episodes. By default it only resets.
 
-On the host (`HostEnvironment`) it makes simulators, which change as they are stepped. What would
-make two of them go on alike is their snapshot, a string of bytes; where a simulator has none, a
-fork and a loaded run begin a new episode.
+A `HostEnvironment` makes simulators, which change as they are stepped. A snapshot, a string of
+bytes, is what makes a second simulator continue exactly as the first. If a simulator has no
+snapshot, a fork or a loaded run starts a new episode.
 """
 
 import abc
@@ -34,7 +34,7 @@ State = PyTree[Any]
 
 
 class Step(NamedTuple):
-    """What follows an action."""
+    """The result of one env step."""
 
     observation: Shaped[Array, "*obs"]
     reward: Float[Array, ""]
@@ -46,7 +46,7 @@ class Environment(abc.ABC):
     """What every environment declares, on the device or on the host."""
 
     shifts: ClassVar[bool] = False
-    """Whether the task changes as training goes on: then returns are of their time."""
+    """Whether the task changes during training; a return then describes the task at its time."""
 
     @property
     @abc.abstractmethod
@@ -61,57 +61,57 @@ class Environment(abc.ABC):
     @property
     @abc.abstractmethod
     def action_space(self) -> ActionSpace:
-        """What may be done: numbered actions, or vectors."""
+        """The action space: discrete, multi-discrete or continuous."""
 
     @property
     def frames(self) -> int:
         """How many frames an observation stacks on its last axis, oldest or newest first.
 
-        Of environments that stack some, a replay keeps every frame once.
+        If it stacks several, the replay stores every frame once.
         """
         return 1
 
     def learned(self, reward: NDArray[Any]) -> NDArray[Any]:
-        """What agents learn from where `reward` is logged: the same, unless it is clipped."""
+        """The reward that agents learn from if `reward` is logged: the same, unless clipped."""
         return reward
 
 
 class DeviceEnvironment(Environment):
-    """An environment that runs on the device, one episode at a time; vmap it for more."""
+    """An environment that runs on the device, one episode at a time; use `vmap` for several."""
 
-    _source = ""  # by what `module:attribute` it was asked for
+    _source = ""  # the `module:attribute` that it was requested by
 
     @property
     def num_actions(self) -> int:
-        """How many discrete actions there are; they are numbered from 0.
+        """The number of discrete actions, which are numbered from 0.
 
-        Raises `RegrowError` where actions are vectors.
+        Raises `RegrowError` if actions are vectors.
         """
         raise RegrowError(f"{type(self).__name__} has no numbered actions")
 
     @property
     def action_space(self) -> ActionSpace:
-        """The numbered actions; an environment whose actions are vectors has a space of its own."""
+        """The discrete actions. An environment whose actions are vectors overrides this."""
         return Discrete(self.num_actions)
 
     def with_num_envs(self, count: int) -> "DeviceEnvironment":
-        """The environment of which `count` are stepped side by side: what each of them then is.
+        """This environment as each of `count` parallel copies runs it.
 
-        Itself, unless it counts env steps of training, which are then those of all. Raises
-        `RegrowError` where it cannot be one of as many.
+        It is itself, unless it counts the env steps of training, which are summed over all copies.
+        Raises `RegrowError` if it cannot run as `count` copies.
         """
         del count
         return self
 
     def text(self) -> str | None:
-        """What the grammar calls it, where that is not its class with its fields."""
+        """Its text in the grammar; None if that is its class with its fields."""
         named = type(self).__module__.startswith("regrow.") or is_dataclass(self)
         return None if named else self.own_text() or type(self).__name__
 
     def own_text(self) -> str | None:
-        """What an environment of one's own is called, as in jax/module:attribute.
+        """The name of a user's environment, as in jax/module:attribute.
 
-        None where it was made elsewhere than at the top of a module.
+        None if it was not created at the top level of a module.
         """
         source = self._source or place_of(self)
         return f"jax/{source}" if source else None
@@ -128,22 +128,21 @@ class DeviceEnvironment(Environment):
     def restart(self, state: State, key: Key) -> tuple[State, Shaped[Array, "*obs"]]:
         """Starts the next episode after the one that ended in `state`; by default a `reset`.
 
-        A compiled loop may call it at every step and keep what it returns at the end of an episode
-        only.
+        A compiled loop may call it at every step and use the result only at the end of an episode.
         """
         del state
         return self.reset(key)
 
     @abc.abstractmethod
     def step(self, state: State, action: Shaped[Array, "*action"], key: Key) -> tuple[State, Step]:
-        """One env step: (next state, what follows the action)."""
+        """One env step: (next state, result of the step)."""
 
 
 class HostStep(NamedTuple):
-    """What follows an action on the host.
+    """The result of one env step on the host.
 
-    `learned_reward`: what the agent is given, where that is not the reward that is logged.
-    `life_lost`: for the agent nothing follows (no bootstrap), though the episode goes on.
+    `learned_reward`: the reward that the agent learns from, if it is not the logged one.
+    `life_lost`: the agent treats this as an end (no bootstrap), although the episode continues.
     """
 
     observation: NDArray[Any]
@@ -155,11 +154,11 @@ class HostStep(NamedTuple):
 
 
 class Simulator(abc.ABC):
-    """A live simulation on the host; it changes as it is stepped."""
+    """A running simulation on the host; stepping changes it."""
 
     @abc.abstractmethod
     def reset(self, seed: int) -> NDArray[Any]:
-        """Starts an episode, all chance in it drawn from `seed`: its first observation."""
+        """Starts an episode, with all randomness from `seed`; returns the first observation."""
 
     @abc.abstractmethod
     def step(self, action: NDArray[Any]) -> HostStep:
@@ -167,23 +166,23 @@ class Simulator(abc.ABC):
 
     @abc.abstractmethod
     def snapshot(self) -> NDArray[np.uint8]:
-        """What makes another simulator of this environment go on as this one; it may be empty."""
+        """The bytes from which another simulator continues exactly as this one; may be empty."""
 
     @abc.abstractmethod
     def restore(self, snapshot: NDArray[np.uint8]) -> None:
-        """Goes on where the simulator was from which the snapshot was taken."""
+        """Continues from the state in which the snapshot was taken."""
 
     def close(self) -> None:  # noqa: B027  (most have nothing to close)
-        """Gives back what the simulation holds: windows, ports, processes."""
+        """Releases the simulation's resources: windows, ports, processes."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What whoever declared it should think over, a sentence each, without a name."""
+        """Advice for the author of the environment: a sentence each, without its name."""
         return ()
 
     @property
     def declared(self) -> tuple[str, str]:
-        """What it shows and takes in its package's words, where it has any."""
+        """Its observation and action spaces as its package prints them, or empty strings."""
         return "", ""
 
     @property
@@ -198,17 +197,17 @@ class HostEnvironment(Environment):
     @property
     @abc.abstractmethod
     def snapshot_size(self) -> int:
-        """How many bytes a snapshot has; 0 where the simulation cannot be copied."""
+        """The size of a snapshot in bytes; 0 if the simulation cannot be copied."""
 
     @abc.abstractmethod
     def simulator(self) -> Simulator:
-        """A new simulation. Raises `RegrowError` where a package that it needs is not there."""
+        """A new simulation. Raises `RegrowError` if a package that it needs is missing."""
 
 
 def needed(module: str, package: str, name: str) -> Any:
-    """A module of a package that the environment `name`, as in atari/pong, is simulated in.
+    """Imports a module that the environment `name`, as in atari/pong, is simulated with.
 
-    Raises `RegrowError` with what to install where it is not there.
+    Raises `RegrowError` with what to install if the module is missing.
     """
     try:
         return importlib.import_module(module)
@@ -217,5 +216,5 @@ def needed(module: str, package: str, name: str) -> Any:
         raise RegrowError(
             f"{name} needs {package}: pip install 'regrow[{extra}]' ({error})"
         ) from error
-    except Exception as error:  # as dm_control's, where MUJOCO_GL is no word that it knows
+    except Exception as error:  # e.g. dm_control, for an unknown value of MUJOCO_GL
         raise RegrowError(f"{name}: {package} cannot be imported ({error})") from error

@@ -1,8 +1,8 @@
-"""The DeepMind Control Suite (Tassa et al. 2018, arXiv 1801.00690): states, by dm_control.
+"""The DeepMind Control Suite (Tassa et al. 2018, arXiv 1801.00690) with state observations.
 
-An observation is all that the task observes, one after the other; an episode of 1,000 control
-steps is cut short by the clock, so its end is bootstrapped. A copy of a simulation goes on bit for
-bit as the original (`regrow.environments.suite.base`).
+It is simulated by dm_control. An observation concatenates all that the task observes. An episode is
+truncated after 1,000 control steps, so its end is bootstrapped. A copy of a simulation continues
+bit for bit as the original (`regrow.environments.suite.base`).
 """
 
 from dataclasses import dataclass
@@ -41,19 +41,19 @@ class Control(HostEnvironment):
 
     @property
     def observation_dtype(self) -> np.dtype[Any]:
-        """Floats, rounded from the doubles of MuJoCo."""
+        """float32, rounded from MuJoCo's float64."""
         return np.dtype(np.float32)
 
     @property
     def action_space(self) -> Continuous:
-        """A number per actuator; −1 and 1 are the ends of its range."""
+        """One number per actuator; −1 and 1 are the bounds of its range."""
         return Continuous(facts("control", self.task).actions)
 
     @property
     def snapshot_size(self) -> int:
-        """Some kilobytes, as many as the task's model needs."""
+        """Some kilobytes, depending on the task's model."""
         return facts("control", self.task).snapshot
 
     def simulator(self) -> Simulator:
-        """A new simulation; `RegrowError` without dm_control, or where there is no such task."""
+        """A new simulation; raises `RegrowError` if dm_control or the task is missing."""
         return Suite("control", self.task, self.action_repeat)

@@ -1,10 +1,10 @@
-"""Any environment of Gymnasium, by its id.
+"""Any Gymnasium environment, by its id.
 
-What agents see of its observations is in `observations/`, what it is given for their actions in
-`actions/`. A time limit is a truncation, as the environment says it is. There is no general way to
-copy such a simulation, so a fork and a loaded run begin a new episode.
+`observations/` defines what agents see of its observations, `actions/` what it is given for their
+actions. A time limit is a truncation, as the environment reports it. There is no general way to
+copy such an environment, so a fork or a loaded run starts a new episode.
 
-Whatever comes out of an environment is looked at before anything is made of it.
+Everything that an environment returns is checked before it is used.
 """
 
 import importlib
@@ -29,11 +29,11 @@ from regrow.types import ActionSpace
 
 @dataclass(frozen=True)
 class Gymnasium(HostEnvironment):
-    """An environment of Gymnasium, as in gymnasium/CartPole-v1; needs gymnasium.
+    """A Gymnasium environment, as in gymnasium/CartPole-v1; needs gymnasium.
 
-    `env_id`: the id under which it is registered, or module:id, where a module registers it.
-    `kwargs`: what else `gymnasium.make` is given, from numbers, words, lists, tuples and dicts; by
-    name they are fields: gymnasium/CartPole-v1(max_episode_steps=200).
+    `env_id`: its registered id, or module:id if a module registers it. `kwargs`: further arguments
+    of `gymnasium.make`, made of numbers, strings, lists, tuples and dicts. In text they are fields:
+    gymnasium/CartPole-v1(max_episode_steps=200).
     """
 
     named_by: ClassVar[str] = "env_id"
@@ -58,42 +58,43 @@ class Gymnasium(HostEnvironment):
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
-        """Of a vector, or of an image: height, width, channels."""
+        """The shape of a vector, or of an image: height, width, channels."""
         return _spaces(self).observations.shape
 
     @property
     def observation_dtype(self) -> np.dtype[Any]:
-        """float32 for vectors; of images uint8, bool or float32."""
+        """float32 for vectors; uint8, bool or float32 for images."""
         return _spaces(self).observations.dtype
 
     @property
     def action_space(self) -> ActionSpace:
-        """Numbered from 0, or vectors whose −1 and 1 are the bounds of the environment."""
+        """Integers from 0, or vectors whose −1 and 1 are the bounds of the environment."""
         return _spaces(self).actions.space
 
     @property
     def snapshot_size(self) -> int:
-        """Nothing can be copied."""
+        """0: these environments cannot be copied."""
         return 0
 
     def simulator(self) -> Simulator:
         """A new simulation.
 
-        Raises `RegrowError` without gymnasium or what the environment needs, where there is no such
-        id, where it cannot be made, and for observations or actions of another kind.
+        Raises `RegrowError` if gymnasium or something that the environment needs is missing, if
+        there is no such id, if it cannot be made, and for observations or actions of an unsupported
+        kind.
         """
         return _Single(self)
 
 
 class _Spaces(NamedTuple):
-    """What agents see of an environment, and what it is given for their actions."""
+    """How observations and actions of an environment are converted."""
 
     observations: Reader
     actions: Actions
 
 
 class _Single(Simulator):
-    """One environment, stepped alone."""
+    """A single environment."""
 
     def __init__(self, environment: Gymnasium):
         self._environment, told = _made(environment)
@@ -106,7 +107,7 @@ class _Single(Simulator):
             raise
 
     def reset(self, seed: int) -> NDArray[Any]:
-        """The first observation of an episode drawn from `seed`."""
+        """Starts an episode from `seed`; returns its first observation."""
         came = self._environment.reset(seed=seed)
         if not (isinstance(came, tuple) and len(came) == 2 and isinstance(came[1], Mapping)):
             raise FaultyEnvironmentError(
@@ -116,11 +117,11 @@ class _Single(Simulator):
         return self.spaces.observations.read(came[0])
 
     def step(self, action: NDArray[Any]) -> HostStep:
-        """One step."""
+        """One env step."""
         try:
             came = self._environment.step(self.spaces.actions.given(action))
         except (TypeError, ValueError) as error:
-            # The wrapper that has the time limit takes apart what the environment returned.
+            # The TimeLimit wrapper unpacks what the environment returned.
             if " unpack" not in str(error):
                 raise
             raise FaultyEnvironmentError(f"step() raised {in_a_line(error)}; {_FIVE}") from error
@@ -128,7 +129,7 @@ class _Single(Simulator):
             raise FaultyEnvironmentError(f"step() returned {_values(came)}; {_FIVE}")
         observation, reward, terminated, truncated, _ = came
         terminated = _flag(terminated, "terminated")
-        # Both at once can be; then nothing follows.
+        # Both can be set; the episode then terminates.
         truncated = _flag(truncated, "truncated") and not terminated
         return HostStep(
             self.spaces.observations.read(observation), _reward(reward), terminated, truncated
@@ -136,18 +137,18 @@ class _Single(Simulator):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What is odd about images."""
+        """Advice about images."""
         return self.spaces.observations.remarks
 
     @property
     def declared(self) -> tuple[str, str]:
-        """Its spaces, as Gymnasium writes them."""
+        """Its spaces, as Gymnasium prints them."""
         one = self._environment
         return shown(one.observation_space), shown(one.action_space)
 
     @property
     def sure_to_end(self) -> bool:
-        """Whether Gymnasium limits its time."""
+        """Whether Gymnasium applies a time limit."""
         gymnasium, layer = importlib.import_module("gymnasium"), self._environment
         while isinstance(layer, gymnasium.Wrapper):
             if isinstance(layer, gymnasium.wrappers.TimeLimit):
@@ -160,11 +161,11 @@ class _Single(Simulator):
         self._environment.close()
 
     def snapshot(self) -> NDArray[np.uint8]:
-        """Nothing."""
+        """Empty: it cannot be copied."""
         return np.zeros(0, np.uint8)
 
     def restore(self, snapshot: NDArray[np.uint8]) -> None:
-        """Not possible."""
+        """Raises `RegrowError`: it cannot be copied."""
         del snapshot
         raise RegrowError("an environment of Gymnasium cannot be copied")
 
@@ -176,7 +177,7 @@ _FIVE = (
 
 
 def _values(came: Any) -> str:
-    """What was returned, in words."""
+    """What was returned, for messages."""
     if not isinstance(came, tuple):
         return "None" if came is None else f"a {type(came).__name__}"
     kinds = [type(value).__name__ for value in came]
@@ -184,7 +185,7 @@ def _values(came: Any) -> str:
 
 
 def _flag(value: Any, name: str) -> bool:
-    """Whether an episode ended there; an array of one boolean will do."""
+    """Whether an episode ended; an array of one boolean is accepted."""
     if type(value) is bool:
         return value
     array = _array(value)
@@ -194,7 +195,7 @@ def _flag(value: Any, name: str) -> bool:
 
 
 def _reward(value: Any) -> float:
-    """A reward as a number; an array of one will do."""
+    """A reward as a float; an array of one number is accepted."""
     if type(value) is float:
         return value
     array = _array(value)
@@ -215,13 +216,13 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-# Spaces, as long as an id is registered as it is.
+# Spaces, cached for as long as the registration of an id does not change.
 
 _known: dict[Gymnasium, tuple[Any, _Spaces]] = {}
 
 
 def _spaces(environment: Gymnasium) -> _Spaces:
-    """The spaces of an environment, which is made for them once."""
+    """The spaces of an environment, which is made once to read them."""
     registered = _registered(environment)
     if environment not in _known or _known[environment][0] is not registered:
         single = _Single(environment)
@@ -232,7 +233,7 @@ def _spaces(environment: Gymnasium) -> _Spaces:
 
 
 def _spaces_of(made: Any, name: str) -> _Spaces:
-    """What agents see; `RegrowError` for observations or actions of a kind that none can take."""
+    """How spaces are converted; raises `RegrowError` for an unsupported kind of space."""
     from gymnasium import Space
 
     for what in ("observation_space", "action_space"):
@@ -246,20 +247,20 @@ def _spaces_of(made: Any, name: str) -> _Spaces:
 
 @contextmanager
 def _closing_told(environment: Gymnasium) -> Iterator[None]:
-    """An error of `close` within is told in a warning: what was to be known is known."""
+    """Turns an error of `close` into a warning: whatever was needed is known by then."""
     try:
         yield
     except Exception as error:
         warn_once(f"{describe(environment)}: close() raised {in_a_line(error)}")
 
 
-# By its id.
+# Lookup by id.
 
 
 def _registered(environment: Gymnasium) -> Any:
-    """What an id is registered as, after its module was imported.
+    """The registration of an id, after its module was imported.
 
-    Raises `RegrowError` where there is no gymnasium, no such module and no such id.
+    Raises `RegrowError` if gymnasium, the module or the id is missing.
     """
     env_id = environment.env_id
     gymnasium = needed("gymnasium", "gymnasium", f"gymnasium/{env_id}")
@@ -272,7 +273,7 @@ def _registered(environment: Gymnasium) -> Any:
                 f"gymnasium/{env_id}: the module {module!r} cannot be imported: {in_a_line(error)}"
             ) from error
     found = gymnasium.registry.get(name)
-    # Whether `ale_py` was imported on the way must not make a difference.
+    # The result must not depend on whether `ale_py` was imported before.
     if not colon and (
         name.startswith("ALE/") or "ale_py" in str(getattr(found, "entry_point", ""))
     ):
@@ -286,7 +287,7 @@ def _registered(environment: Gymnasium) -> Any:
 
 
 def _latest(name: str, registry: Iterable[str]) -> str | None:
-    """The id of the last version of what is named without one, as Gymnasium has it."""
+    """The id of the latest version of an unversioned name, as Gymnasium resolves it."""
     versions = {
         int(m[1]): i for i in registry if (m := re.fullmatch(rf"{re.escape(name)}-v(\d+)", i))
     }
@@ -312,7 +313,7 @@ _ATARI = re.compile(
 
 
 def _game(name: str) -> str:
-    """The game that an id of Atari looks like, as in PongNoFrameskip-v4; "" of any other id."""
+    """The game in an Atari id, as in PongNoFrameskip-v4; "" for any other id."""
     match = _ATARI.fullmatch(name)
     if match is None:
         return ""
@@ -322,7 +323,7 @@ def _game(name: str) -> str:
     try:
         roms = importlib.import_module("ale_py.roms")
         return game if game in roms.get_all_rom_ids() else ""
-    except Exception:  # without the package nobody knows the games
+    except Exception:  # without the package the games are unknown
         return ""
 
 
@@ -335,7 +336,7 @@ def _atari(name: str) -> RegrowError:
 
 
 def _made(environment: Gymnasium) -> tuple[Any, Sequence[warnings.WarningMessage]]:
-    """(the environment, what was warned of while it was made)."""
+    """(the environment, the warnings raised while it was made)."""
     _registered(environment)
     gymnasium = importlib.import_module("gymnasium")
     name = describe(environment)
@@ -352,7 +353,7 @@ def _made(environment: Gymnasium) -> tuple[Any, Sequence[warnings.WarningMessage
 
 
 def _tell(name: str, told: Sequence[warnings.WarningMessage]) -> None:
-    """What Gymnasium warned of in a line, others as they are; not what is for authors alone."""
+    """Repeats Gymnasium's warnings in one line, others as they are; skips those for developers."""
     for warning in told:
         words = re.sub(r"\x1b\[\d+m", "", " ".join(str(warning.message).split()))
         if words.startswith("WARN: "):

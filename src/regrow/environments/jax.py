@@ -1,14 +1,15 @@
-"""An environment of one's own in JAX: a pair of pure functions, or one of gymnax or of Brax.
+"""Your own environment in JAX: a pair of pure functions, or one of gymnax or of Brax.
 
     reset(key) -> (state, observation)
     step(state, action, key) -> (state, observation, reward, terminated, truncated)
 
-for one environment; the loop maps it over several. `step` does not reset: it returns the last
-observation of an episode where it ends. A state is a tree of arrays whose shapes stay.
+Both are for one environment; the training loop maps them over several. `step` does not reset: at
+the end of an episode it returns the last observation. A state is a pytree of arrays whose shapes do
+not change.
 
-What is defined at the top of a module is called jax/module:attribute: on the command line, in a
-checkpoint, and in worker processes, which import the module. Any other `DeviceEnvironment` made
-there has such a name, too.
+An environment defined at the top level of a module is named jax/module:attribute: on the command
+line, in a checkpoint, and in worker processes, which import the module. Any other
+`DeviceEnvironment` defined there has such a name, too.
 """
 
 import importlib
@@ -33,11 +34,11 @@ StepFunction = Callable[[State, Array, Key], tuple[State, Any, Any, Any, Any]]
 
 @dataclass(frozen=True, init=False)
 class JAX(DeviceEnvironment):
-    """An environment of one's own in JAX, as in jax/module:attribute.
+    """Your own environment in JAX, as in jax/module:attribute.
 
-    `reset` and `step`: pure functions of one environment (see above). `actions`: `Discrete(n)`, and
-    `step` is given a number from 0 on, or `Continuous(n)`, and it is given a vector between `low`
-    and `high`, a number each or one for every entry.
+    `reset` and `step`: pure functions of one environment (see the module). `actions`: with
+    `Discrete(n)`, `step` is given an integer from 0; with `Continuous(n)`, it is given a vector
+    between `low` and `high`, which are a number each or one per entry.
     """
 
     named_by: ClassVar[str] = "source"
@@ -82,9 +83,10 @@ class JAX(DeviceEnvironment):
 
     @staticmethod
     def from_gymnax(environment: Any, params: Any = None) -> "JAX":
-        """One of gymnax, or with its interface: `JAX.from_gymnax(*gymnax.make("CartPole-v1"))`.
+        """One of gymnax: `JAX.from_gymnax(*gymnax.make("CartPole-v1"))`.
 
-        `step_env` is used, which does not reset by itself. Its time limit is a truncation.
+        Any environment with gymnax's interface will do. Its `step_env` is used, which does not
+        reset. Its time limit is a truncation.
         """
         adapter = _Gymnax(environment, environment.default_params if params is None else params)
         space = environment.action_space(adapter.params)
@@ -105,8 +107,8 @@ class JAX(DeviceEnvironment):
     def from_brax(environment: Any, *, episode_length: int = 1_000) -> "JAX":
         """One of Brax or MuJoCo Playground: `JAX.from_brax(brax.envs.get_environment("ant"))`.
 
-        An episode is truncated after `episode_length` env steps. Raises `RegrowError` for one that
-        resets itself, by which the last observation of an episode is lost.
+        An episode is truncated after `episode_length` env steps. Raises `RegrowError` for an
+        environment that resets itself, because the last observation of an episode is then lost.
         """
         layer = environment
         while layer is not None:
@@ -122,7 +124,7 @@ class JAX(DeviceEnvironment):
 
     @staticmethod
     def named(source: str) -> DeviceEnvironment:
-        """The environment at `module:attribute`; `RegrowError` where there is none."""
+        """The environment at `module:attribute`; raises `RegrowError` if there is none."""
         module_name, _, attribute = source.partition(":")
         if not module_name or not attribute:
             raise RegrowError("jax stands for environments of your own; write jax/module:attribute")
@@ -149,7 +151,7 @@ class JAX(DeviceEnvironment):
 
     @property
     def source(self) -> str:
-        """`module:attribute`; "" where it was made elsewhere than at the top of a module."""
+        """`module:attribute`; "" if it was not created at the top level of a module."""
         return (self.own_text() or "").partition("/")[2]
 
     def text(self) -> str | None:
@@ -157,7 +159,7 @@ class JAX(DeviceEnvironment):
         return self.own_text() or type(self).__name__
 
     def __reduce__(self) -> Any:
-        # Of other processes the module is asked: functions that gymnax made cannot be sent there.
+        # Another process imports the module, because functions made by gymnax cannot be sent to it.
         if self.source:
             return JAX.named, (self.source,)
         return _blank, (), vars(self)
@@ -174,23 +176,23 @@ class JAX(DeviceEnvironment):
 
     @property
     def action_space(self) -> ActionSpace:
-        """As declared; −1 and 1 are the bounds of vectors."""
+        """As declared; −1 and 1 stand for the bounds of vectors."""
         return self.actions
 
     @property
     def sure_to_end(self) -> bool:
-        """Nobody knows."""
+        """Unknown, so False."""
         return False
 
     def reset(self, key: Key) -> tuple[State, Shaped[Array, "*obs"]]:
-        """What its function returns, checked while it is traced."""
+        """Calls the user's `reset` and checks its result during tracing."""
         came = self.reset_function(key)
         if not isinstance(came, tuple) or len(came) != 2:
             raise self._fault(f"reset returned {_kind(came)}; it must return state and observation")
         return self._state(came[0]), self._observation(came[1])
 
     def step(self, state: State, action: Shaped[Array, "*action"], key: Key) -> tuple[State, Step]:
-        """What its function returns, checked while it is traced."""
+        """Calls the user's `step` and checks its result during tracing."""
         came = self.step_function(state, self._given(action), key)
         if not isinstance(came, tuple) or len(came) != 5:
             raise self._fault(
@@ -207,7 +209,7 @@ class JAX(DeviceEnvironment):
         return after, Step(self._observation(came[1]), reward, terminated, truncated & ~terminated)
 
     def _given(self, action: Shaped[Array, "*action"]) -> Array:
-        """What the environment is given: the ends of its bounds exactly, and nothing beyond."""
+        """The environment's action: scaled to its bounds, exact at both ends and never outside."""
         if not isinstance(self.actions, Continuous):
             return action
         low, high = jnp.array(self.low), jnp.array(self.high)
@@ -216,14 +218,14 @@ class JAX(DeviceEnvironment):
         return jnp.where(action >= 1, high, jnp.where(action <= -1, low, between))
 
     def _state(self, state: State) -> State:
-        """A state of arrays whose types do not follow what they meet."""
+        """The state as arrays without weak types, which would change in operations with others."""
         try:
             return jax.tree.map(_strong, state)
         except TypeError as error:
             raise self._fault(f"a state must be a tree of arrays: {in_a_line(error)}") from error
 
     def _require_same(self, before: State, after: State) -> None:
-        """`FaultyEnvironmentError` unless both are trees of the same arrays."""
+        """Raises `FaultyEnvironmentError` unless both pytrees have the same shapes and dtypes."""
         was, now = (jax.tree_util.tree_flatten_with_path(state) for state in (before, after))
         if was[1] != now[1]:
             raise self._fault("the state after a step is another tree than the one before it")
@@ -251,7 +253,7 @@ class JAX(DeviceEnvironment):
 
 
 class _Gymnax:
-    """An environment with the interface of gymnax; known by its identity, for it may not hash."""
+    """Adapts gymnax's interface. Compared by identity, as the environment may not be hashable."""
 
     action_shape: tuple[int, ...] | None = None
 
@@ -267,7 +269,7 @@ class _Gymnax:
             action = action.reshape(self.action_shape)
         seen, after, reward, done, *_ = self.environment.step_env(key, state, action, self.params)
         done = jnp.asarray(done, bool)
-        if hasattr(self.environment, "is_truncated"):  # from version 1 on `done` is without limits
+        if hasattr(self.environment, "is_truncated"):  # since version 1 `done` is without limits
             truncated = self.environment.is_truncated(after, self.params)
         else:
             truncated = done & self._at_its_limit(after)
@@ -275,7 +277,7 @@ class _Gymnax:
         return after, seen, jnp.reshape(reward, ()), done, jnp.asarray(truncated, bool)
 
     def _at_its_limit(self, state: State) -> Array:
-        """Whether the time limit alone ends an episode here."""
+        """Whether only the time limit ends the episode here."""
         limit, time = (
             getattr(held, name, None)
             for held, name in ((self.params, "max_steps_in_episode"), (state, "time"))
@@ -287,7 +289,7 @@ class _Gymnax:
 
 
 class _Brax:
-    """An environment with the interface of Brax, and the env steps of its episode."""
+    """Adapts Brax's interface, and counts the env steps of the episode."""
 
     def __init__(self, environment: Any, episode_length: int):
         self.environment, self.episode_length = environment, episode_length
@@ -298,7 +300,7 @@ class _Brax:
 
     def step(self, state: State, action: Array, key: Key) -> tuple[State, Any, Array, Array, Array]:
         del key
-        inner, steps = jax.tree.map(lambda leaf: leaf, state)  # its wrappers write into `info`
+        inner, steps = jax.tree.map(lambda leaf: leaf, state)  # a copy: wrappers write into `info`
         after = self.environment.step(inner, action)
         cut = jnp.asarray(after.info.get("truncation", False), bool)
         terminated = jnp.asarray(after.done, bool) & ~cut
@@ -307,7 +309,7 @@ class _Brax:
 
 
 def _first_seen(reset: Reset) -> dict[str, Any]:
-    """Shape and dtype of what a reset shows, without carrying it out."""
+    """The shape and dtype of the first observation, without running `reset`."""
     seen = jax.eval_shape(lambda: reset(jax.random.key(0))[1])
     require(
         hasattr(seen, "shape"),
@@ -318,13 +320,13 @@ def _first_seen(reset: Reset) -> dict[str, Any]:
 
 
 def _blank() -> JAX:
-    """One that is yet to be filled, from what another process sent."""
+    """An empty instance, which is then filled with what another process sent."""
     return object.__new__(JAX)
 
 
 def _strong(leaf: Any) -> Array:
     array = jnp.asarray(leaf)
-    if jnp.issubdtype(array.dtype, jax.dtypes.extended):  # a key
+    if jnp.issubdtype(array.dtype, jax.dtypes.extended):  # a PRNG key
         return array
     return jax.lax.convert_element_type(array, array.dtype)
 

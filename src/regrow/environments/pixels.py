@@ -1,14 +1,13 @@
-"""The DeepMind Control Suite seen through a camera, as DrQ sees it (arXiv 2004.13649).
+"""The DeepMind Control Suite from pixels, as in DrQ (arXiv 2004.13649).
 
-An observation is the last three pictures of 64×64 grey bytes, one per env step and oldest first; an
-episode begins with its first picture three times. So the runs of the primacy-bias work have it
-(Nikishin et al. 2022, arXiv 2205.07802; jaxrl): camera 0, or 2 of a quadruped, and luminance
-rounded down. An action is repeated as PlaNet does (arXiv 1811.04551) for six tasks and twice
-elsewhere.
+An observation is the last three frames of 64×64 grey bytes, one per env step and oldest first; an
+episode begins with its first frame three times. This is the setting of the primacy-bias paper
+(Nikishin et al. 2022, arXiv 2205.07802; jaxrl): camera 0, or 2 for a quadruped, and luminance
+rounded down. The action repeat is that of PlaNet (arXiv 1811.04551) for six tasks, and 2 elsewhere.
 
-MuJoCo draws in software where there is no graphics card, and most of that time goes into shadows,
-reflections and smooth edges. They are fields and off: the same scene, with a darker floor, at ten
-times the rate. With all three on a picture is that of dm_control, pixel by pixel.
+MuJoCo renders in software where there is no graphics card, and most of that time goes into shadows,
+reflections and antialiasing. They are fields and off by default: the same scene, with a darker
+floor, ten times as fast. With all three on, a frame equals that of dm_control, pixel by pixel.
 """
 
 import atexit
@@ -42,11 +41,11 @@ PLANET_REPEATS = {
 
 @dataclass(frozen=True)
 class Pixels(HostEnvironment):
-    """A task of the DeepMind Control Suite in pictures, as in pixels/walker-walk; needs dm_control.
+    """A task of the DeepMind Control Suite from pixels, as in pixels/walker-walk; needs dm_control.
 
     `task`: domain and task, joined by a hyphen. `action_repeat`: control steps per env step, whose
-    rewards are summed; None is what was published for the task. `shadows`, `reflections` and
-    `smooth_edges` (antialiasing): whether to draw them, as dm_control does.
+    rewards are summed; None is the published number for the task. `shadows`, `reflections` and
+    `smooth_edges` (antialiasing): whether to render them, as dm_control does.
     """
 
     named_by: ClassVar[str] = "task"
@@ -69,40 +68,39 @@ class Pixels(HostEnvironment):
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
-        """The last three pictures, oldest first."""
+        """The last three frames, oldest first."""
         return (SIDE, SIDE, STACKED)
 
     @property
     def frames(self) -> int:
-        """The pictures."""
+        """Three, one channel each."""
         return STACKED
 
     @property
     def observation_dtype(self) -> np.dtype[Any]:
-        """Bytes."""
+        """uint8."""
         return np.dtype(np.uint8)
 
     @property
     def action_space(self) -> Continuous:
-        """A number per actuator; −1 and 1 are the ends of its range."""
+        """One number per actuator; −1 and 1 are the bounds of its range."""
         return Continuous(facts("pixels", self.task).actions)
 
     @property
     def snapshot_size(self) -> int:
-        """What the simulation needs, and the pictures."""
+        """The bytes of the simulation and of the frames."""
         return facts("pixels", self.task).snapshot + SIDE * SIDE * STACKED
 
     def simulator(self) -> Simulator:
         """A new simulation.
 
-        Raises `RegrowError` without dm_control or anything to draw with, or where there is no such
-        task.
+        Raises `RegrowError` if dm_control, something to render with, or the task is missing.
         """
         return _Filmed(self)
 
 
 class _Filmed(Simulator):
-    """One environment of the suite, and a camera in it."""
+    """One environment of the suite, with a camera."""
 
     def __init__(self, options: Pixels):
         self._suite = Suite("pixels", options.task, options.repeat)
@@ -110,28 +108,28 @@ class _Filmed(Simulator):
         self._pictures: deque[NDArray[np.uint8]] = deque(maxlen=STACKED)
 
     def reset(self, seed: int) -> NDArray[Any]:
-        """The first picture of an episode drawn from `seed`, three times."""
+        """The first frame of an episode started from `seed`, three times."""
         self._suite.reset(seed)
         self._pictures.extend([grey(self._camera.picture())] * STACKED)
         return self._seen()
 
     def step(self, action: NDArray[Any]) -> HostStep:
-        """The pictures after as many control steps as an action is repeated."""
+        """The frames after the repeated control steps of one env step."""
         step = self._suite.step(action)
         self._pictures.append(grey(self._camera.picture()))
         return step._replace(observation=self._seen())
 
     def close(self) -> None:
-        """Gives back the camera, then the simulation that it draws."""
+        """Closes the camera, then the simulation that it renders."""
         self._camera.close()
         self._suite.close()
 
     def snapshot(self) -> NDArray[np.uint8]:
-        """That of the simulation, then the pictures."""
+        """The snapshot of the simulation, then the frames."""
         return np.concatenate([self._suite.snapshot(), self._seen().reshape(-1)])
 
     def restore(self, snapshot: NDArray[np.uint8]) -> None:
-        """Goes on where the snapshot was taken."""
+        """Continues from where the snapshot was taken."""
         simulation, seen = np.split(snapshot, [-SIDE * SIDE * STACKED])
         self._suite.restore(simulation)
         self._pictures.extend(np.moveaxis(seen.reshape(SIDE, SIDE, STACKED), -1, 0))
@@ -141,10 +139,10 @@ class _Filmed(Simulator):
 
 
 class Camera:
-    """What a camera of a simulation sees, drawn by MuJoCo off screen.
+    """A camera of a simulation, rendered off screen by MuJoCo.
 
-    `mujoco.Renderer` does the same, with whatever MUJOCO_GL said when `mujoco` was first imported:
-    where that was nothing it needs a screen.
+    `mujoco.Renderer` does the same, but uses the MUJOCO_GL that was set when `mujoco` was first
+    imported; if none was set, it needs a display.
     """
 
     def __init__(self, physics: Any, options: Pixels):
@@ -156,7 +154,8 @@ class Camera:
             look.quality.shadowsize = 0
         if not options.smooth_edges:
             look.quality.offsamples = 0
-        # Of the graphics library's making are many errors; all say that there is none to draw with.
+        # The graphics library raises many kinds of errors; all mean that there is nothing to render
+        # with.
         try:
             self._screen, self._context = self._opened()
         except Exception as error:
@@ -164,7 +163,7 @@ class Camera:
                 f"pixels/{options.task} has nothing to draw with ({' '.join(str(error).split())}); "
                 "try: apt install libegl1 libgl1-mesa-dri, or libosmesa6 and MUJOCO_GL=osmesa"
             ) from error
-        # At the end of the process too, and ahead of the graphics library: last in, first out.
+        # Also at the end of the process, and before the graphics library: last in, first out.
         self.close = weakref.finalize(self, _closed, self._screen, self._context)
         self.close.atexit = False
         atexit.register(self.close)
@@ -176,7 +175,7 @@ class Camera:
         self._frame = self._mujoco.MjrRect(0, 0, SIDE, SIDE)
 
     def _opened(self) -> tuple[Any, Any]:
-        """(an OpenGL context without a window, what MuJoCo keeps there)."""
+        """(an OpenGL context without a window, MuJoCo's rendering context in it)."""
         usual = {"Linux": "egl", "Darwin": "cgl"}.get(platform.system(), "glfw")
         library = importlib.import_module(f"mujoco.{os.environ.get('MUJOCO_GL') or usual}")
         screen = library.GLContext(SIDE, SIDE)
@@ -188,14 +187,14 @@ class Camera:
         return screen, context
 
     def picture(self) -> NDArray[np.uint8]:
-        """What is seen now, in colours, its first row at the top; shape (64, 64, 3)."""
+        """The current image in colour, first row at the top; shape (64, 64, 3)."""
         mujoco, out = self._mujoco, np.empty((SIDE, SIDE, 3), np.uint8)
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(
             self._model, self._data, mujoco.MjvOption(), None, self._view, everything, self._scene
         )
         self._screen.make_current()
-        for terrain in range(self._model.nhfield):  # another one in every episode
+        for terrain in range(self._model.nhfield):  # it changes with every episode
             mujoco.mjr_uploadHField(self._model, self._context, terrain)
         mujoco.mjr_render(self._frame, self._scene, self._context)
         mujoco.mjr_readPixels(out, None, self._frame, self._context)
@@ -203,13 +202,13 @@ class Camera:
 
 
 def _closed(screen: Any, context: Any) -> None:
-    """Gives back what a camera held, in its own place: elsewhere the same numbers mean others'."""
+    """Frees what a camera holds, in its own context: elsewhere the same ids belong to others."""
     screen.make_current()
     context.free()
     screen.free()
 
 
 def grey(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The luminance of a picture, rounded down; shape (height, width)."""
+    """The luminance of an image, rounded down; shape (height, width)."""
     weighted = picture.astype(np.int32) @ np.array([299, 587, 114], np.int32)
     return (weighted // 1_000).astype(np.uint8)

@@ -1,1 +1,1 @@
-"""Experience: what an agent remembers, added to and sampled from."""
+"""Experience: replay buffers that agents add to and sample from."""

@@ -1,13 +1,13 @@
-"""Experience of an environment that stacks frames: every frame is stored once.
+"""A replay buffer for environments that stack frames: every frame is stored once.
 
-Frames are numbered as they are written, and frame n lies in row n mod `rows` of a ring. A
-transition is the numbers of the frames in its two stacks. Which of them are there already is found
-by comparing a stack with the one before it: nothing has to be known of where episodes begin, of
-how the first stack of one is filled, or of a simulation that was put back.
+Frames are numbered as they are written, and frame n is in row n mod `rows` of a ring buffer. A
+transition stores the numbers of the frames in its two stacks. Frames that are stored already are
+found by comparing a stack with the one before it. So the buffer need not know where episodes begin,
+how the first stack of one is filled, or whether a simulation was restored.
 
-There is room for as many frames as transitions and for a 32nd more, since an episode begins with a
-whole stack. Where that is not enough, with episodes of less than 128 env steps and stacks of four,
-the oldest transitions are given up, always whole ones, before a frame of theirs is written over.
+There is room for as many frames as transitions and for 1/32 more, since an episode begins with a
+whole stack. If that is not enough, as with episodes of less than 128 env steps and stacks of four,
+the oldest transitions are dropped, always whole ones, before one of their frames is overwritten.
 """
 
 import math
@@ -24,18 +24,18 @@ from regrow.types import ActionSpace, Key, Transition
 
 
 class FrameReplay(eqx.Module):
-    """The last transitions, at most `capacity`, of environments side by side that stack frames."""
+    """The last transitions, at most `capacity`, of parallel environments that stack frames."""
 
     frames: UInt8[Array, "rows bytes"]
-    # of a transition, in slot i mod `capacity` for the i-th
-    numbers: Int[Array, "capacity stacks"]  # of its frames: those of `obs_tm1`, those of `obs_t`
+    # per transition; the i-th is in slot i mod `capacity`
+    numbers: Int[Array, "capacity stacks"]  # of its frames: of `obs_tm1`, then of `obs_t`
     action: Shaped[Array, "capacity *action"]
     reward: Shaped[Array, " capacity"]
     discount: Shaped[Array, " capacity"]
     truncated: Bool[Array, " capacity"]
-    written_then: Int[Array, " capacity"]  # how many frames were written, its own included
-    # of every environment
-    stack: UInt8[Array, "envs stacked bytes"]  # the last that was seen
+    written_then: Int[Array, " capacity"]  # number of frames written by then, its own included
+    # per environment
+    stack: UInt8[Array, "envs stacked bytes"]  # the last one seen
     stack_numbers: Int[Array, "envs stacked"]
     # counted from the start and never wrapped: 2³¹ frames are 8.6 billion of Atari's
     written: Int[Array, ""]
@@ -54,9 +54,9 @@ class FrameReplay(eqx.Module):
         stacked: int,
         num_envs: int = 1,
     ) -> "FrameReplay":
-        """Room for `capacity` transitions; an observation stacks `stacked` frames on its last axis.
+        """An empty buffer for `capacity` transitions; `stacked`: frames on the last axis.
 
-        Raises `RegrowError` where there is no memory for so many.
+        Raises `RegrowError` if it does not fit in memory.
         """
         require(capacity > 0, f"replay_capacity is {capacity}; it must be at least 1")
         size = math.prod(shape) * dtype.itemsize // stacked
@@ -82,22 +82,22 @@ class FrameReplay(eqx.Module):
 
     @property
     def capacity(self) -> int:
-        """How many transitions there is room for."""
+        """The maximum number of transitions."""
         return len(self.reward)
 
     @property
     def size(self) -> Int[Array, ""]:
-        """How many transitions are held."""
+        """The number of stored transitions."""
         return self.added - self.oldest
 
     def add(self, transition: Transition) -> "FrameReplay":
-        """With one more transition of every environment, in place of the oldest when full."""
+        """Adds one transition of every environment; when full, it replaces the oldest ones."""
         if not transition.reward.ndim:
             transition = jax.tree.map(lambda x: jnp.asarray(x)[None], transition)
         begins, ends = self._frames_of(transition.obs_tm1), self._frames_of(transition.obs_t)
         numbers, new, taken = self._numbered(begins, ends)
         both, rows = jnp.concatenate([begins, ends], axis=1), len(self.frames)
-        into = jnp.where(new, numbers % rows, rows)  # beyond the last row nothing is written
+        into = jnp.where(new, numbers % rows, rows)  # rows out of range are not written
         indices = self.added + jnp.arange(len(taken))
         written = self.written + jnp.cumsum(taken)
 
@@ -129,12 +129,12 @@ class FrameReplay(eqx.Module):
         return self._transitions(self.oldest + rows)
 
     def first(self, count: int) -> Transition:
-        """The `count` oldest transitions, in order; where fewer are held, they repeat."""
+        """The `count` oldest transitions, in order; if fewer are stored, they repeat."""
         offsets = jnp.arange(count) % jnp.maximum(self.size, 1)
         return self._transitions(self.oldest + offsets)
 
     def cut_off(self, count: int) -> "FrameReplay":
-        """With the last `count` transitions as ends of their episodes, unless they were already."""
+        """Marks the last `count` transitions as truncated, unless they are terminations."""
         slots = (self.added - 1 - jnp.arange(count)) % self.capacity
         ends = self.truncated.at[slots].set(self.discount[slots] > 0)
         return eqx.tree_at(lambda replay: replay.truncated, self, ends)
@@ -144,11 +144,12 @@ class FrameReplay(eqx.Module):
     def _numbered(
         self, begins: UInt8[Array, "envs stacked bytes"], ends: UInt8[Array, "envs stacked bytes"]
     ) -> tuple[Int[Array, "envs stacks"], Bool[Array, "envs stacks"], Int[Array, " envs"]]:
-        """(the numbers of the frames in both stacks, which of them are new, how many each takes).
+        """(frame numbers of both stacks, which of them are new, how many rows each env takes).
 
-        A frame of the first stack may be in the last one that was seen, at the same place; a frame
-        of the second in the first, at the place after it or, while a stack fills, at the same. One
-        that is shared for long is written anew, lest it be written over.
+        A frame of the first stack may be in the last stack seen, at the same position. A frame of
+        the second stack may be in the first, at the next position or, while a stack fills, at the
+        same one. A frame that has been shared for long is written again, so that it is not
+        overwritten.
         """
         envs, stacked = self.stack_numbers.shape
         young = self.stack_numbers >= self.written - _shared_for(stacked, envs)
@@ -156,7 +157,7 @@ class FrameReplay(eqx.Module):
         moved = jnp.pad(_equal(ends[:, :-1], begins[:, 1:]), ((0, 0), (0, 1)))
         stayed = _equal(ends, begins)
         new = jnp.concatenate([~known, ~(moved | stayed)], axis=1)
-        # One at least: so the number of transitions that an `add` may cost is bounded.
+        # At least one each: so the number of transitions that an `add` may drop is bounded.
         taken = jnp.maximum(jnp.sum(new, axis=1), 1)
         start = self.written + jnp.cumsum(taken) - taken
         fresh = start[:, None] + jnp.cumsum(new, axis=1) - new
@@ -168,16 +169,16 @@ class FrameReplay(eqx.Module):
     def _oldest(
         self, written_then: Int[Array, " capacity"], written: Array, added: Array
     ) -> Int[Array, ""]:
-        """The oldest transition whose slot and whose frames are still its own."""
+        """The oldest transition whose slot and frames have not been overwritten."""
         envs, stacked = self.stack_numbers.shape
         lasting = len(self.frames) - _spare(stacked, envs)
         oldest = jnp.maximum(self.oldest, added - self.capacity)
-        next_ones = oldest + jnp.arange(2 * stacked * envs)  # each took a frame, if not more
+        next_ones = oldest + jnp.arange(2 * stacked * envs)  # each took at least one frame
         lost = written_then[next_ones % self.capacity] < written - lasting
         return oldest + jnp.sum(lost & (next_ones < added))
 
     def _frames_of(self, observation: Shaped[Array, "envs *obs"]) -> UInt8[Array, "envs k bytes"]:
-        """The frames of stacks, apart."""
+        """The separate frames of stacks."""
         envs, stacked = self.stack_numbers.shape
         split = observation.reshape(envs, -1, stacked, self.shape[-1] // stacked)
         return jnp.moveaxis(split, 2, 1).reshape(envs, stacked, -1).view(jnp.uint8)
@@ -202,19 +203,19 @@ class FrameReplay(eqx.Module):
 
 
 _STARTS = 32
-"""One frame in so many more than there are transitions, for the stacks that episodes begin with."""
+"""One extra frame per this many transitions, for the stacks that episodes begin with."""
 
 
 def _shared_for(stacked: int, num_envs: int) -> int:
-    """How many frames may be written before one that is still seen is written anew.
+    """How many frames may be written before one that is still in use is written again.
 
-    As many as can be while a frame moves through the stack.
+    As many as can be written while a frame moves through the stack.
     """
     return stacked * 2 * stacked * num_envs
 
 
 def _spare(stacked: int, num_envs: int) -> int:
-    """How much older than its transition a frame may be, at most, in frames written."""
+    """The largest age of a frame relative to its transition, in frames written."""
     return _shared_for(stacked, num_envs) + 2 * stacked * num_envs
 
 

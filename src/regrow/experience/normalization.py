@@ -1,14 +1,14 @@
-"""Observations and rewards normalised by running statistics of what was remembered.
+"""Normalises observations and rewards by running statistics of the stored experience.
 
     o ← clip((o − mean) / √(variance + 10⁻⁸), ±10)
     r ← clip(r / √(variance of G + 10⁻⁸), ±10),      G ← γ G + r,  0 after an episode's end
 
-as Stable-Baselines3's VecNormalize does: statistics of every observation that was acted on and, for
-rewards, of the discounted return so far of every environment. Rewards are not centred.
+as Stable-Baselines3's VecNormalize does. The statistics are of every observation that was acted on
+and, for rewards, of the discounted return so far of every environment. Rewards are not centred.
 
-Transitions are stored as they came, and normalised when they are read, with the statistics of that
-moment. So whatever learns or measures sees data of one scale, and only `add` changes a statistic:
-evaluation, probes and interventions leave it as it is.
+Transitions are stored unnormalised. They are normalised when they are read, with the current
+statistics, so everything that learns or measures sees data of one scale. Only `add` changes the
+statistics: evaluation, probes and interventions do not.
 """
 
 from collections.abc import Sequence
@@ -31,14 +31,14 @@ LIMIT = 10.0
 EPSILON = 1e-8  # added to a variance
 
 PRIOR = 1e-4
-"""How many values of mean 0 and variance 1 a statistic begins with, as Stable-Baselines3's."""
+"""The weight of the prior (mean 0, variance 1), in values; that of Stable-Baselines3."""
 
 
 class RunningMoments(eqx.Module):
     """Mean and variance of all values so far, by the parallel update of Chan, Golub & LeVeque 1983.
 
-    Each is the sum of two numbers, of which the second is what the first cannot hold: in float32
-    alone a mean over a million values no longer moves.
+    Each is the sum of two numbers; the second is the rounding error of the first. In float32 alone,
+    a mean over a million values no longer moves.
     """
 
     mean: Float[Array, "*shape"]
@@ -49,12 +49,12 @@ class RunningMoments(eqx.Module):
 
     @staticmethod
     def empty(shape: Sequence[int] = ()) -> "RunningMoments":
-        """Of no values yet."""
+        """The moments of no values."""
         first, second, third, fourth = (jnp.zeros(shape, jnp.float32) for _ in range(4))
         return RunningMoments(first, second, third, fourth, jnp.array(0, jnp.int32))
 
     def updated(self, values: Shaped[Array, "batch *shape"]) -> "RunningMoments":
-        """With some values more."""
+        """The moments after adding a batch of values."""
         mean, variance = jnp.mean(values, axis=0), jnp.var(values, axis=0)
         before, count = self.count.astype(jnp.float32), self.count + len(values)
         total = count.astype(jnp.float32)
@@ -68,7 +68,7 @@ class RunningMoments(eqx.Module):
         )
 
     def normal(self) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-        """(mean, standard deviation) to normalise with, those of the prior counted in."""
+        """(mean, standard deviation) for normalising, including the prior."""
         before = self.count.astype(jnp.float32)
         total = before + PRIOR
         mean = self.mean * (before / total)
@@ -80,7 +80,7 @@ class RunningMoments(eqx.Module):
 def _added(
     number: Float[Array, "*shape"], rest: Float[Array, "*shape"], change: Float[Array, "*shape"]
 ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-    """(number, rest) after a change: Kahan's sum."""
+    """(number, rest) after adding `change` by Kahan summation."""
     change = change + rest
     total = number + change
     return total, change - (total - number)
@@ -95,23 +95,23 @@ class RewardScale(eqx.Module):
 
     @staticmethod
     def empty(num_envs: int, discount: float) -> "RewardScale":
-        """At the start of a training."""
+        """The scale at the start of a training run."""
         return RewardScale(RunningMoments.empty(), jnp.zeros(num_envs, jnp.float32), discount)
 
     def updated(self, reward: Float[Array, " envs"], ended: Bool[Array, " envs"]) -> "RewardScale":
-        """After one env step of every environment."""
+        """The scale after one env step of every environment."""
         so_far = self.discount * self.so_far + reward
         moments = self.moments.updated(so_far)
         return RewardScale(moments, jnp.where(ended, 0.0, so_far), self.discount)
 
     def begun(self, count: int) -> "RewardScale":
-        """With new episodes in the last `count` environments."""
+        """The scale with new episodes in the last `count` environments."""
         so_far = self.so_far.at[-count:].set(0.0)
         return RewardScale(self.moments, so_far, self.discount)
 
 
 class NormalizingMemory(eqx.Module):
-    """A memory whose transitions are normalised when they are read."""
+    """A replay buffer whose transitions are normalised when they are read."""
 
     inner: Memory
     observations: RunningMoments | None
@@ -128,9 +128,9 @@ class NormalizingMemory(eqx.Module):
         observations: bool,
         rewards: bool,
     ) -> Memory:
-        """`inner` with what is to be normalised; itself where nothing is.
+        """`inner` with the requested normalisation; `inner` itself if none is requested.
 
-        Raises `RegrowError` where observations are to be normalised and are no floats.
+        Raises `RegrowError` if observations are to be normalised and are not floats.
         """
         require(
             not observations or np.dtype(dtype).kind == "f",
@@ -147,16 +147,16 @@ class NormalizingMemory(eqx.Module):
 
     @property
     def capacity(self) -> int:
-        """How many transitions there is room for."""
+        """The maximum number of transitions."""
         return self.inner.capacity
 
     @property
     def size(self) -> Int[Array, ""]:
-        """How many transitions are held."""
+        """The number of stored transitions."""
         return self.inner.size
 
     def add(self, transition: Transition) -> "NormalizingMemory":
-        """With one more transition, or with one of every environment; the statistics know of it."""
+        """Adds one transition, or one of every environment, and updates the statistics."""
         lone = not transition.reward.ndim
         each = jax.tree.map(lambda x: jnp.asarray(x)[None], transition) if lone else transition
         observations, rewards = self.observations, self.rewards
@@ -171,11 +171,11 @@ class NormalizingMemory(eqx.Module):
         return self._normalized(self.inner.sample(key, count))
 
     def first(self, count: int) -> Transition:
-        """The `count` oldest transitions, in order, normalised; of fewer some repeat."""
+        """The `count` oldest transitions, in order, normalised; if there are fewer, they repeat."""
         return self._normalized(self.inner.first(count))
 
     def cut_off(self, count: int) -> "NormalizingMemory":
-        """With the last `count` transitions marked as truncated; their returns begin anew."""
+        """Marks the last `count` transitions as truncated, and restarts their returns at 0."""
         rewards = None if self.rewards is None else self.rewards.begun(count)
         return NormalizingMemory(self.inner.cut_off(count), self.observations, rewards)
 
@@ -187,18 +187,19 @@ class NormalizingMemory(eqx.Module):
         )
 
 
-# Compiled functions: a loop on the host asks at every env step, and methods of modules are slow.
+# Compiled functions, not methods: a host loop calls them at every env step, and methods of modules
+# are slow.
 
 
 def as_seen(memory: Memory, observation: Shaped[Numbers, "*obs"]) -> Shaped[Numbers, "*obs"]:
-    """An observation as agents see it, by the statistics of now; of a plain memory as it is."""
+    """An observation normalised by the current statistics; unchanged for a plain buffer."""
     if not isinstance(memory, NormalizingMemory) or memory.observations is None:
         return observation
     return _seen(memory.observations, observation)
 
 
 def as_learned(memory: Memory, reward: Float[Numbers, "*batch"]) -> Float[Numbers, "*batch"]:
-    """A reward as agents learn from it, by the statistics of now; of a plain memory as it is."""
+    """A reward normalised by the current statistics; unchanged for a plain buffer."""
     if not isinstance(memory, NormalizingMemory) or memory.rewards is None:
         return reward
     return _scaled(memory.rewards.moments, reward)
@@ -208,8 +209,8 @@ def as_learned(memory: Memory, reward: Float[Numbers, "*batch"]) -> Float[Number
 def _seen(
     moments: RunningMoments, observation: Shaped[Array, "*batch_and_obs"]
 ) -> Float[Array, "*batch_and_obs"]:
-    # Computed once: fused into where they are used, they could differ in their last bits, and an
-    # observation that ends one transition and begins another be two (which PPO compares).
+    # Computed once. Fused into each use, they could differ in their last bits, and so could one
+    # observation as the end of a transition and as the start of the next (PPO compares them).
     normal = jax.lax.optimization_barrier(moments.normal())
     mean, deviation = (jnp.broadcast_to(x, observation.shape) for x in normal)
     return jnp.clip((observation - mean) / deviation, -LIMIT, LIMIT)

@@ -1,8 +1,8 @@
-"""Experience on the device: a ring buffer with uniform sampling.
+"""A replay buffer on the device: a ring buffer with uniform sampling.
 
-Inside a compiled loop that owns it (donated state), `add` writes one row in place: its time does
-not grow with the capacity. Both observations of a transition are stored, so the last observation of
-an episode is there, and nothing has to be stitched together at a reset.
+Inside a compiled loop that owns it (donated state), `add` writes one row in place, so its time does
+not grow with the capacity. Both observations of a transition are stored. So the last observation of
+an episode is available, and a reset needs no special case.
 """
 
 import math
@@ -30,9 +30,9 @@ class Replay(eqx.Module):
     def empty(
         capacity: int, shape: tuple[int, ...], dtype: np.dtype, actions: ActionSpace
     ) -> "Replay":
-        """Room for `capacity` transitions with observations of one shape and dtype.
+        """An empty buffer for `capacity` transitions with observations of one shape and dtype.
 
-        Raises `RegrowError` where there is no memory for so many.
+        Raises `RegrowError` if it does not fit in memory.
         """
         require(capacity > 0, f"replay_capacity is {capacity}; it must be at least 1")
         numbers = 2 + math.prod(actions.shape)
@@ -50,13 +50,13 @@ class Replay(eqx.Module):
 
     @property
     def capacity(self) -> int:
-        """How many transitions there is room for."""
+        """The maximum number of transitions."""
         return self.storage.reward.shape[0]
 
     def add(self, transition: Transition) -> "Replay":
-        """With one more transition, or a batch of them, in place of the oldest when full.
+        """Adds one transition, or a batch of them; when full, it replaces the oldest.
 
-        A batch may hold at most `capacity`.
+        A batch may have at most `capacity` transitions.
         """
         if transition.reward.ndim:
             count = len(transition.reward)
@@ -74,15 +74,15 @@ class Replay(eqx.Module):
         return self._rows(jax.random.randint(key, (count,), 0, self.size, jnp.int32))
 
     def first(self, count: int) -> Transition:
-        """The `count` oldest transitions, in order; where fewer are held, they repeat."""
+        """The `count` oldest transitions, in order; if fewer are stored, they repeat."""
         oldest = jnp.where(self.size < self.capacity, 0, self.position)
         offsets = jnp.arange(count) % jnp.maximum(self.size, 1)
         return self._rows((oldest + offsets) % self.capacity)
 
     def cut_off(self, count: int) -> "Replay":
-        """With the last `count` transitions as ends of their episodes, unless they were already.
+        """Marks the last `count` transitions as truncated, unless they are terminations.
 
-        What follows them will be of other episodes, since these could not be continued.
+        The next ones will be of other episodes, since these could not be continued.
         """
         rows = (self.position - 1 - jnp.arange(count)) % self.capacity
         ends = self.storage.truncated.at[rows].set(self.storage.discount[rows] > 0)
@@ -90,8 +90,8 @@ class Replay(eqx.Module):
 
     def _rows(self, rows: Int[Array, " count"]) -> Transition:
         def drawn(buffer: Array) -> Array:
-            # Rows of one axis, which XLA copies as vectors; with more axes it goes by element
-            # (13 → 4 µs for 32 observations of MinAtar).
+            # XLA copies rows of one axis as vectors, and others by element (13 → 4 µs for 32
+            # observations of MinAtar).
             flat = buffer.reshape(self.capacity, -1)
             return flat[rows].reshape(*rows.shape, *buffer.shape[1:])
 
@@ -99,7 +99,7 @@ class Replay(eqx.Module):
 
 
 def require_memory(capacity: int, each: int | float, fixed: int = 0) -> None:
-    """`RegrowError` unless `capacity` transitions of `each` bytes, and `fixed` ones, fit in."""
+    """Raises `RegrowError` unless `capacity` times `each` bytes, plus `fixed`, fit in memory."""
     free = _free_memory()
     if free is None:
         return
@@ -112,12 +112,12 @@ def require_memory(capacity: int, each: int | float, fixed: int = 0) -> None:
 
 
 def _free_memory() -> int | None:
-    """Bytes that can still be had where arrays are kept; None where nobody says."""
+    """The free bytes where arrays are stored, or else all its bytes; None if unknown."""
     statistics = jax.local_devices()[0].memory_stats()  # None on a CPU
     if statistics and "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics["bytes_in_use"]
     try:
-        # What Linux could free. `sysconf` knows what is unused now, and full caches are used.
+        # What Linux could free. `sysconf` counts filled caches as used.
         lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
         kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
         return int(kilobytes) * 1024

@@ -1,1 +1,1 @@
-"""Files written whole or not at all; folders that one process works in."""
+"""Files that are written whole or not at all; folders that one process at a time works in."""

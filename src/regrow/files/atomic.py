@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files that are written whole or not at all."""
 
 import json
 import os
@@ -15,10 +15,10 @@ from regrow.errors import RegrowError
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file under another name and renames it: a reader sees the old one or the new one.
+    """Writes a temporary file and renames it, so a reader sees the old file or the new one.
 
-    Raises `RegrowError` where the folder cannot be written to or the disk is full; a file that was
-    there before is then still there.
+    Raises `RegrowError` if the folder is not writable or the disk is full; an existing file then
+    stays as it is.
     """
     path = Path(path)
     try:
@@ -38,7 +38,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Renames; on Windows that fails for as long as another process reads what is replaced."""
+    """Renames; on Windows that fails while another process reads the target, so it retries."""
     for wait in (0.01, 0.1, 1.0) if sys.platform == "win32" else ():
         try:
             os.replace(source, target)
@@ -49,13 +49,13 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON atomically, indented, non-finite numbers as null."""
+    """Writes indented JSON atomically, with non-finite numbers as null."""
     text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(path, lambda file: file.write(text.encode() + b"\n"))
 
 
 def read_json(path: Path) -> Any:
-    """What is in a JSON file; raises `RegrowError` where it is absent or damaged."""
+    """The content of a JSON file; raises `RegrowError` if it is missing or damaged."""
     try:
         return json.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError as error:
@@ -67,7 +67,7 @@ def read_json(path: Path) -> Any:
 
 
 def _finite(content: Any) -> Any:
-    """`content` as JSON can hold it: plain numbers, None in place of NaN and infinity."""
+    """`content` as valid JSON: plain numbers, with None for NaN and infinity."""
     if isinstance(content, dict):
         return {str(key): _finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -80,5 +80,5 @@ def _finite(content: Any) -> Any:
 
 
 def damaged(path: Path, why: str) -> RegrowError:
-    """The error for a file that is not as it was written."""
+    """The error for a file that was damaged after it was written."""
     return RegrowError(f"{path} is cut short or altered ({why}); restore or delete it")

@@ -1,4 +1,4 @@
-"""Folders: claimed by one run, and for as long as it works by one process."""
+"""Folders: each belongs to one run, and one process at a time works in it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +14,15 @@ from regrow.files.locks import LOCK, alone
 
 @contextmanager
 def claimed(folder: Path, config: dict[str, Any]) -> Iterator[None]:
-    """Makes a folder this run's own, and for the length of the block this process's alone.
+    """Claims a folder for this run, and for this process until the block ends.
 
-    Raises `RegrowError` where it holds something else, or another process is at work in it: two of
-    them would write over what the other has done.
+    Raises `RegrowError` if it contains something else, or if another process is working in it: the
+    two would overwrite each other's files.
     """
     config = {"format": FOLDER_FORMAT, **config}
-    _refuse_others(folder, config)  # of what is not a run's, nothing is touched
+    _refuse_others(folder, config)  # before anything is written, so nothing foreign is changed
     with alone(folder):
-        _refuse_others(folder, config)  # another process may just have claimed it
+        _refuse_others(folder, config)  # another process may have claimed it just now
         path = folder / "config.json"
         if not path.is_file():
             write_json(path, config)
@@ -30,9 +30,9 @@ def claimed(folder: Path, config: dict[str, Any]) -> Iterator[None]:
 
 
 def _refuse_others(folder: Path, config: dict[str, Any]) -> None:
-    """Raises `RegrowError` where a folder holds anything but this run.
+    """Raises `RegrowError` if a folder contains anything but this run.
 
-    Or what another version began in which the texts of a configuration mean something else.
+    Also if the run is of another version, in which texts of a configuration have another meaning.
     """
     path = folder / "config.json"
     if path.is_file():
@@ -55,13 +55,13 @@ def _refuse_others(folder: Path, config: dict[str, Any]) -> None:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a folder is not there, or holds nothing but what is left of a write or a lock."""
+    """Whether a folder is missing, or contains only leftovers of a write or a lock."""
     held = folder.iterdir() if folder.is_dir() else ()
     return all(path.suffix == ".tmp" or path.name == LOCK for path in held)
 
 
 def kind_of(folder: Path) -> str:
-    """Whether a folder is that of a "training" or a "diagnosis"; of anything else ""."""
+    """The kind of run in a folder, "training" or "diagnosis"; "" for anything else."""
     path = folder / "config.json"
     config = read_json(path) if path.is_file() else {}
     return str(config.get("kind", "")) if isinstance(config, dict) else ""

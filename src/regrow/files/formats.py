@@ -1,8 +1,8 @@
-"""What earlier versions wrote down, in the words of this one.
+"""Translates texts that earlier versions wrote into their current meaning.
 
-A text such as `inject` leaves out the fields that stand at their defaults, so it means something
-else once a default changes. Until formats 1 of folders and rows and 2 of checkpoints an injection
-gave the new head the optimizer statistics of the old one: what is `inject(optimizer='keep')` now.
+A text such as `inject` omits fields at their defaults, so its meaning changes with a default. Up to
+format 1 of folders and rows, and format 2 of checkpoints, an injection gave the new head the
+optimizer statistics of the old one, which is now `inject(optimizer='keep')`.
 """
 
 import re
@@ -12,13 +12,13 @@ from typing import Any
 from regrow.errors import RegrowError
 
 FORMAT = 2
-"""Of config.json and of plans of studies: counted up when a text in them changes its meaning."""
+"""Of config.json and of plans of studies; increased when a text in them changes its meaning."""
 
 _INJECT = re.compile(r"inject(?:\((.*?)\))?(\s.*)?", re.DOTALL)
 
 
 def as_meant(text: str) -> str:
-    """An intervention or a rule that was written before format 2, as it is written now."""
+    """An intervention or a rule written before format 2, in the current grammar."""
     match = _INJECT.fullmatch(text)
     if match is None or "optimizer=" in (match[1] or ""):
         return text
@@ -27,7 +27,7 @@ def as_meant(text: str) -> str:
 
 
 def plan_as_meant(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The same for the plan of a diagnosis; arms keep the names that they had."""
+    """The same for the plan of a diagnosis; arms keep their names."""
     arms = [
         [name, as_meant(text), draws, as_meant(rule)] for name, text, draws, rule in config["arms"]
     ]
@@ -35,7 +35,7 @@ def plan_as_meant(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refused(what: str, number: Any) -> RegrowError:
-    """The error for work that another version began and this one cannot go on with."""
+    """The error for work that another version started and that this one cannot continue."""
     if isinstance(number, int) and number < FORMAT:
         return RegrowError(
             f"{what} was begun by an earlier version of regrow (format {number}, this is "

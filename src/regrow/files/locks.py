@@ -1,9 +1,9 @@
-"""One process at a time: a file that stays locked until the process that holds it ends.
+"""A lock on a file, held by one process at a time and released when that process ends.
 
-The lock is one of the operating system (`flock`, on Windows `LockFileEx`, by way of `filelock`), so
-it ends with its process however that ends, and the file that is left behind blocks nobody. The file
-is opened for writing, and by nothing else: NFS turns the lock into one of POSIX, which needs the
-first, and which ends when its process closes any other descriptor of the file.
+The lock is one of the operating system (`flock`, on Windows `LockFileEx`, through `filelock`). So
+it is released however its process ends, and the file that stays behind blocks nobody. The file is
+opened for writing, and by nothing else, because of NFS: there the lock becomes a POSIX lock, which
+needs write access, and which is released when its process closes any other descriptor of the file.
 """
 
 import errno
@@ -19,7 +19,7 @@ import filelock
 from regrow.errors import RegrowError, RegrowWarning
 
 LOCK = ".lock"
-"""What the lock of a folder is called."""
+"""The file name of a folder's lock."""
 
 LOOK_EVERY = 0.2  # seconds
 
@@ -27,23 +27,23 @@ _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
 class Hold(NamedTuple):
-    """A lock that this process has; None where the file system has no locks to give."""
+    """A lock that this process holds; None if the file system does not support locks."""
 
     lock: filelock.BaseFileLock | None
 
     def release(self) -> None:
-        """Gives it back."""
+        """Releases the lock."""
         if self.lock is not None:
             self.lock.release()
 
 
 def take(path: Path) -> Hold | None:
-    """The lock of a file, or None where another process has it; the file is made if need be.
+    """Takes the lock of a file, which is created if needed; None if another process holds it.
 
-    Raises `RegrowError` where it can be neither made nor opened for writing.
+    Raises `RegrowError` if the file can be neither created nor opened for writing.
     """
     # A soft lock, a file that is there or not, would outlive a process that was killed.
-    if filelock.FileLock is filelock.SoftFileLock:  # Python itself has no others here
+    if filelock.FileLock is filelock.SoftFileLock:  # this Python has no other locks
         return Hold(None)
     lock = filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
     try:
@@ -59,13 +59,13 @@ def take(path: Path) -> Hold | None:
 
 
 def is_taken(path: Path) -> bool | None:
-    """Whether some process has the lock of a file; None where that cannot be found out."""
+    """Whether a process holds the lock of a file; None if that cannot be determined."""
     if not path.is_file():
         return False
     try:
         hold = take(path)
     except RegrowError:
-        return None  # it may not be opened for writing
+        return None  # it cannot be opened for writing
     if hold is None:
         return True
     hold.release()
@@ -74,7 +74,7 @@ def is_taken(path: Path) -> bool | None:
 
 @contextmanager
 def waited_for(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[Hold]:
-    """Has the lock of a file; until it is free `waiting` is called again and again."""
+    """Holds the lock of a file; calls `waiting` repeatedly until it is free."""
     while (hold := take(path)) is None:
         waiting()
         time.sleep(LOOK_EVERY)
@@ -86,9 +86,9 @@ def waited_for(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterat
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Has a folder to itself; `RegrowError` where another process is at work in it.
+    """Locks a folder for this process; `RegrowError` if another process is working in it.
 
-    Where the file system has no locks, a `RegrowWarning` says so and the work goes on.
+    If the file system does not support locks, it gives a `RegrowWarning` and continues.
     """
     hold = take(folder / LOCK)
     if hold is None:
@@ -104,7 +104,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def warn_of(folder: Path) -> None:
-    """Warns that nothing keeps two processes apart in a folder."""
+    """Warns that nothing stops two processes from working in a folder."""
     warnings.warn(
         f"the file system of {folder} has no locks; see to it that no other process works there",
         RegrowWarning,

@@ -1,4 +1,4 @@
-"""How far a piece of work is, in a small file, for those who look at it from outside.
+"""The progress of a piece of work, in a small file that other processes can read.
 
 FOLDER/<name>.progress.json    phase, done, of, earlier (env steps); began, written (seconds)
 """
@@ -17,18 +17,18 @@ TELL_EVERY = 2.0  # seconds
 
 
 class Progress(NamedTuple):
-    """What a piece of work last said; env steps, and seconds."""
+    """The last reported progress, in env steps and seconds."""
 
     phase: str
     done: int
     of: int
-    rate: float  # env steps per second of this sitting
-    silent: float  # seconds since it was said
+    rate: float  # env steps per second of this session
+    silent: float  # seconds since the last report
 
 
 @contextmanager
 def report_progress(path: Path, env_steps: int, report: Report) -> Iterator[Report]:
-    """`report`, but it also keeps a file on how far the work is; the file is gone at the end."""
+    """`report`, which also keeps a progress file; the file is removed at the end."""
     began = time.time()
     done, earlier, said_at = 0, 0, 0.0
 
@@ -36,7 +36,7 @@ def report_progress(path: Path, env_steps: int, report: Report) -> Iterator[Repo
         nonlocal done, earlier, said_at
         done += steps
         if said_at == 0.0:
-            earlier = done  # what a sitting before this one did is there at once
+            earlier = done  # the first report includes the work of earlier sessions
         now = time.time()
         if now - said_at > TELL_EVERY:
             said_at = now
@@ -51,7 +51,7 @@ def report_progress(path: Path, env_steps: int, report: Report) -> Iterator[Repo
 
 
 def read_progress(path: Path) -> Progress | None:
-    """What was last said of it; None where nothing was, or it is just being written."""
+    """The last reported progress; None if there is none, or while it is being written."""
     try:
         told = json.loads(path.read_text("utf-8"))
         done, took = int(told["done"]), told["written"] - told["began"]

@@ -1,1 +1,1 @@
-"""Networks: parameters and an input in, an output out."""
+"""Networks: functions of their parameters and an input."""

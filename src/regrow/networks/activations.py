@@ -1,9 +1,9 @@
-"""Activations: what a unit makes of its z, by name, and how many features it sends.
+"""Activations, by name, and how many features a unit outputs.
 
-Two of them send two features for every unit, and what follows reads twice as many channels: "crelu"
+Two of them output two features per unit, so the next layer reads twice as many channels: "crelu"
 [relu(z), relu(−z)] (Abbas et al. 2023, arXiv 2303.07507) and "fourier" [sin z, cos z] (Lewandowski
-et al. 2024, arXiv 2410.20634). On the last axis come the first features of all units, then the
-second ones: unit i sends features i and units + i.
+et al. 2024, arXiv 2410.20634). The last axis has the first features of all units, then the second
+ones: unit i outputs features i and units + i.
 """
 
 from typing import Literal
@@ -18,7 +18,7 @@ Activation = Literal["relu", "linear", "tanh", "crelu", "fourier"]
 
 
 def activated(activation: Activation, z: Float[Array, "..."]) -> Float[Array, "..."]:
-    """What units send for their z; the last axis is the units, and then the features."""
+    """The outputs of units for their pre-activations z; the last axis is units, then features."""
     match activation:
         case "relu":
             return jax.nn.relu(z)
@@ -33,12 +33,12 @@ def activated(activation: Activation, z: Float[Array, "..."]) -> Float[Array, ".
 
 
 def copies_of(activation: Activation) -> int:
-    """How many features a unit sends."""
+    """The number of features that a unit outputs."""
     return 2 if activation in ("crelu", "fourier") else 1
 
 
 def units_for(features: int, activation: Activation, what: str) -> int:
-    """How many units send so many features. Raises `RegrowError` if none do; `what` names them."""
+    """The number of units with `features` outputs; `RegrowError`, which names `what`, if none."""
     copies = copies_of(activation)
     require(
         features % copies == 0,

@@ -1,8 +1,8 @@
-"""Architecture: what the layers of a network have in common, and the chain that comes of it.
+"""Architecture: the options that the layers of a network share, and the chain made of them.
 
-Sizes are counted in features, what the next layer reads: with "crelu" and "fourier", of which a
-unit sends two, a layer has half as many units, and all widths stay (as awjuliani's
-deep-rl-plasticity has it; others let widths double, which here is twice the size).
+Sizes are counted in features, which the next layer reads. "crelu" and "fourier" output two features
+per unit, so a layer with them has half as many units and all widths stay the same (as in
+awjuliani's deep-rl-plasticity; others let widths double, which here means twice the size).
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ Kind = Literal["dense", "simba", "bro"]
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the layers of a network have in common.
+    """The options that the layers of a network share.
 
-    `activation`: of hidden layers, within blocks too. `layer_norm`: before the activation, in every
-    hidden layer outside of blocks. `block`: "dense", or which residual blocks stand in place of the
-    hidden dense layers but the first. `spectral_norm`: of the last hidden dense layer, which is
-    enough (arXiv 2105.05246), or of the weights of every block. `initialiser`: of every layer; None
-    is "lecun_uniform", and with blocks that of their authors.
+    `activation`: of hidden layers, also within blocks. `layer_norm`: before the activation, in
+    every hidden layer outside of blocks. `block`: "dense", or the kind of residual block that
+    replaces the hidden dense layers after the first. `spectral_norm`: of the last hidden dense
+    layer, which is enough (arXiv 2105.05246), or of the weights of every block. `initialiser`: of
+    every layer; None is "lecun_uniform", and with blocks that of their authors.
     """
 
     activation: Activation = "relu"
@@ -39,7 +39,7 @@ class Architecture:
     def conv(
         self, image: tuple[int, int, int], channels: int, *, divisor: float = 1.0, key: Key
     ) -> Conv:
-        """A convolution of 3×3 that sends so many channels."""
+        """A 3×3 convolution with `channels` output channels."""
         return Conv(
             image,
             units_for(channels, self.activation, "channels"),
@@ -53,7 +53,7 @@ class Architecture:
     def chain(
         self, shape: tuple[int, ...], hidden: Sequence[int], outputs: int, keys: Sequence[Key]
     ) -> list[Layer]:
-        """The hidden layers and the linear output, for inputs of `shape`; a key for each."""
+        """The hidden layers and the linear output, for inputs of `shape`; one key per layer."""
         if self.block != "dense":
             return self._blocks(self.block, shape, hidden, outputs, keys)
         layers: list[Layer] = []
@@ -80,9 +80,10 @@ class Architecture:
         outputs: int,
         keys: Sequence[Key],
     ) -> list[Layer]:
-        """A dense layer that begins the stream, the blocks on it, and the output.
+        """The dense layer in front of the stream, the blocks, and the output.
 
-        SimBa's first layer is linear and its last block normalised; BRO's first is Dense-LN-ReLU.
+        SimBa's first layer is linear and its last block is normalised; BRO's first is
+        Dense-LN-ReLU.
         """
         width = hidden[0] if hidden else 0
         require(

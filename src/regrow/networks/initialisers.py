@@ -1,4 +1,4 @@
-"""Initialisers: how a layer's weight and bias are drawn, by name."""
+"""Initialisers of a layer's weight and bias, by name."""
 
 from typing import Literal
 
@@ -20,21 +20,21 @@ Initialiser = Literal[
     "torch",
 ]
 _GAINS = {"orthogonal": 2**0.5, "orthonormal": 1.0, "orthogonal_small": 0.01}
-_VARIANCES = {"lecun_normal": 1.0, "he_normal": 2.0}  # times the numbers read
+_VARIANCES = {"lecun_normal": 1.0, "he_normal": 2.0}  # times the fan-in
 
 
 def drawn(
     name: Initialiser, key: Key, shape: tuple[int, ...]
 ) -> tuple[Float[Array, "..."], Float[Array, " units"]]:
-    """(a weight of `shape`, its last axis the units; a bias for each unit).
+    """(a weight of `shape`, its last axis the units; a bias per unit).
 
-    With n numbers read by a unit: "lecun_uniform" U(±√(3/n)), unit variance in, unit variance out
-    (LeCun et al. 1998); "lecun_normal" of variance 1/n and "he_normal" of variance 2/n (arXiv
-    1502.01852), both cut off at two deviations; "orthogonal" with gain √2, "orthonormal" with gain
-    1, "orthogonal_small" with gain 0.01 (arXiv 1312.6120), a kernel flattened to a row per number
-    read; "orthogonal_halves" with gain √2 for the first half of the units and 1 for the other, each
-    drawn by itself: means and log deviations. Their biases are 0. "torch" is U(±1/√n) for weights
-    and biases alike, as PyTorch and DQN have it.
+    With fan-in n: "lecun_uniform" is U(±√(3/n)), which preserves unit variance (LeCun et al. 1998).
+    "lecun_normal" has variance 1/n and "he_normal" variance 2/n (arXiv 1502.01852), both truncated
+    at two standard deviations. "orthogonal" has gain √2, "orthonormal" gain 1 and
+    "orthogonal_small" gain 0.01 (arXiv 1312.6120), with a kernel flattened to one row per input.
+    "orthogonal_halves" has gain √2 for the first half of the units and 1 for the second, each drawn
+    by itself: means and log standard deviations. Biases of these are 0. "torch" is U(±1/√n) for
+    weights and biases, as in PyTorch and DQN.
     """
     units = shape[-1]
     reads = 1

@@ -1,6 +1,6 @@
-"""Layers: what a network is a chain of.
+"""The layers that a network is a chain of.
 
-Every call takes any number of leading batch axes, none included.
+Every call takes any number of leading batch axes, including none.
 """
 
 import abc
@@ -34,14 +34,14 @@ def normalised(norm: eqx.nn.LayerNorm | None, z: Float[Array, "..."]) -> Float[A
 def largest_singular_value(matrix: Float[Array, "reads units"]) -> Float[Array, ""]:
     """σ_max of a matrix by 10 power iterations from a fixed start (arXiv 1802.05957).
 
-    σ = uᵀWv with u and v held constant, so ∂σ/∂W = u vᵀ. It is never too large. For a matrix that
-    is noise alone, as at the start, it is up to 10% too small; once a direction stands out, 1e-4.
-    The source makes one iteration for each update and carries u and v along; its σ lags behind W,
-    and is no function of W alone.
+    σ = uᵀWv with u and v treated as constants, so ∂σ/∂W = u vᵀ. It is never too large. For a random
+    matrix, as at initialisation, it is up to 10% too small; once a direction dominates, 1e-4. The
+    paper makes one iteration per update and carries u and v along; its σ lags behind W, and is not
+    a function of W alone.
     """
     held = jax.lax.stop_gradient(matrix)
     start = np.random.default_rng(0).standard_normal(matrix.shape[1])
-    # A loop, since ten times its steps for every layer of every head take long to compile.
+    # A loop, since ten unrolled steps for every layer of every head take long to compile.
     v = jax.lax.fori_loop(
         0, 10, lambda _, v: _unit(held.T @ _unit(held @ v)), jnp.asarray(start, jnp.float32)
     )
@@ -53,11 +53,11 @@ def _unit(v: Float[Array, " n"]) -> Float[Array, " n"]:
 
 
 class Affine(eqx.Module):
-    """What dense and convolutional layers have in common: x ↦ activation(norm(x·W + b)).
+    """What dense and convolutional layers share: x ↦ activation(norm(x·W + b)).
 
-    The last axis of every array is the units. `layer_norm` normalises z before the activation.
-    `spectral_norm` puts W / σ_max(W) in place of W, a kernel flattened to a row for each number
-    that a unit reads. `init` draws W and b, here and in `fresh`.
+    The last axis of every array is the units. `layer_norm`: normalises z before the activation.
+    `spectral_norm`: replaces W by W / σ_max(W), with a kernel flattened to one row per input of a
+    unit. `init`: initialises W and b, here and in `fresh`.
     """
 
     weight: Float[Array, "*reads units"]
@@ -69,43 +69,43 @@ class Affine(eqx.Module):
 
     @property
     def units(self) -> int:
-        """How many units (of a convolution: at every position)."""
+        """The number of units (of a convolution: at every position)."""
         return self.weight.shape[-1]
 
     @property
     def copies(self) -> int:
-        """How many features each unit sends."""
+        """The number of features that each unit outputs."""
         return copies_of(self.activation)
 
     @property
     def width(self) -> int:
-        """How many channels it sends at every position."""
+        """The number of channels that it outputs at every position."""
         return self.copies * self.units
 
     @property
     @abc.abstractmethod
     def below(self) -> int:
-        """How many channels it reads at every position."""
+        """The number of channels that it reads at every position."""
 
     def sizes(self, features: Float[Array, "*batch width"]) -> Float[Array, "*batch units"]:
-        """How much each unit sends: |h_i|, or |h_i| + |h_{units + i}| where it sends two."""
+        """The magnitude of each unit's output: |h_i|, or |h_i| + |h_{units + i}| if it has two."""
         size = jnp.abs(features)
         if self.copies == 1:
             return size
         return size.reshape(*size.shape[:-1], self.copies, self.units).sum(axis=-2)
 
     def _matrix(self) -> Float[Array, "reads units"]:
-        """The weight that inputs meet, a row for each number that a unit reads."""
+        """The effective weight matrix, with one row per input of a unit."""
         matrix = self.weight.reshape(-1, self.units)
         return matrix / largest_singular_value(matrix) if self.spectral_norm else matrix
 
     def _finished(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
-        """What becomes of the products x·W of inputs and weights."""
+        """The outputs for the products x·W of inputs and weights."""
         z = z + jnp.expand_dims(self.bias, range(z.ndim - self.bias.ndim))
         return activated(self.activation, normalised(self.norm, z))
 
     def _options(self) -> dict[str, Any]:
-        """What a fresh layer is to have in common with this one, whatever its kind."""
+        """The options that a fresh layer shares with this one, whatever its kind."""
         return {
             "activation": self.activation,
             "layer_norm": self.norm is not None,
@@ -117,7 +117,7 @@ class Affine(eqx.Module):
 class Dense(Affine):
     """A dense layer; an image is flattened first, its last axis fastest.
 
-    `shared_bias`: one bias for all units, of a linear layer. Raises `RegrowError` for another.
+    `shared_bias`: one bias for all units, in a linear layer; raises `RegrowError` in any other.
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)  # of one input
@@ -148,18 +148,18 @@ class Dense(Affine):
 
     @property
     def below(self) -> int:
-        """How many channels it reads at every position."""
+        """The number of channels that it reads at every position."""
         return self.shape[-1]
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "*batch width"]:
-        """What the units send for inputs of shape (*batch, *shape)."""
+        """The outputs of the units for inputs of shape (*batch, *shape)."""
         batch = x.shape[: x.ndim - len(self.shape)]
         return self._finished(product(x.reshape(*batch, -1), self._matrix()))
 
     def fresh(self, key: Key, *, below: int | None = None, units: int | None = None) -> "Dense":
-        """A layer of this architecture with parameters newly drawn by its own initialiser.
+        """A new layer of this architecture, initialised by its own initialiser.
 
-        `below`, `units`: other numbers of channels that it reads, and of units, than it has.
+        `below`, `units`: the number of channels that it reads, and of units, if other than here.
         """
         return Dense(
             (*self.shape[:-1], below or self.below),
@@ -173,9 +173,9 @@ class Dense(Affine):
 class Conv(Affine):
     """A square convolution on images of shape (height, width, channels).
 
-    `padding`: none ("VALID"), or so many zeros that a kernel begins at every `stride`-th pixel
-    ("SAME", as XLA has it: an odd one goes behind). `divisor`: what images are divided by on entry,
-    255 for frames of bytes.
+    `padding`: none ("VALID"), or as many zeros as let a kernel begin at every `stride`-th pixel
+    ("SAME", as in XLA: an odd one goes at the end). `divisor`: what input images are divided by,
+    255 for uint8 frames.
     """
 
     stride: int = eqx.field(static=True)
@@ -217,20 +217,20 @@ class Conv(Affine):
 
     @property
     def below(self) -> int:
-        """How many channels it reads at every position."""
+        """The number of channels that it reads at every position."""
         return self.weight.shape[2]
 
     def __call__(
         self, x: Float[Array, "*batch height width inputs"]
     ) -> Float[Array, "*batch h w channels"]:
-        """What the units send at every position of images."""
+        """The outputs of the units at every position of images."""
         if self.divisor != 1.0:
             x = x / self.divisor
         reads = self.weight.size // self.units
         return self._finished(self._by_xla(x) if reads >= _LARGE else self._by_slices(x))
 
     def _by_slices(self, x: Float[Array, "*batch height width inputs"]) -> Float[Array, "..."]:
-        """Shifted slices and one matrix product."""
+        """By shifted slices and one matrix product."""
         if self.padding == "SAME":
             strides, kernel = (self.stride, self.stride), self.weight.shape[:2]
             sides = jax.lax.padtype_to_pads(x.shape[-3:-1], kernel, strides, "SAME")
@@ -242,7 +242,7 @@ class Conv(Affine):
         return product(patches, self._matrix())
 
     def _by_xla(self, x: Float[Array, "*batch height width inputs"]) -> Float[Array, "..."]:
-        """XLA's own convolution, which takes one batch axis."""
+        """By XLA's own convolution, which takes one batch axis."""
         out = jax.lax.conv_general_dilated(
             x.reshape(-1, *x.shape[-3:]),
             self._matrix().reshape(self.weight.shape),
@@ -253,14 +253,14 @@ class Conv(Affine):
         return out.reshape(*x.shape[:-3], *out.shape[1:])
 
     def _shifts(self, length: int) -> list[slice]:
-        """For every offset within the kernel, where it falls as the kernel slides."""
+        """For every offset within the kernel, the pixels that it meets as the kernel slides."""
         span = self.stride * (length - 1) + 1
         return [slice(at, at + span, self.stride) for at in range(self.weight.shape[0])]
 
     def fresh(self, key: Key, *, below: int | None = None, units: int | None = None) -> "Conv":
-        """A layer of this architecture with parameters newly drawn by its own initialiser.
+        """A new layer of this architecture, initialised by its own initialiser.
 
-        `below`, `units`: other numbers of channels that it reads, and of units, than it has.
+        `below`, `units`: the number of channels that it reads, and of units, if other than here.
         """
         size = self.weight.shape[0]
         left_out = size - 1 if self.padding == "VALID" else 0
@@ -278,8 +278,8 @@ class Conv(Affine):
 
 
 _LARGE = 128
-"""Numbers read by a unit from which on XLA's convolution is the faster one on a CPU.
+"""The fan-in from which on XLA's convolution is faster on a CPU.
 
-With 36 (3×3 of MinAtar) slices and a matrix product take 0.6 of its time; with 256 and more (Atari)
-up to twice as long.
+With 36 (3×3 of MinAtar), slices and a matrix product take 0.6 of its time; with 256 and more
+(Atari) up to twice as long.
 """

@@ -1,15 +1,15 @@
-"""Encoder, head and frozen residual: a network that can be injected.
+"""Networks of an encoder, a head and a frozen residual, for plasticity injection.
 
     out(x) = R(φ(x)) + h(φ(x)),        R = 0 before the first injection
 
-Plasticity injection (Nikishin et al. 2023, arXiv 2305.15555, expression 1) draws a fresh head θ',
-and replaces R by R + (h_θ − h_θ') with both frozen, and h by h_θ' with a copy that learns. The
-output does not change. The one thing to know here is that it does not change *in the last bit*:
-terms are summed as old + (live − copy), and the bracket is exactly zero at the moment of injection.
+Plasticity injection (Nikishin et al. 2023, arXiv 2305.15555, expression 1) draws a new head θ'. It
+replaces R by R + (h_θ − h_θ'), with both frozen, and h by a copy of h_θ' that learns. The output
+does not change, *not even in the last bit*: terms are summed as old + (live − copy), and the
+bracket is exactly zero at the moment of injection.
 
-A network is a chain of layers; `split` says where the encoder ends and the head begins. Every
-frozen pair remembers at which depth of the chain it reads, so each injection may choose a split of
-its own; where splits differ, pairs may move and the sum is regrouped, equal to rounding.
+A network is a chain of layers; `split` is where the encoder ends and the head begins. Every frozen
+pair stores the depth of the chain at which it reads, so each injection may have its own split. If
+splits differ, pairs may move and the sum is regrouped, which is equal up to rounding.
 
 Calls take one observation or a batch of them.
 """
@@ -41,10 +41,10 @@ def _fresh(layers: Sequence[Layer], key: Key) -> tuple[Layer, ...]:
 
 
 class Pair(eqx.Module):
-    """What one injection leaves behind: the head that was, and the copy that is subtracted.
+    """What one injection adds: the old head, and the copy that is subtracted.
 
-    Both read the features at `depth`. `copy` is absent where the third term was left out
-    (`subtract=False`); `frozen` is false where the old head goes on learning (`freeze=False`).
+    Both read the features at `depth`. `copy` is None if the third term is left out
+    (`subtract=False`); `frozen` is False if the old head continues to learn (`freeze=False`).
     """
 
     old: "Network"
@@ -56,9 +56,9 @@ class Pair(eqx.Module):
 class Network(eqx.Module):
     """A chain of layers, cut into encoder and head at `split`, plus frozen pairs.
 
-    **Arguments:** `layers`: the chain; `split`: how many of them are the encoder, from 0 (nothing
-    is shared with an injected head) to all of them (what other networks read; it has no head).
-    **Raises** `RegrowError` for another split.
+    **Arguments:** `layers`: the chain; `split`: how many of them are the encoder, from 0 (an
+    injected head shares nothing) to all of them (a network without a head, which other networks
+    read). **Raises** `RegrowError` for another split.
     """
 
     layers: tuple[Layer, ...]
@@ -81,18 +81,18 @@ class Network(eqx.Module):
 
     @property
     def head(self) -> tuple[Layer, ...]:
-        """The layers from the split on: what an injection or a reset of the head renews."""
+        """The layers from the split on, which an injection or a reset of the head replaces."""
         return self.layers[self.split :]
 
     def features(self, x: Shaped[Array, "..."]) -> tuple[Array, ...]:
-        """The input, then what every layer of the live chain makes of it."""
+        """The input, then the output of every layer of the live chain."""
         features: list[Array] = [x.astype(jnp.float32)]
         for layer in self.layers:
             features.append(layer(features[-1]))
         return tuple(features)
 
     def __call__(self, x: Shaped[Array, "..."]) -> Float[Array, "*batch outputs"]:
-        """The outputs for observations: old + (live − copy), from the first injection on."""
+        """The outputs for observations; after an injection, old + (live − copy)."""
         features = self.features(x)
         if not self.residual:
             return features[-1]
@@ -105,20 +105,20 @@ class Network(eqx.Module):
         return out
 
     def parts(self) -> tuple[PyTree, ...]:
-        """The pieces that learn: every live layer, then the layers of old heads left unfrozen.
+        """The trainable parts: every live layer, then the layers of unfrozen old heads.
 
-        The optimizer keeps one state, with a step count of its own, for each of them.
+        The optimizer has a state, with its own step count, for each of them.
         """
         thawed = [pair.old.parts() for pair in self.residual if not pair.frozen]
         return (*self.layers, *(part for parts in thawed for part in parts))
 
     def trainable(self) -> PyTree[bool]:
-        """A tree like this one: True for the parameters that learn, False for the frozen ones."""
+        """A pytree like this one: True for trainable parameters, False for frozen ones."""
         everything = [jax.tree.map(lambda _: True, part) for part in self.parts()]
         return jax.tree.map(lambda _: False, self).with_parts(everything)
 
     def with_parts(self, parts: Sequence[PyTree]) -> "Network":
-        """This network, or a tree of its shape, with its learning parts replaced."""
+        """This network, or a pytree of its shape, with its trainable parts replaced."""
         layers, rest = parts[: len(self.layers)], list(parts[len(self.layers) :])
         residual: list[Pair] = []
         for pair in self.residual:
@@ -130,13 +130,13 @@ class Network(eqx.Module):
         return Network(layers, split=self.split, residual=tuple(residual))
 
     def fresh(self, key: Key) -> "Network":
-        """A newly drawn network of the same architecture, with no injections in its past."""
+        """A newly initialised network of the same architecture, without injections."""
         return Network(_fresh(self.layers, key), split=self.split)
 
     def reset(self, start: int, key: Key) -> "Network":
-        """The layers from `start` on drawn anew, and the residual dropped.
+        """Re-initialises the layers from `start` on, and drops the residual.
 
-        Predictions are meant to start over: no frozen pair may keep the old ones alive.
+        Predictions are meant to start over, so no frozen pair may keep the old ones.
         """
         return self.reset_with_origins(start, key).network
 
@@ -150,11 +150,10 @@ class Network(eqx.Module):
     def inject(
         self, key: Key, *, split: int | None = None, subtract: bool = True, freeze: bool = True
     ) -> "Network":
-        """Plasticity injection (arXiv 2305.15555, expression 1) with a fresh head drawn from `key`.
+        """Plasticity injection (arXiv 2305.15555, expression 1) with a new head drawn from `key`.
 
-        `subtract=False` leaves the third term out, and the output then changes by h_θ'(φ);
-        `freeze=False` lets the old head go on learning. Raises `RegrowError` for a split that
-        leaves no head.
+        `subtract=False` leaves out the third term, so the output changes by h_θ'(φ). `freeze=False`
+        lets the old head continue to learn. Raises `RegrowError` for a split that leaves no head.
         """
         injected = self.inject_with_origins(key, split=split, subtract=subtract, freeze=freeze)
         return injected.network
@@ -165,8 +164,8 @@ class Network(eqx.Module):
         """`inject`, and where the parts of the new network come from."""
         split = _checked_split(self.split if split is None else split, len(self.layers))
         fresh = _fresh(self.layers[split:], key)
-        # Pairs that read above the new split read features that freeze now: they move into the old
-        # head.
+        # Pairs that read above the new split read features that are frozen now, so they move into
+        # the old head.
         above = [
             Pair(pair.old, pair.copy, pair.depth - split, pair.frozen)
             for pair in self.residual
@@ -182,7 +181,7 @@ class Network(eqx.Module):
         return Rebuilt(network, origins)
 
     def _thawed(self, split: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Which parts are of unfrozen old heads that read at or below a split, and which above."""
+        """The parts of unfrozen old heads that read at or below a split, and those above it."""
         below, above, at = list[int](), list[int](), len(self.layers)
         for pair in self.residual:
             if not pair.frozen:
@@ -193,7 +192,7 @@ class Network(eqx.Module):
 
 
 Origins = tuple[int | None, ...]
-"""For every part of a new network, the index of the part that it was, or None if newly drawn."""
+"""For every part of a new network, the index of its old part, or None if newly initialised."""
 
 
 class Rebuilt(NamedTuple):
@@ -222,7 +221,7 @@ def mlp(
 ) -> Network:
     """Dense layers, or residual blocks, and a linear output; the head is all but the first layer.
 
-    Raises `RegrowError` for sizes that cannot be.
+    Raises `RegrowError` for impossible sizes.
     """
     keys = tuple(jax.random.split(key, len(hidden) + 1))
     return Network(style.chain((inputs,), hidden, outputs, keys), split=min(1, len(hidden)))
@@ -240,8 +239,8 @@ def convolutional(
 ) -> Network:
     """The MinAtar network of Young & Tian 2019 (arXiv 1903.03176): 3×3 conv, hidden layer, output.
 
-    The convolution is the encoder, the dense layers (or blocks) are the head. `divisor`: what
-    images are divided by. Raises `RegrowError` for sizes that cannot be.
+    The convolution is the encoder; the dense layers (or blocks) are the head. `divisor`: what
+    images are divided by. Raises `RegrowError` for impossible sizes.
     """
     hidden = (hidden,) if isinstance(hidden, int) else hidden
     keys = tuple(jax.random.split(key, len(hidden) + 2))
@@ -251,7 +250,7 @@ def convolutional(
 
 
 def with_output(network: Network, init: Initialiser, key: Key) -> Network:
-    """The network with its linear output drawn by an initialiser of its own."""
+    """The network with its linear output re-initialised by another initialiser."""
     last = network.layers[-1]
     assert isinstance(last, Dense), "networks end in a dense layer"
     output = Dense(last.shape, last.units, activation="linear", init=init, key=key)
@@ -259,11 +258,12 @@ def with_output(network: Network, init: Initialiser, key: Key) -> Network:
 
 
 def dqn_zoo(image: tuple[int, int, int], outputs: int, *, key: Key) -> Network:
-    """The Atari network of DQN Zoo's Double DQN, for frames of bytes, which it divides by 255.
+    """The Atari network of DQN Zoo's Double DQN, for uint8 frames, which it divides by 255.
 
-    Convolutions 32 of 8×8 / 4, 64 of 4×4 / 2 and 64 of 3×3 / 1, 512 hidden units, and an output
-    with one bias for all actions; every weight and bias U(±1/√n), n what a unit reads. The
-    convolutions are the encoder. Raises `RegrowError` for an image that is too small.
+    Convolutions: 32 of 8×8 with stride 4, 64 of 4×4 with stride 2, 64 of 3×3 with stride 1. Then
+    512 hidden units, and an output with one bias for all actions. Every weight and bias is
+    U(±1/√n), with n the fan-in. The convolutions are the encoder. Raises `RegrowError` for an image
+    that is too small.
     """
     keys = jax.random.split(key, 5)
     layers: list[Layer] = []

@@ -1,13 +1,13 @@
-"""Residual blocks: x ↦ x + f(x), with f two dense layers, as one layer of the chain.
+"""Residual blocks: x ↦ x + f(x), where f is two dense layers, as one layer of the chain.
 
     SimBa (arXiv 2410.09754)   f(x) = W₂·relu(W₁·LN(x) + b₁) + b₂,      W₁ four times as wide as x
     BRO   (arXiv 2405.16158)   f(x) = LN(W₂·relu(LN(W₁·x + b₁)) + b₂)
 
-Both as in the authors' code. SimBa's last block is followed by a layer normalisation.
+Both follow the authors' code. SimBa's last block is followed by a layer normalisation.
 
-What a block sends is the stream that it was given, with something added. So its units, which probes
-count, are the features of the stream after it. None of them belongs to one row or one column of one
-weight: no unit of it can be recycled, widened or killed, and who tries that is told so.
+A block outputs its input stream with something added. So its units, which probes count, are the
+features of the stream after it. None of them belongs to one row or one column of one weight, so
+units of a block cannot be recycled, widened or killed, and an attempt raises an error.
 """
 
 from typing import Literal
@@ -30,11 +30,11 @@ _PUBLISHED: dict[Block, Initialiser] = {"simba": "he_normal", "bro": "orthogonal
 class Residual(eqx.Module):
     """A residual block on vectors of `units` numbers.
 
-    `activation` is that within the block. `final`: whether a layer normalisation follows.
-    `spectral_norm` acts on both weights. `init`: None is the published one.
+    `activation`: within the block. `final`: whether a layer normalisation follows. `spectral_norm`:
+    of both weights. `init`: None is the published initialiser.
     """
 
-    norm: eqx.nn.LayerNorm | None  # of what the first weight reads
+    norm: eqx.nn.LayerNorm | None  # of the input of the first weight
     inner: Dense
     outer: Dense
     final: eqx.nn.LayerNorm | None
@@ -74,22 +74,22 @@ class Residual(eqx.Module):
 
     @property
     def units(self) -> int:
-        """How many numbers the stream has."""
+        """The width of the stream."""
         return self.outer.units
 
     @property
     def below(self) -> int:
-        """How many channels it reads: as many as it sends."""
+        """The number of channels that it reads, which is that of its outputs."""
         return self.units
 
     @property
     def copies(self) -> int:
-        """One: a number of the stream is one feature."""
+        """One: each number of the stream is one feature."""
         return 1
 
     @property
     def width(self) -> int:
-        """How many channels it sends."""
+        """The number of channels that it outputs."""
         return self.units
 
     def sizes(self, features: Float[Array, "*batch units"]) -> Float[Array, "*batch units"]:
@@ -102,9 +102,9 @@ class Residual(eqx.Module):
         return normalised(self.final, x + added)
 
     def fresh(self, key: Key, *, below: int | None = None, units: int | None = None) -> "Residual":
-        """A block of this architecture with parameters newly drawn by its own initialiser.
+        """A new block of this architecture, initialised by its own initialiser.
 
-        Raises `RegrowError` for another number of channels that it reads than it sends.
+        Raises `RegrowError` if it is to read another number of channels than it outputs.
         """
         units = units or self.units
         require(

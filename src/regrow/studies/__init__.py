@@ -1,6 +1,6 @@
 """The studies, one file each. `regrow.studies.base` is their contract.
 
-`tests/test_families.py` says which one is missing here.
+`tests/test_families.py` fails if one is missing here.
 """
 
 from regrow.studies.ablations import Ablations as Ablations

@@ -1,4 +1,4 @@
-"""The paper's ablations of injection, and its statistics without its weights."""
+"""The paper's ablations of injection, and a reset of the optimizer statistics alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ PARTS = (
     *("inject(subtract=False)", "inject(freeze=False)"),
     *("inject(optimizer='keep')", "inject(optimizer='reset_all')", "reset_optimizer"),
 )
-# Splits of the network, and rules: several injections, later ones, one that waits for a reason.
+# Splits of the network, and rules: several injections, later ones, one with a condition.
 OTHERS: Mapping[Scale, tuple[str, ...]] = {
     "smoke": ("inject(split=0)", "inject every 200", "inject at 600"),
     "laptop": (
@@ -28,7 +28,7 @@ OTHERS: Mapping[Scale, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Ablations(Study):
-    """Injection without one of its parts, elsewhere in the network, at other times, more often."""
+    """Injection without one of its parts, at other layers, at other times, or more often."""
 
     question: ClassVar[str] = "Which parts of injection matter, and when and where to inject?"
     claims: ClassVar[tuple[int, ...]] = (11,)

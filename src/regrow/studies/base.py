@@ -1,14 +1,14 @@
 """The contract of a study: a question, the claims it decides, and the conditions it compares.
 
-A study is data. Each of its conditions is a diagnosis (environment, agent, what comes before the
-fork, arms, seeds, sizes) with a label. What it costs is a scale:
+A study is data. Each of its conditions is a diagnosis (environment, agent, what happens before the
+fork, arms, seeds, sizes) with a label. Its cost depends on the scale:
 
-    smoke    minutes for all studies together: that everything runs, no result
-    laptop   a quarter of an hour on two cores for each of most studies
+    smoke    minutes for all studies together: checks that everything runs, no result
+    laptop   for most studies, a quarter of an hour each on two cores
     paper    the published setting, as far as there is an agent for it
 
-Conditions of different studies that are alike are carried out once, so studies use the settings
-below where nothing speaks against it.
+Identical conditions of different studies are run once, so studies use the settings below unless
+something speaks against it.
 """
 
 import abc
@@ -41,7 +41,7 @@ compute: learning curves over env steps and over FLOPs. arms: the difference of 
 
 @dataclass(frozen=True)
 class Condition:
-    """One diagnosis of a study. `axis`, `level`: what is turned from condition to condition."""
+    """One diagnosis of a study. `axis`, `level`: what varies between conditions, and its value."""
 
     label: str
     plan: Plan
@@ -50,7 +50,7 @@ class Condition:
 
     def __post_init__(self) -> None:
         for arm in self.plan.arms:
-            # What an arm left is found again by its name.
+            # The results of an arm are looked up by its name.
             require(arm == Arm.parse(arm.name), f"the arm '{arm.name}' does something else")
 
 
@@ -69,7 +69,7 @@ class Study(abc.ABC):
 
     @abc.abstractmethod
     def conditions(self, scale: Scale) -> tuple[Condition, ...]:
-        """The diagnoses to be made."""
+        """The diagnoses to run."""
 
 
 def study_name(study: type[Study]) -> str:
@@ -79,7 +79,7 @@ def study_name(study: type[Study]) -> str:
 
 @dataclass(frozen=True)
 class Setting:
-    """What the conditions of a study have in common."""
+    """What the conditions of a study share."""
 
     agent: Agent
     environment: Environment
@@ -90,7 +90,7 @@ class Setting:
     horizon: int = 40_000
 
     def but(self, **changes: Any) -> "Setting":
-        """The setting with some things changed."""
+        """The setting with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     def on(self, environment: str) -> "Setting":
@@ -108,9 +108,9 @@ class Setting:
         axis: str = "",
         level: float | None = None,
     ) -> Condition:
-        """A condition of this setting; `agent`: fields that differ, the others take its place."""
+        """A condition of this setting; `agent`: fields to change; others replace the setting's."""
         setting = self if environment is None else self.on(environment)
-        as_it_is: Any = setting.agent  # agents are dataclasses, their contract is none
+        as_it_is: Any = setting.agent  # agents are dataclasses, but their base class is not
         plan = Diagnosis(
             agent=dataclasses.replace(as_it_is, **agent),
             environment=setting.environment,
@@ -125,7 +125,7 @@ class Setting:
         return Condition(label, plan, axis, level)
 
 
-# What studies have in common, so that they share what is alike.
+# Settings that studies share, so that identical conditions are run once.
 
 DOUBLE_DQN: Mapping[Scale, Setting] = {
     "smoke": Setting(
@@ -176,4 +176,4 @@ FITTED_NOISE: Mapping[Scale, tuple[str, ...]] = {
     "laptop": ("fit_noise",),
     "paper": (),
 }
-"""What takes plasticity away ahead of the fork where training alone is too short to."""
+"""Interventions before the fork that remove plasticity where training alone is too short to."""

@@ -38,7 +38,7 @@ class Generality(Study):
     figure: ClassVar[Figure] = "gains"
 
     def conditions(self, scale: Scale) -> tuple[Condition, ...]:
-        """Every game."""
+        """One condition per game."""
         setting = DOUBLE_DQN[scale]
         if scale == "laptop":
             setting = setting.but(seeds=3)

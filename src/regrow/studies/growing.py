@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from regrow.studies.base import DOUBLE_DQN, Condition, Figure, Scale, Study
 
-# How the wider agent differs. The Atari network comes in one size, and is widened before it learns.
+# How the wider agent differs. The Atari network has one size only, so it is widened before it
+# learns.
 WIDER: Mapping[Scale, Mapping[str, Any]] = {
     "smoke": {"hidden": 32},
     "laptop": {"hidden": 256},
@@ -16,7 +17,7 @@ WIDER: Mapping[Scale, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Growing(Study):
-    """A network that grows by injection, or by width, beside one that was wider from the start."""
+    """A network that grows by injection or widening, against one that was wider from the start."""
 
     question: ClassVar[str] = (
         "Does injecting late do as well as a wider network from the start, for less compute?"

@@ -1,4 +1,4 @@
-"""Injection as a way to keep learning, beside the others that are known."""
+"""Injection as a way to keep learning, compared with other known methods."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ GRID: Mapping[Scale, tuple[tuple[float, float], ...]] = {
     "paper": ((1.0, 0.01), (1.0, 0.1), (0.8, 0.01), (0.8, 0.1), (0.5, 0.01), (0.5, 0.1)),
 }
 OTHERS = ("reset", "reset(where='everything')", "redo", "dash", "hare_tortoise", "reset_optimizer")
-# On a laptop training alone is too short to lose plasticity: the observations change.
+# At laptop scale training alone is too short to lose plasticity, so the observations change.
 SETTINGS: Mapping[Scale, Setting] = {
     "smoke": DOUBLE_DQN["smoke"].on("shifting/relabelled_actions(game='toy/matching_reward')"),
     "laptop": DOUBLE_DQN["laptop"]

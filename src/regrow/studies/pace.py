@@ -1,4 +1,4 @@
-"""How fast plasticity goes: learning rate, replay ratio and network size."""
+"""How fast plasticity is lost: learning rate, replay ratio and network size."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from regrow.studies.base import DOUBLE_DQN, Condition, Figure, Scale, Study
 
-# Every field's levels; one of them is the agent's own.
+# The levels of every field; one of them is the agent's own.
 LEVELS: Mapping[Scale, Mapping[str, tuple[Any, ...]]] = {
     "smoke": {"learning_rate": (1e-3, 4e-3), "replay_ratio": (0.25, 1.0), "hidden": (16, 32)},
     "laptop": {
@@ -14,14 +14,14 @@ LEVELS: Mapping[Scale, Mapping[str, tuple[Any, ...]]] = {
         "replay_ratio": (0.25, 1.0),
         "hidden": (32, 128, 512),
     },
-    # The Atari network comes in one size.
+    # The Atari network has one size only.
     "paper": {"learning_rate": (6.25e-5, 2.5e-4, 1e-3), "replay_ratio": (0.125, 0.25, 0.5)},
 }
 
 
 @dataclass(frozen=True)
 class Pace(Study):
-    """What injection gains as learning rate, replay ratio and network size grow."""
+    """The gain from injection as learning rate, replay ratio and network size grow."""
 
     question: ClassVar[str] = (
         "Does the gain from injection grow with learning rate, replay ratio and network size?"
@@ -30,7 +30,7 @@ class Pace(Study):
     figure: ClassVar[Figure] = "sweep"
 
     def conditions(self, scale: Scale) -> tuple[Condition, ...]:
-        """One field after the other, the others as they are."""
+        """One field at a time, with the others unchanged."""
         setting = DOUBLE_DQN[scale].but(arms=("nothing", "again", "inject"))
         if scale == "laptop":
             setting = setting.but(seeds=3, fork_at=40_000, horizon=30_000)

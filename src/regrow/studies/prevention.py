@@ -1,4 +1,4 @@
-"""Prevention: what is in the network or the optimizer from the start."""
+"""Prevention: methods in the network or the optimizer from the start."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ TERMS: Mapping[str, Mapping[str, Any]] = {
     "weight decay": {"gradient": "weight_decay"},
     "weight clipping": {"gradient": "weight_clipping"},
 }
-# The Atari network has no such words; what is added to its gradient it has.
+# The Atari network lacks the first three options; terms of the gradient work with it.
 MEANS: Mapping[str, Mapping[str, Any]] = {
     "layer norm": {"layer_norm": True},
     "CReLU": {"activation": "crelu"},
@@ -36,7 +36,7 @@ class Prevention(Study):
     figure: ClassVar[Figure] = "gains"
 
     def conditions(self, scale: Scale) -> tuple[Condition, ...]:
-        """The agent as it is, and with each means alone."""
+        """The agent as it is, and with each method alone."""
         setting = DOUBLE_DQN[scale].but(
             arms=("nothing", "again", "inject"), before=FITTED_NOISE[scale]
         )

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from regrow.studies.base import DOUBLE_DQN, SAC, Condition, Figure, Scale, Setting, Study
 
-# (the setting, how many first transitions, how many updates on them)
+# (the setting, the number of first transitions, the numbers of updates on them)
 PRIMED: Mapping[Scale, tuple[Setting, int, tuple[int, ...]]] = {
     "smoke": (DOUBLE_DQN["smoke"], 100, (200,)),
     "laptop": (
@@ -20,7 +20,7 @@ PRIMED: Mapping[Scale, tuple[Setting, int, tuple[int, ...]]] = {
 
 @dataclass(frozen=True)
 class PrimacyBias(Study):
-    """Training after many updates on the first data, beside training without them."""
+    """Training after many updates on the first data, compared with training without them."""
 
     question: ClassVar[str] = (
         "Do too many updates on the first data damage the rest of learning, and what repairs it?"
@@ -29,7 +29,7 @@ class PrimacyBias(Study):
     figure: ClassVar[Figure] = "curves"
 
     def conditions(self, scale: Scale) -> tuple[Condition, ...]:
-        """The same fork without and with more and more updates on the first transitions."""
+        """The same fork with no updates on the first transitions, and with more and more."""
         setting, transitions, amounts = PRIMED[scale]
         ordinary = setting.condition("ordinary training", axis="first updates", level=0.0)
         return ordinary, *(

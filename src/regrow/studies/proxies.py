@@ -1,4 +1,4 @@
-"""Proxies at the fork against the measured gain from injection."""
+"""Probes at the fork against the measured gain from injection."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from regrow.studies.base import DOUBLE_DQN, Condition, Figure, Scale, Study
 
-# What came before the fork, and where: from agents that learn on well to agents that cannot.
+# What happened before the fork, and where: from agents that still learn well to agents that cannot.
 PASTS: Mapping[Scale, tuple[tuple[str, str], ...]] = {
     "smoke": (
         ("toy/matching_reward", ""),
@@ -34,7 +34,7 @@ PASTS: Mapping[Scale, tuple[tuple[str, str], ...]] = {
 
 @dataclass(frozen=True)
 class Proxies(Study):
-    """Weight norm, ranks, dead units and the rest at the fork, and what injection then gains."""
+    """Weight norm, ranks, dead units and others at the fork, against the gain from injection."""
 
     question: ClassVar[str] = (
         "Does any measurement of a network at the fork predict what injection gains?"
@@ -43,7 +43,7 @@ class Proxies(Study):
     figure: ClassVar[Figure] = "proxies"
 
     def conditions(self, scale: Scale) -> tuple[Condition, ...]:
-        """Every past."""
+        """One condition per environment and what happened before the fork."""
         setting = DOUBLE_DQN[scale].but(arms=("nothing", "again", "inject"))
         if scale == "laptop":
             setting = setting.but(seeds=3)

@@ -1,4 +1,4 @@
-"""SAC and DrQ with and without resets (arXiv 2205.07802); injection and `again` beside them."""
+"""SAC and DrQ with and without resets (arXiv 2205.07802), next to injection and `again`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from regrow.studies.base import SAC, Condition, Figure, Scale, Setting, Study
 
 
 class Series(NamedTuple):
-    """Tasks on which one agent is reset alike: what, every so many env steps."""
+    """Tasks with the same reset of one agent: what is reset, and every how many env steps."""
 
     setting: Setting
     tasks: Sequence[str]
@@ -39,7 +39,7 @@ STATES = (
     *("acrobot-swingup", "cheetah-run", "finger-turn_hard", "fish-swim", "hopper-hop"),
     *("humanoid-run", "humanoid-stand", "quadruped-run", "swimmer-swimmer15", "walker-run"),
 )
-# DrQ's, by how many frames they were trained for.
+# DrQ's, by the number of frames they were trained for.
 PIXELS = {
     500_000: (
         *("cartpole-balance", "cartpole-balance_sparse", "cartpole-swingup", "finger-spin"),
@@ -82,7 +82,7 @@ DRQ: Mapping[Scale, Setting] = {
 
 
 def _published() -> Iterator[Series]:
-    """DrQ as published: so many frames, a reset of the heads every twentieth of them."""
+    """DrQ as published: the given frames, with a reset of the heads every twentieth of them."""
     for frames, tasks in PIXELS.items():
         for task in tasks:
             setting = DRQ["paper"].but(environment=Pixels(task))
@@ -118,7 +118,7 @@ SERIES: Mapping[Scale, Sequence[Series]] = {
 
 @dataclass(frozen=True)
 class Resets(Study):
-    """Resets again and again that keep the replay, task by task."""
+    """Periodic resets that keep the replay, task by task."""
 
     question: ClassVar[str] = (
         "Do resets that keep the replay improve SAC and DrQ, and does injection, which keeps the "

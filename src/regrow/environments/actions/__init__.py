@@ -1,1 +1,1 @@
-"""What an environment is given for an action that an agent chose."""
+"""Maps an agent's action to the environment's action."""

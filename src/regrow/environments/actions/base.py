@@ -1,7 +1,7 @@
-"""Actions: what an environment is given for what an agent chose.
+"""Actions: maps an agent's action to the environment's action.
 
-Agents number their actions from 0, or choose vectors from −1 to 1. What reaches the environment is
-what was chosen, the ends of its bounds included, or its space is refused.
+Agents choose integers from 0, or vectors from −1 to 1. The environment receives exactly what was
+chosen, including both bounds. A space for which that is impossible is refused.
 """
 
 from collections.abc import Callable
@@ -14,21 +14,21 @@ from regrow.errors import RegrowError, require
 from regrow.types import ActionSpace, Continuous, Discrete, MultiDiscrete
 
 WIDEST = 1e9
-"""A wider range has no bounds worth the name; MuJoCo gives a motor without limits ±1e10."""
+"""A wider range counts as unbounded; MuJoCo gives a motor without limits ±1e10."""
 
 
 class Actions(NamedTuple):
-    """What agents choose from, and what the environment is given for a choice."""
+    """The action space of an agent, and the function that maps its actions to the environment's."""
 
     space: ActionSpace
     given: Callable[[NDArray[Any]], Any]
 
 
 class Range:
-    """What numbers from −1 to 1 mean between bounds: both ends exactly, and nothing beyond them.
+    """Scales numbers in [−1, 1] to bounds: exact at both ends and never outside.
 
-    Raises `RegrowError`, in the name of an environment, unless bounds are of floats, finite, apart,
-    and no further apart than a thousand million.
+    Raises `RegrowError`, with the environment's name, unless the bounds are floats and finite, the
+    upper one is above the lower one, and they are at most 1e9 apart.
     """
 
     def __init__(self, low: NDArray[Any], high: NDArray[Any], name: str):
@@ -58,18 +58,18 @@ class Range:
         )
 
     def __call__(self, action: NDArray[Any]) -> NDArray[Any]:
-        """What the environment is given, in the shape and dtype of its bounds."""
+        """The environment's action, in the shape and dtype of its bounds."""
         chosen = np.asarray(action, np.float64).reshape(self._shape)
         if self._ends_are_exact:
             given = self._middle + self._half * chosen
-        else:  # at both ends one of the terms is exactly 0, and the other the bound
+        else:  # at each end one term is exactly 0 and the other is the bound
             given = self._low * (0.5 - chosen / 2) + self._high * (0.5 + chosen / 2)
         within = np.minimum(np.maximum(given, self._low), self._high)
         return np.asarray(within, self._dtype)
 
 
 def actions(space: Any, name: str) -> Actions:
-    """Actions of a space of Gymnasium; `RegrowError`, in the environment's name, for others."""
+    """Actions of a Gymnasium space; `RegrowError`, with the environment's name, for others."""
     from gymnasium import spaces
 
     if isinstance(space, spaces.Discrete):
@@ -91,6 +91,6 @@ def actions(space: Any, name: str) -> Actions:
 
 
 def _choices(space: Any, start: NDArray[Any]) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """What several choices at once mean: the numbers from `start` on, in the space's own shape."""
+    """Maps several choices to integers that begin at `start`, in the shape of the space."""
     shape, dtype = space.shape, space.dtype
     return lambda action: (np.asarray(action, np.int64) + start).reshape(shape).astype(dtype)

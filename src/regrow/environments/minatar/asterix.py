@@ -56,11 +56,11 @@ class AsterixState(NamedTuple):
 
 
 class AsterixDraws(NamedTuple):
-    """What appears, should something appear."""
+    """What appears if something spawns."""
 
     right: Bool[Array, ""]
     gold: Bool[Array, ""]
-    lane: Float[Array, ""]  # uniform on [0, 1): which of the lanes that are free then
+    lane: Float[Array, ""]  # uniform on [0, 1): selects one of the free lanes
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,15 @@ class Asterix(MinAtar[AsterixState, AsterixDraws]):
     def transition(
         self, game: AsterixState, action: Int[Array, ""], draws: AsterixDraws
     ) -> tuple[AsterixState, Float[Array, ""], Bool[Array, ""]]:
-        """Spawn, player, things: (next state, 1 for gold, whether an enemy was met)."""
+        """Spawn, player, objects: (next state, 1 for gold, whether an enemy was touched)."""
         spawns = game.spawn_timer == 0
         moves = game.move_timer == 0
         game = _spawn(game, draws, spawns)
         player_x = shifted(game.player_x, action, LEFT, RIGHT, 0, SIZE - 1)
         player_y = shifted(game.player_y, action, UP, DOWN, 1, SIZE - 2)
 
-        # The player may touch a thing where it was or where it moves to. Gold is taken on the first
-        # touch, and an enemy ends the episode: either way two touches count once.
+        # The player may touch an object where it was or where it moves to. Gold is taken on the
+        # first touch, and an enemy ends the episode: either way two touches count once.
         mine = game.occupied & (player_y == LANE_ROWS)
         x = jnp.where(moves, ahead(game.x, game.right), game.x)
         touched = mine & ((game.x == player_x) | (x == player_x))
@@ -150,7 +150,7 @@ def _spawn(game: AsterixState, draws: AsterixDraws, spawns: Bool[Array, ""]) -> 
 
 
 def _ramp(game: AsterixState) -> AsterixState:
-    """Shortens the intervals now and then: spawning every time, moving every second time."""
+    """Shortens the intervals when due: of spawns every time, of moves every second time."""
     can = (game.spawn_interval > 1) | (game.move_interval > 1)
     due = can & (game.ramp_timer < 0)
     faster = due & (game.move_interval > 1) & (game.ramp_index % 2 == 1)

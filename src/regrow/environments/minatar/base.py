@@ -2,20 +2,20 @@
 
 MinAtar (Young & Tian 2019, arXiv 1903.03176) plays simplified Atari games on a 10x10 grid with one
 boolean plane per kind of object. The games here follow its reference implementation exactly, step
-by step, with two choices of this library: the actions are the game's minimal set, numbered in the
-reference's order, and the action that a sticky first step repeats is always the no-op (the
-reference repeats the last action of the episode before).
+by step, with two differences. The actions are the game's minimal set, numbered in the reference's
+order. A sticky first step always repeats the no-op (the reference repeats the last action of the
+previous episode).
 
 How to add a game: write one module with
 
 1. a NamedTuple of int32 and bool arrays for the state of the game;
-2. a NamedTuple of all that chance decides in one step or at a start;
+2. a NamedTuple of all random values of one step or of a start;
 3. a frozen dataclass that subclasses `MinAtar` with these two as its type arguments, names its
    `actions` and `channels`, says how many uniform numbers one step consumes (`num_uniforms`) and
    defines `draw`, `start`, `transition` and `observe`.
 
-Chance is drawn before the rules run, whether or not they use it: so the rules are a deterministic
-function of the draws, and a test can hand the same draws to another implementation.
+Random values are drawn before the rules run, whether or not the rules use them. So the rules are a
+deterministic function of the draws, and a test can pass the same draws to another implementation.
 """
 
 import abc
@@ -36,21 +36,21 @@ ROWS = np.arange(SIZE, dtype=np.int32)[:, None]
 COLUMNS = np.arange(SIZE, dtype=np.int32)[None, :]
 
 Game = TypeVar("Game")  # the state of one game
-Draws = TypeVar("Draws")  # all that chance decides in one step of it
+Draws = TypeVar("Draws")  # all random values of one step of it
 
 
 class MinAtarState(NamedTuple):
-    """A game in play and the action that a sticky step would repeat."""
+    """The state of a game, and the action that a sticky step would repeat."""
 
     game: Any
     last_action: Int[Array, ""]
 
 
 class Chance(NamedTuple):
-    """All that chance decides in one step."""
+    """All random values of one step."""
 
-    sticky: Bool[Array, ""]  # whether the last action is repeated in place of the one asked for
-    draws: Any  # the game's own
+    sticky: Bool[Array, ""]  # whether the last action replaces the requested one
+    draws: Any  # of the game
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class MinAtar(DeviceEnvironment, Generic[Game, Draws]):
 
     @property
     def observation_dtype(self) -> np.dtype[Any]:
-        """Bool: a cell holds such an object or does not."""
+        """Bool: whether a cell contains such an object."""
         return np.dtype(np.bool_)
 
     @property
@@ -96,11 +96,11 @@ class MinAtar(DeviceEnvironment, Generic[Game, Draws]):
 
     @abc.abstractmethod
     def draw(self, uniforms: Float[Array, " num_uniforms"]) -> Draws:
-        """What chance decides, from numbers uniform on [0, 1)."""
+        """The random values of a step, from numbers uniform on [0, 1)."""
 
     @abc.abstractmethod
     def start(self, draws: Draws) -> Game:
-        """The state in which an episode begins."""
+        """The first state of an episode."""
 
     @abc.abstractmethod
     def transition(
@@ -110,11 +110,11 @@ class MinAtar(DeviceEnvironment, Generic[Game, Draws]):
 
     @abc.abstractmethod
     def observe(self, game: Game) -> Bool[Array, "10 10 channels"]:
-        """What the player sees."""
+        """The observation of a state."""
 
     def chance(self, key: Key) -> Chance:
-        """What chance decides in the step, or at the reset, that is given this key."""
-        # One draw for everything: a call of the generator costs more than most games' rules.
+        """The random values of the step, or of the reset, with this key."""
+        # One call for everything: a call of the generator costs more than most games' rules.
         uniforms = jax.random.uniform(key, (1 + self.num_uniforms,), jnp.float32)
         return Chance(uniforms[0] < self.sticky_actions, self.draw(uniforms[1:]))
 
@@ -126,7 +126,7 @@ class MinAtar(DeviceEnvironment, Generic[Game, Draws]):
     def step(
         self, state: MinAtarState, action: Int[Array, ""], key: Key
     ) -> tuple[MinAtarState, Step]:
-        """One env step: (next state, what follows the action), sticky actions included."""
+        """One env step, including sticky actions: (next state, result of the step)."""
         chance = self.chance(key)
         action = jnp.where(chance.sticky, state.last_action, action.astype(jnp.int32))
         game, reward, terminated = self.transition(state.game, action, chance.draws)
@@ -157,37 +157,38 @@ def below(uniform: Float[Array, "*shape"], count: int | Int[Array, ""]) -> Int[A
 
 
 def countdown(timer: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
-    """A timer one step later; it rests at 0."""
+    """A timer one step later; it stays at 0."""
     return jnp.maximum(timer - 1, 0)
 
 
 def entry(right: Bool[Array, ""]) -> Int[Array, ""]:
-    """The column in which a thing that moves this way appears."""
+    """The column in which an object that moves this way appears."""
     return jnp.where(right, 0, SIZE - 1).astype(jnp.int32)
 
 
 def ahead(x: Int[Array, "*n"], right: Bool[Array, "*n"]) -> Int[Array, "*n"]:
-    """The next column on the way."""
+    """The next column in the direction of motion."""
     return x + jnp.where(right, 1, -1)
 
 
 def behind(x: Int[Array, "*n"], right: Bool[Array, "*n"]) -> Int[Array, "*n"]:
-    """The column before, where a trail is seen."""
+    """The previous column, where the trail is shown."""
     return x - jnp.where(right, 1, -1)
 
 
 def on_screen(x: Int[Array, "*n"]) -> Bool[Array, "*n"]:
-    """Whether a column is on the grid; a thing that leaves it is gone."""
+    """Whether a column is on the grid; an object that leaves it is removed."""
     return (x >= 0) & (x < SIZE)
 
 
 def planes(
     y: Int[Array, " n"], layers: list[tuple[Bool[Array, " n"] | None, Int[Array, " n"]]]
 ) -> Bool[Array, "layers 10 10"]:
-    """Planes of the cells (x, y) that are on, for layers of (on, x) that share y; None: all are.
+    """One plane per layer (on, x) of the cells (x, y) that are on; all layers share y.
 
-    A row of a plane is first a bit mask, the bits of its cells or-ed together: that is ten times
-    less work than or-ing planes. Columns are -1 to 10; the first and the last are not shown.
+    If `on` is None, all are on. Each row of a plane is first a bit mask, the bits of its cells
+    or-ed together: that is ten times less work than or-ing planes. Columns are -1 to 10; the first
+    and the last are not shown.
     """
     bits = jnp.stack(
         [1 << (x + 1) if on is None else jnp.where(on, 1 << (x + 1), 0) for on, x in layers]

@@ -30,11 +30,11 @@ class BreakoutState(NamedTuple):
     last_x: Int[Array, ""]  # where the ball was one step before
     last_y: Int[Array, ""]
     bricks: Bool[Array, "10 10"]
-    strike: Bool[Array, ""]  # the ball is on its way through bricks after it broke one
+    strike: Bool[Array, ""]  # the ball is passing through bricks after it broke one
 
 
 class BreakoutDraws(NamedTuple):
-    """What chance decides in Breakout; it is used at the start only."""
+    """The random values of Breakout; they are used only at the start."""
 
     from_right: Bool[Array, ""]
 

@@ -40,7 +40,7 @@ class FreewayState(NamedTuple):
 
 
 class FreewayDraws(NamedTuple):
-    """The cars' speeds, should they change."""
+    """The cars' speeds if they change."""
 
     speed: Int[Array, " 8"]
 

@@ -60,7 +60,7 @@ PAIR = 2
 
 
 class Enemies(NamedTuple):
-    """The ring of enemies; what a slot without a living one holds is of no account."""
+    """The ring buffer of enemies; the values in a slot without a living enemy are ignored."""
 
     alive: Bool[Array, " 32"]
     x: Int[Array, " 32"]
@@ -116,7 +116,7 @@ class SeaquestState(NamedTuple):
 
 
 class SeaquestDraws(NamedTuple):
-    """What appears, should something appear."""
+    """What appears if something spawns."""
 
     enemy_right: Bool[Array, ""]
     enemy_armed: Bool[Array, ""]
@@ -231,7 +231,7 @@ class Seaquest(MinAtar[SeaquestState, SeaquestDraws]):
 
 
 def _spawn_enemy(game: SeaquestState, draws: SeaquestDraws) -> SeaquestState:
-    """An enemy appears if it is time and all enemies in its row move the same way as it."""
+    """Spawns an enemy if one is due and all enemies in its row move in its direction."""
     enemies = game.enemies
     due = game.spawn_timer == 0
     opposed = (enemies.y == draws.enemy_y) & (enemies.right != draws.enemy_right)
@@ -256,7 +256,7 @@ def _spawn_enemy(game: SeaquestState, draws: SeaquestDraws) -> SeaquestState:
 
 
 def _appended(one: Array, pair: Array, when: Bool[Array, ""]) -> Array:
-    """The pair (older, newer) after one more, if `when`; the older has left by then."""
+    """The pair (older, newer) with one more, if `when`; the older one is gone by then."""
     return jnp.where(when, jnp.stack([pair[1], one]), pair)
 
 

@@ -41,7 +41,7 @@ class SpaceInvadersState(NamedTuple):
 
 
 class SpaceInvadersDraws(NamedTuple):
-    """Nothing is left to chance in Space Invaders."""
+    """Empty: Space Invaders has no randomness."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class SpaceInvaders(MinAtar[SpaceInvadersState, SpaceInvadersDraws]):
     num_uniforms: ClassVar[int] = 0
 
     def draw(self, uniforms: Float[Array, " 0"]) -> SpaceInvadersDraws:
-        """Nothing."""
+        """Empty: nothing is random."""
         del uniforms
         return SpaceInvadersDraws()
 
@@ -142,7 +142,7 @@ def _march(
     edge = jnp.where(direction < 0, 0, SIZE - 1)
     turns = moves & jnp.any(aliens & (edge == COLUMNS))
     sideways = jnp.where(direction < 0, jnp.roll(aliens, -1, axis=1), jnp.roll(aliens, 1, axis=1))
-    # Aliens that leave at the bottom come back at the top: it is seen in the final observation.
+    # Aliens that leave at the bottom reappear at the top, which the final observation shows.
     down = jnp.roll(aliens, 1, axis=0)
     landed = turns & jnp.any(aliens & (ROWS == FLOOR))
     moved = jnp.where(turns, down, jnp.where(moves, sideways, aliens))

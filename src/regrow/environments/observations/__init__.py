@@ -1,1 +1,1 @@
-"""What agents see of observations that a space of Gymnasium declares."""
+"""How agents see observations of a Gymnasium space."""

@@ -1,20 +1,20 @@
-"""Observations as a space of Gymnasium declares them, checked, and as agents see them.
+"""Checks observations against their Gymnasium space and converts them for agents.
 
-Agents see vectors of float32 and images (height, width, channels) of bytes, bools or float32:
+Agents see vectors of float32, and images (height, width, channels) of uint8, bool or float32:
 
     Box, one axis                     a vector, float32
-    Box, two axes, of bytes           a grey image (height, width, 1)
-    Box, three axes                   an image; channels first are moved last
+    Box, two axes, of uint8           a grey image (height, width, 1)
+    Box, three axes                   an image; channels-first becomes channels-last
     Box, no axis or other ones        a vector, in row-major order
-    Discrete, MultiDiscrete           one-hot vectors, one after the other
+    Discrete, MultiDiscrete           concatenated one-hot vectors
     MultiBinary                       a vector of 0 and 1
-    Dict, Tuple                       the parts as one vector, in the order of the space; images of
-                                      bytes in it divided by 255; a lone image stays an image
+    Dict, Tuple                       all parts as one vector, in the order of the space; uint8
+                                      images in it divided by 255; a single image stays an image
 
-This is what Stable-Baselines3 feeds its networks (`preprocess_obs`, `CombinedExtractor`), but for
-images within a Dict, which it gives a convolution of their own.
+This is what Stable-Baselines3 feeds its networks (`preprocess_obs`, `CombinedExtractor`), except
+that it gives each image in a Dict its own CNN.
 
-What comes is looked at before it is cast: a float for a byte would be cut down to 0 or 1.
+Observations are checked before they are cast: a float cast to uint8 would be truncated to 0 or 1.
 """
 
 import abc
@@ -27,32 +27,35 @@ from numpy.typing import NDArray
 from regrow.errors import FaultyEnvironmentError, RegrowError, require, warn_once
 
 FEW = 32
-"""So many numbers are compared with their bounds faster in Python than by NumPy."""
+"""Up to this many numbers, comparing them with their bounds is faster in Python than in NumPy."""
 
 LEAST_SIDE = 3
-"""Of an image: the kernel of the smallest convolution. What is smaller is a vector."""
+"""The smallest side of an image: the kernel size of the smallest convolution.
+
+Anything smaller is a vector.
+"""
 
 
 class Reader(abc.ABC):
-    """What agents see of the observations of a space: `shape`, `dtype`, and `read`."""
+    """Converts the observations of a space for agents: `shape`, `dtype`, and `read`."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     remarks: tuple[str, ...] = ()
-    """What whoever declared the space should think over, a sentence each, without a name."""
+    """Advice for the author of the space: a sentence each, without its name."""
 
     @abc.abstractmethod
     def read(self, raw: Any) -> NDArray[Any]:
-        """An observation as agents see it, a copy.
+        """A copy of an observation, as agents see it.
 
-        Raises `FaultyEnvironmentError` where it is not what the space says.
+        Raises `FaultyEnvironmentError` if it does not match the space.
         """
 
 
 def reader(space: Any, name: str) -> Reader:
-    """How observations of a space of Gymnasium are read; `name`: of the environment.
+    """The reader of observations of a Gymnasium space; `name`: of the environment.
 
-    Raises `RegrowError` for a space that agents cannot take.
+    Raises `RegrowError` for a space that agents cannot use.
     """
     parts = _parts(space, name, "")
     require(bool(parts), f"{name} observes {shown(space)}, which has no parts")
@@ -63,7 +66,7 @@ def reader(space: Any, name: str) -> Reader:
 
 
 class _Image(Reader):
-    """An image, its channels last."""
+    """An image, channels last."""
 
     def __init__(self, space: Any, part: "_Box", axes: tuple[int, ...]):
         self._space, self._part, self._axes = space, part, axes
@@ -74,12 +77,12 @@ class _Image(Reader):
 
     def read(self, raw: Any) -> NDArray[Any]:
         image = self._part.checked(_within(self._space, raw, self._part.path))
-        # A copy: an environment may write its next observation where it wrote this one.
+        # A copy, because an environment may reuse the memory of its observation.
         return np.array(image.transpose(self._axes), self.dtype, order="C").reshape(self.shape)
 
 
 class _Vector(Reader):
-    """One vector of all parts."""
+    """All parts, concatenated into one vector."""
 
     dtype = np.dtype(np.float32)
 
@@ -98,27 +101,27 @@ class _Vector(Reader):
         return np.concatenate(flat)
 
 
-# Parts: what is one array, or one number, of an observation.
+# Parts: single arrays or numbers of an observation.
 
 Path = tuple[Any, ...]
 
 
 class _Part(abc.ABC):
-    """A part of an observation; `path`: the keys that lead to it, none where it is all of it."""
+    """A part of an observation; `path`: the keys that lead to it, empty for the whole."""
 
     path: Path
     size: int
 
     @abc.abstractmethod
     def checked(self, raw: Any) -> NDArray[Any]:
-        """The part as an array of the shape and dtype of its space, or an error."""
+        """The part as an array with the shape and dtype of its space; raises if it differs."""
 
     @abc.abstractmethod
     def flat(self, array: NDArray[Any]) -> NDArray[np.float32]:
-        """What a vector holds of it, a copy."""
+        """The part as a flat float32 copy, for a vector."""
 
     def remarks_on_vector(self) -> tuple[str, ...]:
-        """What is odd about it as a part of a vector."""
+        """Advice about it as a part of a vector."""
         return ()
 
 
@@ -132,7 +135,7 @@ class _Box(_Part):
         require(self.size > 0, f"{name} observes {shown(space)}{at(path)}, which has no numbers")
         self._low, self._high = np.asarray(space.low), np.asarray(space.high)
         least, most = _ends_of(self.dtype)
-        # A look at every number of an image of bytes would find nothing.
+        # Bounds that are the whole range of the dtype, as of uint8 images, need no check.
         self._bounded = bool((self._low > least).any() or (self._high < most).any())
         ends = (self._low, self._high) if self.size <= FEW else ()
         self._ends = list(zip(*(end.ravel().tolist() for end in ends), strict=True))
@@ -146,14 +149,14 @@ class _Box(_Part):
         ):
             raise wrong(self.path, _kind(array, raw), f"{self.dtype}{list(self.shape)}")
         if cast:
-            with np.errstate(over="ignore"):  # what becomes infinite is told as that
+            with np.errstate(over="ignore"):  # overflow is reported as infinite
                 array = array.astype(self.dtype)
         if self._bounded and not self._within_bounds(array):
             self._beyond(array)
         return array
 
     def _within_bounds(self, array: NDArray[Any]) -> bool:
-        """False as well where a number is NaN."""
+        """Whether all numbers are within bounds; False if one is NaN."""
         if self.size > FEW:
             return bool(((array >= self._low) & (array <= self._high)).all())
         numbers = array.ravel().tolist()
@@ -164,10 +167,10 @@ class _Box(_Part):
         return flat / np.float32(255) if self.bytes_of_image else flat
 
     def _beyond(self, array: NDArray[Any]) -> None:
-        """A number is out of bounds: an error of whole numbers, of others a warning."""
+        """Reports a number out of bounds: an error for integers, a warning for floats."""
         odd = ((array < self._low) | (array > self._high)) & np.isfinite(array)
         if not odd.any():
-            return  # infinite, which is an error of its own
+            return  # not finite, which is an error of its own
         index = tuple(int(i) for i in np.argwhere(odd)[0])
         says = f"{self._low[index]} to {self._high[index]}"
         what = f"{array[index]}{f' at {list(index)}' if index else ''}"
@@ -181,7 +184,7 @@ class _Box(_Part):
         )
 
     def remarks_on_image(self) -> tuple[str, ...]:
-        """What is odd about it as an image, of which only bytes are divided by 255."""
+        """Advice about it as an image; only uint8 images are divided by 255."""
         bounds = f"from {_number(self._low.min())} to {_number(self._high.max())}"
         if self.dtype == np.uint8 and (self._low.any() or (self._high != 255).any()):
             return (
@@ -206,7 +209,7 @@ class _Box(_Part):
 
 
 class _OneHot(_Part):
-    """A whole number, or several of them, as one-hot vectors one after the other."""
+    """An integer, or several of them, as concatenated one-hot vectors."""
 
     def __init__(self, counts: NDArray[Any], start: NDArray[Any], path: Path):
         self.path, self._counts, self._start = path, np.asarray(counts), np.asarray(start)
@@ -255,7 +258,7 @@ class _Binary(_Part):
 
 
 def _parts(space: Any, name: str, path: Path | str) -> list[_Part]:
-    """The parts of a space, in its order, which Gymnasium sorts by key where a dict was given."""
+    """The parts of a space, in its order; Gymnasium sorts a dict by key."""
     from gymnasium import spaces
 
     path = tuple(path)
@@ -279,7 +282,7 @@ def _parts(space: Any, name: str, path: Path | str) -> list[_Part]:
 
 
 def _within(space: Any, raw: Any, path: Path) -> Any:
-    """The part of an observation that a path leads to; an error where there is none."""
+    """The part of an observation at a path; raises if there is none."""
     for depth, key in enumerate(path):
         where, inner = path[:depth], space.spaces
         if isinstance(inner, Mapping):
@@ -299,11 +302,11 @@ def _within(space: Any, raw: Any, path: Path) -> Any:
 
 
 def _image_axes(box: _Box, what: str) -> tuple[int, ...] | None:
-    """The axes of height, width and channels, if there are any; None of what is a vector.
+    """The axes of height, width and channels, or None for a vector.
 
-    Of three axes the smallest is that of the channels; the last, unless another one is smaller than
-    it and than the third: (7, 7, 20) has channels last. Raises `RegrowError` where it would be the
-    middle one, and for more axes than an image has.
+    The channels are the first of three axes if it is smaller than both others, and else the last:
+    (7, 7, 20) has channels last. Raises `RegrowError` if the middle axis is smaller than the first
+    and not larger than the last, and for more axes than an image has.
     """
     shape = box.shape
     if len(shape) == 2 and box.bytes_of_image and min(shape) >= LEAST_SIDE:
@@ -327,22 +330,22 @@ def _image_axes(box: _Box, what: str) -> tuple[int, ...] | None:
     return axes
 
 
-# Words.
+# Messages.
 
 
 def shown(space: Any) -> str:
-    """A space in a line that is not too long."""
+    """A space in one line of limited length."""
     line = " ".join(str(space).split())
     return line if len(line) <= 120 else f"{line[:119]}…"
 
 
 def at(path: Path) -> str:
-    """Where in an observation a part is, as in " at ['goal'][0]"; "" of all of it."""
+    """The location of a part for messages, as in " at ['goal'][0]"; "" for the whole."""
     return f" at {''.join(f'[{key!r}]' for key in path)}" if path else ""
 
 
 def wrong(path: Path, what: str, says: str) -> FaultyEnvironmentError:
-    """The error for an observation that is not what its space says."""
+    """The error for an observation that does not match its space."""
     return FaultyEnvironmentError(f"the observation{at(path)} is {what}; its space says {says}")
 
 
@@ -354,14 +357,14 @@ def _array_of(raw: Any) -> NDArray[Any]:
 
 
 def _kind(array: NDArray[Any], raw: Any) -> str:
-    """What came: dtype and shape, or its type where it is no array of numbers."""
+    """The dtype and shape of a value, or its type if it is not an array of numbers."""
     if array.dtype.kind not in "biufc":
         return f"a {type(raw).__name__}" if raw is not None else "None"
     return f"{array.dtype}{list(array.shape)}"
 
 
 def _kind_of(space: Any) -> str:
-    """The class of a space, with Gymnasium's where it is somebody's own."""
+    """The class of a space; for a user's own class, with that of Gymnasium it derives from."""
     names = [one.__name__ for one in type(space).__mro__ if one.__module__.startswith("gymnasium.")]
     own = type(space).__name__
     return own if not names or names[0] in (own, "Space") else f"{own} ({names[0]})"
@@ -372,7 +375,7 @@ def _number(value: Any) -> str:
 
 
 def _ends_of(dtype: np.dtype[Any]) -> tuple[float | int, float | int]:
-    """The least and the greatest number that bounds say nothing with."""
+    """The smallest and largest value of a dtype, which as bounds exclude nothing."""
     if dtype.kind == "f":
         return -np.inf, np.inf
     if dtype.kind == "b":

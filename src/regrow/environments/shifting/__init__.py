@@ -1,1 +1,1 @@
-"""Environments that change as training goes on, each in one respect; `base` says when."""
+"""Environments that change during training, each in one respect; `base` says when."""

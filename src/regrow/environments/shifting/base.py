@@ -1,18 +1,17 @@
 """What the shifting environments share: a clock of env steps that episodes do not reset.
 
 A shifting environment wraps a game and changes one thing about it every `period` env steps. The
-clock t counts the env steps of the whole training and lives in the environment's state, which
-`restart` hands on from episode to episode. The phase is
+clock t counts the env steps of the whole training run. It is part of the environment's state, which
+`restart` passes from episode to episode. The phase is
 
     k = t // period,
 
-so what is seen after t steps, and what is done next, belong to phase t // period. Of the
-transitions in a replay one per period straddles a change: its first observation is of phase k − 1
-and its last of phase k. Phase 0 is the game as it is. Of several side by side each has a clock of
-its own and a period that is as much shorter, so that a period counts the env steps of all.
+so the observation after t steps, and the next action, belong to phase t // period. In a replay, one
+transition per period spans a change: its first observation is of phase k − 1 and its last of phase
+k. Phase 0 is the game as it is. Of several parallel environments, each has its own clock, and a
+period divided by their number, so that a period counts the env steps of all.
 
-The game itself is played with the keys that it would be given on its own, so it can be compared
-with itself bit for bit.
+The game is given the same keys as without the wrapper, so the two can be compared bit for bit.
 """
 
 import abc
@@ -35,7 +34,7 @@ MAX_PERIOD = 2**31 - 1  # env steps are counted in int32
 
 
 def require_period(period: int) -> None:
-    """Raises `RegrowError` unless `period` can be counted to."""
+    """Raises `RegrowError` unless `period` is from 1 to `MAX_PERIOD`."""
     require(
         1 <= period <= MAX_PERIOD,
         f"period is a number of env steps, from 1 to {MAX_PERIOD}; received {period!r}",
@@ -43,7 +42,7 @@ def require_period(period: int) -> None:
 
 
 def own_period(period: int, count: int) -> int:
-    """Env steps of each in a period, where `count` environments are stepped side by side."""
+    """The env steps of a period for each of `count` parallel environments."""
     whole = max(count, period // count * count)
     require(
         period % count == 0,
@@ -54,26 +53,26 @@ def own_period(period: int, count: int) -> int:
 
 
 class ReorderedState(NamedTuple):
-    """A game in play, the training's clock, and the order that holds now."""
+    """The state of a game, the clock of the training run, and the current order."""
 
     game: PyTree[Any]
-    env_steps: Int[Array, ""]  # its own since the first reset, over all episodes
+    env_steps: Int[Array, ""]  # of this environment since the first reset, over all episodes
     order: Int[Array, " count"]
 
 
 @dataclass(frozen=True)
 class Reordered(DeviceEnvironment):
-    """A game of which something that can be numbered is put into another order now and then.
+    """A game in which something that can be numbered is reordered every `period` env steps.
 
-    The order of phase 0 is 0, 1, …; that of phase k is drawn from (`seed`, k) alone, uniformly, so
-    all runs and all forks of a run meet the same orders. A draw that is the order which held before
-    is moved on by one place: with few entries that is likely, and every change must be one.
+    The order of phase 0 is 0, 1, …. That of phase k is drawn uniformly from (`seed`, k) alone, so
+    all runs and all forks of a run have the same orders. If it equals the order before, it is
+    rotated by one place: with few entries that is likely, and every phase must be a change.
 
     Arguments:
-        game: the environment that is wrapped, as `regrow list environments` names it, with fields
-            if need be; another shifting one is welcome, and keeps its own clock.
-        period: env steps of training between two changes, of all environments side by side.
-        seed: what the orders are drawn from; the run's own seed has no part in it.
+        game: the wrapped environment, as `regrow list environments` names it, with fields if
+            needed. It may be a shifting environment too, and then has its own clock.
+        period: env steps of training between two changes, summed over all parallel environments.
+        seed: the seed of the orders; the seed of the run has no influence on them.
     """
 
     shifts: ClassVar[bool] = True
@@ -95,11 +94,11 @@ class Reordered(DeviceEnvironment):
 
     @functools.cached_property
     def inner(self) -> DeviceEnvironment:
-        """The game that is wrapped."""
+        """The wrapped game."""
         return make("environments", self.game)
 
     def with_num_envs(self, count: int) -> DeviceEnvironment:
-        """One of `count`: it changes after its share of the period, and so does its game."""
+        """One of `count` parallel copies: its period and that of its game are divided by it."""
         game = self.inner.with_num_envs(count)
         within = {} if game == self.inner else {"game": describe(game)}
         return replace(self, period=own_period(self.period, count), **within)
@@ -124,7 +123,7 @@ class Reordered(DeviceEnvironment):
     def shown(
         self, observation: Shaped[Array, "*obs"], order: Int[Array, " count"]
     ) -> Shaped[Array, "*obs"]:
-        """What is seen of the game's observation."""
+        """The observation that agents see for one of the game."""
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -149,15 +148,15 @@ class Reordered(DeviceEnvironment):
     def next_order(
         self, order: Int[Array, " count"], phase: Int[Array, ""]
     ) -> Int[Array, " count"]:
-        """The order of a phase from 1 on, given that of the phase before."""
-        # The generator is named: what a seed means must not hang on a setting of JAX.
+        """The order of a phase from 1 on, given that of the previous phase."""
+        # The generator is fixed: the orders of a seed must not depend on a setting of JAX.
         root = jax.random.key(self.seed, impl="threefry2x32")
         numbers = jnp.arange(self.count, dtype=jnp.int32)
         drawn = jax.random.permutation(key_at(root, "order", phase), numbers)
         return jnp.where(jnp.all(drawn == order), jnp.roll(drawn, 1), drawn)
 
     def reset(self, key: Key) -> tuple[ReorderedState, Shaped[Array, "*obs"]]:
-        """Starts the first episode of a training: the clock at 0, the game as it is."""
+        """Starts the first episode of a training run: the clock at 0, the game as it is."""
         game, observation = self.inner.reset(key)
         order = jnp.arange(self.count, dtype=jnp.int32)
         return ReorderedState(game, jnp.zeros((), jnp.int32), order), observation
@@ -165,7 +164,7 @@ class Reordered(DeviceEnvironment):
     def restart(
         self, state: ReorderedState, key: Key
     ) -> tuple[ReorderedState, Shaped[Array, "*obs"]]:
-        """Starts the next episode; clock and order go on."""
+        """Starts the next episode; the clock and the order are kept."""
         game, observation = self.inner.restart(state.game, key)
         return state._replace(game=game), self.shown(observation, state.order)
 

@@ -1,8 +1,8 @@
-"""Permuted observations: what is seen is scrambled, in another way every so many env steps.
+"""Permuted observations: a new permutation of the observation every `period` env steps.
 
-The game goes on as it was; only where its things are seen is drawn anew. A network has to unlearn
-what it knew of places, which is the non-stationarity of permuted inputs (permuted MNIST; studied as
-a cause of plasticity loss by Dohare et al. 2023, arXiv 2306.13812, and Kumar et al. 2023, arXiv
+The game stays the same; only where its objects are seen changes. A network has to unlearn what it
+knew about places. This is the non-stationarity of permuted inputs (permuted MNIST; studied as a
+cause of plasticity loss by Dohare et al. 2023, arXiv 2306.13812, and Kumar et al. 2023, arXiv
 2308.11958), here in reinforcement learning.
 """
 
@@ -17,12 +17,12 @@ from regrow.errors import require
 
 @dataclass(frozen=True)
 class PermutedObservations(Reordered):
-    """Scrambles what a game shows, in another way after every `period` env steps.
+    """Permutes the observations of a game, in a new way after every `period` env steps.
 
     An image (rows, columns, channels) has its cells permuted, all channels alike; a vector has its
-    entries permuted: entry i of what is seen is entry order[i] of the game's observation, cells
-    counted row by row. No episode ends at a change: from one step to the next the same board looks
-    different, and the observations that go with it in the replay stay as they were seen.
+    entries permuted. Entry i of what agents see is entry order[i] of the game's observation, with
+    cells counted row by row. No episode ends at a change: from one step to the next the same board
+    looks different. Observations in the replay stay as they were seen.
 
     See `Reordered` for the options.
     """
@@ -43,13 +43,13 @@ class PermutedObservations(Reordered):
 
     @property
     def noun(self) -> str:
-        """Places."""
+        """Places in an observation."""
         return "places in an observation"
 
     def meant(
         self, action: Shaped[Array, "*action"], order: Int[Array, " count"]
     ) -> Shaped[Array, "*action"]:
-        """The action itself."""
+        """The action, unchanged."""
         del order
         return action
 

@@ -1,7 +1,7 @@
-"""Relabelled actions: what the actions do is dealt out anew every so many env steps.
+"""Relabelled actions: a new permutation of the actions every `period` env steps.
 
-The game and what is seen of it stay as they were, so what the encoder knows stays true, and what
-the head knows does not: the counterpart, for outputs, of permuted observations.
+The game and its observations stay the same. So what the encoder has learned stays valid, and what
+the head has learned does not: the counterpart of permuted observations, for outputs.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from regrow.environments.shifting.base import Reordered
 
 @dataclass(frozen=True)
 class RelabelledActions(Reordered):
-    """Deals out what a game's actions do anew after every `period` env steps.
+    """Permutes the actions of a game, in a new way after every `period` env steps.
 
     Action a does what order[a] does in the game. No episode ends at a change. A sticky step of
-    MinAtar repeats what was last done in the game, whatever it is called by then. Transitions from
-    before a change stay in the replay, under labels that are no longer true.
+    MinAtar repeats the last action of the game itself, whatever its label is by then. Transitions
+    from before a change stay in the replay, with labels that are no longer valid.
 
     See `Reordered` for the options.
     """
@@ -39,6 +39,6 @@ class RelabelledActions(Reordered):
     def shown(
         self, observation: Shaped[Array, "*obs"], order: Int[Array, " count"]
     ) -> Shaped[Array, "*obs"]:
-        """The game's observation itself."""
+        """The game's observation, unchanged."""
         del order
         return observation

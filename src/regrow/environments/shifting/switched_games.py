@@ -1,8 +1,8 @@
-"""Switched games: one network plays MinAtar games in turn, each for so many env steps.
+"""Switched games: one network plays MinAtar games in turn, each for `period` env steps.
 
 After Abbas et al. 2023 (arXiv 2303.07507), who switch between Atari games and find that deep
-reinforcement learning loses its ability to learn on the way; here with MinAtar (Young & Tian 2019,
-arXiv 1903.03176).
+reinforcement learning loses its ability to learn; here with MinAtar (Young & Tian 2019, arXiv
+1903.03176).
 """
 
 import functools
@@ -26,29 +26,29 @@ ACTIONS = ("noop", "left", "up", "right", "down", "fire")  # as the reference nu
 
 
 class SwitchedGamesState(NamedTuple):
-    """The states of all the games, of which one is in play, and the training's clock."""
+    """The states of all games, one of which is being played, and the clock of the training run."""
 
     games: tuple[Any, ...]
-    env_steps: Int[Array, ""]  # its own since the first reset, over all episodes
+    env_steps: Int[Array, ""]  # of this environment since the first reset, over all episodes
 
 
 @dataclass(frozen=True)
 class SwitchedGames(DeviceEnvironment):
-    """Plays MinAtar games in turn, `period` env steps each, and then from the first again.
+    """Plays MinAtar games in turn, `period` env steps each, and then starts over with the first.
 
-    The running episode is cut at the switch: its last step is `truncated` (unless the game ended
-    there by itself) and shows the old game's last observation, so nothing is ever bootstrapped
-    across games; the next episode begins in the next game.
+    A switch truncates the running episode. Its last step is `truncated` (unless the game itself
+    ended there) and has the old game's last observation, so no value is bootstrapped across games.
+    The next episode starts in the next game.
 
     All games share six actions (no-op, left, up, right, down, fire), as in the reference
-    implementation of MinAtar; one that a game does not know is a no-op there, as it is in the
-    reference. Observations have as many channels as the game with the most; what a game does not
-    fill is zero. Channels are not matched: each game has its own from channel 0 on.
+    implementation of MinAtar. An action that a game does not have is a no-op there, as in the
+    reference. Observations have as many channels as the game with the most; unused channels are
+    zero. Channels are not matched: each game has its own from channel 0 on.
 
     Arguments:
-        games: names of two or more MinAtar games with blanks between them, with fields, without
-            blanks, if need be: "breakout(sticky_actions=0.0) asterix".
-        period: env steps of training between two switches, of all environments side by side.
+        games: names of two or more MinAtar games, separated by blanks. A name may have fields,
+            written without blanks: "breakout(sticky_actions=0.0) asterix".
+        period: env steps of training between two switches, summed over all parallel environments.
     """
 
     shifts: ClassVar[bool] = True
@@ -65,7 +65,7 @@ class SwitchedGames(DeviceEnvironment):
         )
 
     def with_num_envs(self, count: int) -> DeviceEnvironment:
-        """One of `count`: it switches after its share of the period."""
+        """One of `count` parallel copies: its period is divided by `count`."""
         return replace(self, period=own_period(self.period, count))
 
     @functools.cached_property
@@ -80,7 +80,7 @@ class SwitchedGames(DeviceEnvironment):
 
     @property
     def observation_dtype(self) -> np.dtype[Any]:
-        """Bool: a cell holds such an object or does not."""
+        """Bool: whether a cell contains such an object."""
         return np.dtype(np.bool_)
 
     @property
@@ -89,7 +89,7 @@ class SwitchedGames(DeviceEnvironment):
         return len(ACTIONS)
 
     def reset(self, key: Key) -> tuple[SwitchedGamesState, Bool[Array, "10 10 channels"]]:
-        """Starts the first episode of a training, in the first game."""
+        """Starts the first episode of a training run, in the first game."""
         started = [game.reset(key) for game in self.inner]
         state = SwitchedGamesState(tuple(state for state, _ in started), jnp.zeros((), jnp.int32))
         return state, self._padded(started[0][1])
@@ -109,7 +109,7 @@ class SwitchedGames(DeviceEnvironment):
     def step(
         self, state: SwitchedGamesState, action: Int[Array, ""], key: Key
     ) -> tuple[SwitchedGamesState, Step]:
-        """One env step of the game in play; the last of a turn cuts the episode."""
+        """One env step of the current game; the last step of a turn truncates the episode."""
 
         def play(i: int, game: MinAtar[Any, Any]) -> tuple[tuple[Any, ...], Step]:
             known = [game.actions.index(name) if name in game.actions else 0 for name in ACTIONS]
@@ -127,7 +127,7 @@ class SwitchedGames(DeviceEnvironment):
     def _in_turn(
         self, state: SwitchedGamesState, act: Callable[[int, MinAtar[Any, Any]], Any]
     ) -> Any:
-        """What `act` makes of the game whose turn it is."""
+        """The result of `act` for the game whose turn it is."""
         turn = state.env_steps // self.period % len(self.inner)
         branches = [functools.partial(act, i, game) for i, game in enumerate(self.inner)]
         return jax.lax.switch(turn, branches)

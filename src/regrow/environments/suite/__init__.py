@@ -1,1 +1,1 @@
-"""What `control/…` and `pixels/…` have in common: a simulation of the suite."""
+"""The simulation that `control/…` and `pixels/…` share."""

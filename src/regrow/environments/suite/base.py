@@ -1,9 +1,9 @@
 """A simulation of the DeepMind Control Suite (Tassa et al. 2018, arXiv 1801.00690) by dm_control.
 
-What a simulation is made of is copied bit for bit: MuJoCo's integration state (with the warm start
-of its solver), the arrays of the model that some tasks change when an episode begins (where the
-target is, which way the motors pull), the steps taken, and the task's random numbers. A test goes
-through the suite and looks for anything else.
+A snapshot copies the state bit for bit: MuJoCo's integration state (with the warm start of its
+solver), the arrays of the model that some tasks change at the start of an episode (the position of
+the target, the directions of the motors), the step count, and the state of the task's random
+generator. A test searches the tasks of the suite for anything else.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from regrow.environments.actions.base import Range
 from regrow.environments.base import HostStep, Simulator, needed
 from regrow.errors import RegrowError, unknown
 
-# What tasks of the suite write into their model at the beginning of an episode.
+# Arrays of the model that tasks change at the start of an episode.
 _CHANGES = ("body_pos", "body_quat", "geom_pos", "site_pos", "light_pos", "wrap_prm", "hfield_data")
 
 
@@ -35,16 +35,15 @@ class Facts(NamedTuple):
 
 @functools.cache
 def facts(family: str, task: str) -> Facts:
-    """The sizes of a task; `family`: "control" or "pixels", in whose name errors are."""
+    """The sizes of a task; `family`, "control" or "pixels", is named in errors."""
     with contextlib.closing(Suite(family, task, 1)) as simulator:
         return Facts(simulator.reset(0).size, simulator.actions, simulator.snapshot().size)
 
 
 class Suite(Simulator):
-    """One environment of the suite, seen as its task observes it.
+    """One environment of the suite, with the observations of its task.
 
-    Raises `RegrowError`, in the name of the `family`, without dm_control and where there is no such
-    task.
+    Raises `RegrowError`, with the name of the `family`, if dm_control or the task is missing.
     """
 
     def __init__(self, family: str, task: str, action_repeat: int):
@@ -59,27 +58,27 @@ class Suite(Simulator):
 
     @property
     def physics(self) -> Any:
-        """The simulation as dm_control has it."""
+        """The `Physics` of dm_control."""
         return self._environment.physics
 
     def _begin(self, name: str) -> None:
-        """A first episode: it also sets what a task sets once, so that `restore` need not."""
+        """Runs a first reset, which also sets what a task sets once, so that `restore` need not."""
         try:
             self.reset(0)
         except Exception as error:
-            # Of all tasks quadruped-escape alone: it hands its terrain to a renderer.
+            # Only quadruped-escape: it passes its terrain to a renderer.
             raise RegrowError(
                 f"{name} cannot begin an episode ({' '.join(str(error).split())}); "
                 "it draws its terrain: try MUJOCO_GL=egl"
             ) from error
 
     def reset(self, seed: int) -> NDArray[Any]:
-        """The first observation of an episode drawn from `seed`."""
+        """Starts an episode from `seed`; returns its first observation."""
         self._environment.task.random.seed(seed)
         return _flat(self._environment.reset().observation)
 
     def step(self, action: NDArray[Any]) -> HostStep:
-        """`action_repeat` control steps, fewer where the episode ends."""
+        """`action_repeat` control steps, fewer if the episode ends."""
         control = self._given(action)
         now = self._environment.step(control)
         reward = float(now.reward)
@@ -88,14 +87,14 @@ class Suite(Simulator):
                 break
             now = self._environment.step(control)
             reward += float(now.reward)
-        # At the time limit dm_control says discount 1; where the task itself ends, 0.
+        # The discount of dm_control is 1 at the time limit, and 0 where the task itself ends.
         terminated = bool(now.last() and now.discount == 0)
         return HostStep(
             _flat(now.observation), reward, terminated, bool(now.last()) and not terminated
         )
 
     def close(self) -> None:
-        """Gives the simulation's memory back."""
+        """Frees the simulation's memory."""
         self._environment.close()
 
     def snapshot(self) -> NDArray[np.uint8]:
@@ -104,12 +103,12 @@ class Suite(Simulator):
         return np.concatenate([part.reshape(-1).view(np.uint8) for part in parts])
 
     def restore(self, snapshot: NDArray[np.uint8]) -> None:
-        """Goes on where the snapshot was taken."""
+        """Continues from where the snapshot was taken."""
         model, data = self._model_and_data()
         state, counters = self._state(), self._counters()
         _read(snapshot, [state, *self._changes(), *counters])
         self._mujoco.mj_setState(model, data, state, self._mujoco.mjtState.mjSTATE_INTEGRATION)
-        # A step of dm_control begins with the positions and forces that the one before left.
+        # A step of dm_control starts from the positions and forces that the previous one computed.
         self._mujoco.mj_forward(model, data)
         self._environment._step_count = int(counters[0][0])
         key, (pos, has_gauss), (gauss,) = counters[1:]
@@ -127,7 +126,7 @@ class Suite(Simulator):
         return self.physics.model.ptr, self.physics.data.ptr
 
     def _state(self) -> NDArray[np.float64]:
-        """What MuJoCo goes on from, the warm start of its solver included."""
+        """The state that MuJoCo continues from, including the warm start of its solver."""
         everything = self._mujoco.mjtState.mjSTATE_INTEGRATION
         model, data = self._model_and_data()
         state = np.zeros(self._mujoco.mj_stateSize(model, everything))
@@ -140,7 +139,7 @@ class Suite(Simulator):
         return [getattr(model, name) for name in _CHANGES]
 
     def _counters(self) -> list[NDArray[Any]]:
-        """Control steps in the episode, and the state of the task's random numbers."""
+        """The control steps of the episode, and the state of the task's random generator."""
         random = self._environment.task.random.get_state(legacy=False)
         return [
             np.array([self._environment._step_count]),
@@ -163,7 +162,7 @@ def _loaded(family: str, task: str) -> Any:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Against two warnings that nobody here can heed: of no display, of the suite's own models."""
+    """Silences two warnings that nobody can act on: no display, and the suite's own models."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -176,7 +175,7 @@ def _silence() -> Iterator[None]:
 
 
 def _flat(observation: Any) -> NDArray[np.float32]:
-    """What a task observes, in its own order, as one vector."""
+    """The observations of a task, in its own order, as one vector."""
     parts = [np.ravel(part) for part in observation.values()]
     return np.concatenate(parts).astype(np.float32)
 

@@ -1,1 +1,1 @@
-"""Tiny environments whose values are known, to test agents on."""
+"""Tiny environments whose values are known, for testing agents."""

@@ -1,7 +1,7 @@
-"""Action reward: one-step episodes worth 1 for action 1 and 0 for action 0.
+"""Action reward: one-step episodes with reward 1 for action 1 and 0 for action 0.
 
-The values of the actions are 0 and 1, and action 1 is best (a policy that does not find it: the
-action is not credited).
+The values of the actions are 0 and 1, so action 1 is best. If the policy does not find it, actions
+get no credit for their rewards.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from regrow.types import Key
 
 
 class ActionRewardState(NamedTuple):
-    """Nothing is remembered."""
+    """The state, which is empty."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the toy environments have in common: one number to see, two actions."""
+"""What the toy environments share: an observation of one number, and two actions."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from regrow.environments.base import DeviceEnvironment
 
 
 class Toy(DeviceEnvironment):
-    """An environment that shows a vector of one number and takes two actions."""
+    """An environment whose observation is a vector of one number, with two actions."""
 
     @property
     def observation_shape(self) -> tuple[int, ...]:

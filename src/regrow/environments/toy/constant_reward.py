@@ -1,6 +1,6 @@
-"""Constant reward: every episode is one step worth 1.
+"""Constant reward: every episode is one step with reward 1.
 
-The value is 1 (another value: the critic or its target is wrong).
+The value is 1. Any other estimate means that the critic or its target is wrong.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from regrow.types import Key
 
 
 class ConstantRewardState(NamedTuple):
-    """Nothing is remembered."""
+    """The state, which is empty."""
 
 
 @dataclass(frozen=True)
 class ConstantReward(Toy):
-    """One-step episodes of reward 1, whatever the action."""
+    """One-step episodes with reward 1, whatever the action."""
 
     def reset(self, key: Key) -> tuple[ConstantRewardState, Float[Array, " 1"]]:
         """Always the same observation."""

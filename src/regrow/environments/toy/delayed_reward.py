@@ -1,7 +1,7 @@
-"""Delayed reward: episodes of two steps, of which only the second is worth 1.
+"""Delayed reward: episodes of two steps, with reward 1 for the second only.
 
-The value of the second state is 1 and that of the first is the discount (another value: the target
-does not discount).
+The value of the second state is 1, and that of the first is the discount. Any other estimate means
+that the target does not discount.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class DelayedRewardState(NamedTuple):
 
 @dataclass(frozen=True)
 class DelayedReward(Toy):
-    """Two-step episodes of rewards 0 and 1, whatever the actions; the observation is -1, then 1."""
+    """Two-step episodes with rewards 0 and 1, whatever the actions; observations are -1, then 1."""
 
     def reset(self, key: Key) -> tuple[DelayedRewardState, Float[Array, " 1"]]:
         """The first of the two states."""

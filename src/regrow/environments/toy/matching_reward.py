@@ -1,8 +1,8 @@
-"""Matching reward: one-step episodes worth 1 where the action is the one that is shown.
+"""Matching reward: one-step episodes with reward 1 if the action is the one shown.
 
-The observation is -1 for action 0 and 1 for action 1; the value of an action is 1 if it is the one
-shown and 0 otherwise (a policy that stays at 0.5: nothing of the observation reaches the values, as
-when a layer between is dead).
+The observation is -1 for action 0 and 1 for action 1. The value of an action is 1 if it is the one
+shown, and 0 otherwise. If the return stays at 0.5, the observation does not reach the values, as
+with a dead layer in between.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from regrow.types import Key
 
 
 class MatchingRewardState(NamedTuple):
-    """The sign that was shown."""
+    """The sign that is observed."""
 
     sign: Float[Array, ""]
 
 
 @dataclass(frozen=True)
 class MatchingReward(Toy):
-    """One-step episodes of reward 1 for the action that is shown, 0 for the other."""
+    """One-step episodes with reward 1 for the action shown, and 0 for the other."""
 
     def reset(self, key: Key) -> tuple[MatchingRewardState, Float[Array, " 1"]]:
         """A random sign and its observation."""

@@ -1,6 +1,7 @@
 """Observation reward: one-step episodes whose reward is the observation, 1 or -1 at random.
 
-The value is the observation (a value that ignores it: the observation does not reach the critic).
+The value is the observation. A value that ignores it means that the observation does not reach the
+critic.
 """
 
 from dataclasses import dataclass
@@ -16,14 +17,14 @@ from regrow.types import Key
 
 
 class ObservationRewardState(NamedTuple):
-    """The sign that was shown."""
+    """The sign that is observed."""
 
     sign: Float[Array, ""]
 
 
 @dataclass(frozen=True)
 class ObservationReward(Toy):
-    """One-step episodes of reward 1 or -1, as observed, whatever the action."""
+    """One-step episodes with reward 1 or -1, as observed, whatever the action."""
 
     def reset(self, key: Key) -> tuple[ObservationRewardState, Float[Array, " 1"]]:
         """A random sign and its observation."""

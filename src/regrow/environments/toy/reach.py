@@ -1,10 +1,10 @@
-"""Reach: one-step episodes in which an action is to be near a goal that the observation tells.
+"""Reach: one-step episodes in which the action should match a goal given by the observation.
 
     r = −|a − a*(x)|²,    a*(x) = −x / 2
 
-The value of an action is its reward, the best one is 0 at a*, and none is better (a policy that
-stays away from it: the action does not reach the values, or the values do not reach the actor).
-Actions drawn uniformly are worth −5/12 for every number of the action on average.
+The value of an action is its reward; the best action is a*, with value 0. If a policy stays away
+from it, the action does not reach the values, or the values do not reach the actor. Uniformly
+random actions have a mean reward of −5/12 per dimension of the action.
 """
 
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ from regrow.types import ActionSpace, Continuous, Key
 
 
 class ReachState(NamedTuple):
-    """What is shown."""
+    """The observation."""
 
     shown: Float[Array, " size"]
 
 
 @dataclass(frozen=True)
 class Reach(DeviceEnvironment):
-    """One-step episodes of minus the squared distance between the action and its goal.
+    """One-step episodes with minus the squared distance between action and goal as reward.
 
-    `size`: the numbers of an observation, and of an action.
+    `size`: the dimension of an observation, and of an action.
     """
 
     size: int = 2

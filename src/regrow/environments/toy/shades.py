@@ -1,8 +1,7 @@
-"""Shades: `reach` in pictures, for agents that see images.
+"""Shades: `reach` with image observations.
 
-The numbers that `reach` shows are grey levels, one for every channel of a picture that is of one
-shade all over: −1 is black, 1 is white. So wherever a picture is shifted to, the best action is the
-same.
+The numbers of `reach` are grey levels, one per channel of an image of a single shade: −1 is black,
+1 is white. So the best action stays the same if the image is shifted.
 """
 
 from dataclasses import dataclass
@@ -19,16 +18,16 @@ from regrow.types import ActionSpace, Continuous, Key
 
 
 class ShadesState(NamedTuple):
-    """The picture."""
+    """The image."""
 
     shown: UInt8[Array, "side side size"]
 
 
 @dataclass(frozen=True)
 class Shades(DeviceEnvironment):
-    """One-step episodes of minus the squared distance between the action and its goal, in pictures.
+    """One-step episodes with minus the squared distance to a goal as reward, observed as an image.
 
-    `size`: channels of a picture, and numbers of an action; `side` of a picture, in pixels.
+    `size`: channels of an image, and dimension of an action. `side`: of an image, in pixels.
     """
 
     size: int = 2
@@ -41,26 +40,26 @@ class Shades(DeviceEnvironment):
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
-        """A picture."""
+        """An image."""
         return (self.side, self.side, self.size)
 
     @property
     def observation_dtype(self) -> np.dtype[Any]:
-        """Bytes."""
+        """uint8."""
         return np.dtype(np.uint8)
 
     @property
     def action_space(self) -> ActionSpace:
-        """A number for every channel."""
+        """One number per channel."""
         return Continuous(self.size)
 
     @staticmethod
     def best(observation: UInt8[Array, "*batch side side size"]) -> Float[Array, "*batch size"]:
-        """The action of reward 0: minus half of what the grey levels mean."""
+        """The action with reward 0: minus half of the numbers that the grey levels encode."""
         return 0.5 - observation[..., 0, 0, :].astype(jnp.float32) / 255
 
     def reset(self, key: Key) -> tuple[ShadesState, UInt8[Array, "side side size"]]:
-        """A random picture and its observation."""
+        """A random image and its observation."""
         levels = jax.random.randint(key, (1, 1, self.size), 0, 256).astype(jnp.uint8)
         shown = jnp.broadcast_to(levels, self.observation_shape)
         return ShadesState(shown), shown

@@ -1,7 +1,7 @@
-"""Time-limit reward: a stream of reward 1 that never ends, cut by a clock.
+"""Time-limit reward: reward 1 at every step, without end, truncated by a time limit.
 
-The value is 1 / (1 - discount) in every state (a smaller value: truncation is taken for
-termination).
+The value is 1 / (1 - discount) in every state. A smaller value means that truncation is treated as
+termination.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from regrow.types import Key
 
 
 class TimeLimitRewardState(NamedTuple):
-    """How many steps the episode has had; the observation does not tell."""
+    """The env steps of the episode so far; the observation does not show them."""
 
     env_steps: Int[Array, ""]
 
 
 @dataclass(frozen=True)
 class TimeLimitReward(Toy):
-    """Reward 1 at every step, whatever the action; cut after `time_limit` env steps."""
+    """Reward 1 at every step, whatever the action; truncated after `time_limit` env steps."""
 
     time_limit: int = 2
 
@@ -35,14 +35,14 @@ class TimeLimitReward(Toy):
         )
 
     def reset(self, key: Key) -> tuple[TimeLimitRewardState, Float[Array, " 1"]]:
-        """A clock at 0 and the only observation."""
+        """A step count of 0 and the only observation."""
         del key
         return TimeLimitRewardState(jnp.int32(0)), jnp.ones(1)
 
     def step(
         self, state: TimeLimitRewardState, action: Int[Array, ""], key: Key
     ) -> tuple[TimeLimitRewardState, Step]:
-        """Reward 1; truncated when the clock has run out."""
+        """Reward 1; truncated at the time limit."""
         del action, key
         env_steps = state.env_steps + 1
         truncated = env_steps >= self.time_limit

@@ -83,6 +83,23 @@ def round_of(space, ends: dict[int, float], *, alike: bool = False) -> Transitio
     return Transition(*map(jnp.asarray, (seen[:COUNT], action, reward, discount, after, truncated)))
 
 
+@every
+def test_losses_are_those_of_a_minibatch_as_it_was_collected(space):
+    """ρ = 1 there: L(π) = −E A − c H(π), for several choices at once, too."""
+    state, batch = started(space), round_of(space, {5: 0.0})
+    losses = AGENT.losses(state, batch, KEY)
+    seen = AGENT.rollout(state, batch)
+    _, entropy = policy(
+        state.actor.network,
+        None if state.log_std is None else state.log_std.value,
+        seen.obs,
+        seen.action,
+        state.numbers,
+    )
+    expected = -float(seen.advantage.mean()) - AGENT.entropy * float(entropy.mean())
+    assert float(losses["actor"]) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
 # PPO once more, in NumPy and float64.
 
 

@@ -361,7 +361,9 @@ class PPO(Agent):
         del key
         seen = self.rollout(jax.lax.stop_gradient(state), batch)
         return {
-            "actor": self.actor_loss(state.actor.network, _value_of(state.log_std), seen),
+            "actor": self.actor_loss(
+                state.actor.network, _value_of(state.log_std), seen, state.numbers
+            ),
             "critic": self.critic_loss(state.critic.network, seen),
         }
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from regrow.analysis.conditions import Case
-from regrow.diagnosis.outcomes import areas, scale_of
+from regrow.diagnosis.outcomes import areas
 from regrow.diagnosis.recording import probes_of
 from regrow.stats.aggregates import optimality_gap, probability_of_improvement, rank_correlation
 from regrow.stats.arrays import Floats
@@ -113,8 +113,8 @@ def _resampled(cases: Sequence[Case], arm: str) -> Floats:
 
 
 def _unit(case: Case) -> float:
-    scale, _ = scale_of(case.outcomes)
-    return scale
+    assert case.verdict is not None, "a judged case"
+    return case.verdict.unit_value
 
 
 def _aggregate(
@@ -146,6 +146,5 @@ def gains_by_seed(case: Case, arm: str | None = None) -> Floats:
 
     As a share of the verdict's unit.
     """
-    scale, _ = scale_of(case.outcomes)
     treated = case.outcomes[arm or case.injection]
-    return (areas(treated) - areas(case.outcomes["nothing"])) / scale
+    return (areas(treated) - areas(case.outcomes["nothing"])) / _unit(case)

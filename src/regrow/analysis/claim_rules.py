@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 from regrow.analysis.across_conditions import Proxy, gains_by_seed, proxies
 from regrow.analysis.conditions import Case
@@ -22,6 +23,7 @@ from regrow.diagnosis.outcomes import Outcome
 from regrow.diagnosis.verdict import LOSS, NO_LOSS
 from regrow.errors import RegrowError, require
 from regrow.stats.arrays import Floats
+from regrow.stats.effects import paired
 from regrow.stats.intervals import Interval, paired_difference
 
 HOLDS, FAILS, OPEN = "holds here", "does not hold here", "not decided"
@@ -147,15 +149,21 @@ def _late_injection_keeps_up(cases: Sequence[Case]) -> Decision:
 
 
 def _compares_well(cases: Sequence[Case]) -> Decision:
-    """10: no other arm is ahead of injection by more than S."""
+    """10: no other arm is ahead of injection by more than S.
+
+    Of many equal rivals one is ahead by chance, so each is asked for more (Bonferroni).
+    """
     answers, behind = [], []
-    for case in map(_learned, cases):
-        for arm in case.arms:
-            if arm in ("nothing", "again", case.injection):
-                continue
-            change = _beside(case, case.injection, case, arm)
-            answers.append(_worse(change, _smallest(cases)))
-            behind.append((change.estimate, arm, change))
+    rivals = [
+        (case, arm)
+        for case in map(_learned, cases)
+        for arm in case.arms
+        if arm not in ("nothing", case.injection)
+    ]
+    for case, arm in rivals:
+        change = _beside(case, case.injection, case, arm, confidence=1 - 0.05 / len(rivals))
+        answers.append(_worse(change, _smallest(cases)))
+        behind.append((change.estimate, arm, change))
     require(len(behind) > 0, "there is no other arm")
     _, arm, change = min(behind)
     reason = f"beside the best of {len(behind)} others, {arm}, injection gives {percent(change)}."
@@ -231,8 +239,19 @@ def _ends(cases: Sequence[Case]) -> tuple[Case, Case]:
     return ordered[0], ordered[-1]
 
 
-def _beside(case: Case, arm: str, other: Case, beside: str, *, final: bool = False) -> Interval:
-    """An arm minus another, maybe of another case, over shared seeds, as a share of the other."""
+def _beside(
+    case: Case,
+    arm: str,
+    other: Case,
+    beside: str,
+    *,
+    final: bool = False,
+    confidence: float = 0.95,
+) -> Interval:
+    """An arm minus another, maybe of another case, over shared seeds.
+
+    As a share of what learning is worth: what the better of the two earns above the random policy.
+    """
 
     def of(held: Case, name: str) -> dict[int, float]:
         return {run.seed: _return(run, final) for run in held.outcomes[name]}
@@ -241,17 +260,25 @@ def _beside(case: Case, arm: str, other: Case, beside: str, *, final: bool = Fal
     seeds = sorted(ours.keys() & theirs.keys())
     require(len(seeds) >= 2, f"{case.label} and {other.label} share fewer than two seeds")
     treated, control = (np.array([held[seed] for seed in seeds]) for held in (ours, theirs))
-    change, scale = _change(treated, control), abs(float(control.mean()))
-    require(scale > 0, f"{beside} of {other.label} collects nothing to compare with")
-    return change.over(scale)
+    better = treated if treated.mean() > control.mean() else control
+    row = other.row
+    measured = paired(treated, control, better - row.random_return, row.random_error)
+    require(not measured.alike, _alike(len(seeds)))
+    above = f"neither {arm} of {case.label} nor {beside} of {other.label} earns more than chance"
+    require(measured.u > 0, above)
+    critical = float(stdtrit(len(seeds) - 1, (1.0 + confidence) / 2.0))
+    return measured.interval(critical, confidence)
 
 
 def _change(treated: Floats, control: Floats) -> Interval:
     """The paired difference; raises `RegrowError` if it is the same for every seed."""
     change = paired_difference(treated, control)
-    same = f"all {len(treated)} seeds show the same difference, which says nothing of its spread"
-    require(not change.missing, same)
+    require(not change.missing, _alike(len(treated)))
     return change
+
+
+def _alike(seeds: int) -> str:
+    return f"all {seeds} seeds show the same difference, which says nothing of its spread"
 
 
 def _return(run: Outcome, final: bool) -> float:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from regrow.diagnosis.outcomes import Outcome, by_arm, scale_of
+from regrow.diagnosis.outcomes import Outcome
 from regrow.diagnosis.plan import Roles
-from regrow.diagnosis.recording import as_outcome, judge, roles_of
+from regrow.diagnosis.recording import as_outcome, judge, means_of_replicates, roles_of
 from regrow.diagnosis.verdict import Verdict
 from regrow.errors import RegrowError
 from regrow.records.rows import Row
@@ -38,8 +38,10 @@ class Means(NamedTuple):
 class Case:
     """One condition: its rows by arm (with the seeds that all arms have), and its verdict.
 
-    `seeds_left_out`: those that some arm does not have yet. `verdict` is None if `unjudged` says
-    why. `relative`: per arm, the paired difference to `nothing` as a share of the verdict's unit.
+    A row is the mean of the replicates of its seed; of a single agent, a replicate. `again` counts
+    as a replicate of the control. `seeds_left_out`: those that some arm does not have yet.
+    `verdict` is None if `unjudged` says why. `relative`: per arm, the difference to `nothing` as a
+    share of the verdict's unit.
     """
 
     study: str
@@ -65,7 +67,7 @@ class Case:
     @cached_property
     def outcomes(self) -> Mapping[str, list[Outcome]]:
         """The outcomes by arm, from which verdicts are made."""
-        return by_arm([as_outcome(row) for rows in self.arms.values() for row in rows])
+        return {arm: [as_outcome(row) for row in rows] for arm, rows in self.arms.items()}
 
     @cached_property
     def means(self) -> Mapping[str, Means]:
@@ -113,44 +115,43 @@ def _problem(row: Row) -> str:
 
 
 def _case(study: str, scale: str, label: str, rows: Sequence[Row]) -> Case:
-    arms, left_out = _paired(rows)
-    kept = [row for held in arms.values() for row in held]
     roles, verdict, relative, unjudged = Roles(), None, {}, ""
     try:
-        roles = roles_of(kept[0])
-        verdict = judge(kept, roles)
-        relative = _relative(verdict, [as_outcome(row) for row in kept], roles.control)
+        roles = roles_of(rows[0])
     except RegrowError as error:
         unjudged = str(error)
-    return Case(study, scale, label, arms, left_out, roles.injection, verdict, unjudged, relative)
+    kept, left_out = _complete(rows)
+    try:
+        verdict = None if unjudged else judge(kept, roles)
+    except RegrowError as error:
+        unjudged = str(error)
+    if verdict is not None:
+        relative = {c.arm: c.share for c in verdict.comparisons if c.share is not None}
+    arms: dict[str, list[Row]] = {}
+    for row in means_of_replicates(kept, roles):
+        arms.setdefault(row.arm, []).append(row)
+    ordered = {arm: tuple(arms[arm]) for arm in sorted(arms, key=_place)}
+    return Case(
+        study, scale, label, ordered, left_out, roles.injection, verdict, unjudged, relative
+    )
 
 
-def _paired(rows: Sequence[Row]) -> tuple[dict[str, tuple[Row, ...]], tuple[int, ...]]:
-    """(the rows of every arm for the seeds that all arms have, the seeds left out).
+def _complete(rows: Sequence[Row]) -> tuple[list[Row], tuple[int, ...]]:
+    """(the rows for the seeds that all arms have, the seeds left out).
 
     If the arms share no seed, every arm keeps its own.
     """
-    arms: dict[str, dict[int, Row]] = {}
+    seeds: dict[str, set[int]] = {}
     for row in rows:
-        arms.setdefault(row.arm, {})[row.seed] = row
-    order = sorted(arms, key=_place)
-    seen = {row.seed for row in rows}
-    shared = seen.intersection(*arms.values())
-    kept = {
-        arm: tuple(arms[arm][seed] for seed in sorted(shared or arms[arm].keys())) for arm in order
-    }
-    return kept, tuple(sorted(seen - shared))
+        seeds.setdefault(row.arm, set()).add(row.seed)
+    seen = set.union(*seeds.values())
+    shared = set.intersection(*seeds.values())
+    kept = [row for row in rows if not shared or row.seed in shared]
+    return sorted(kept, key=lambda row: (row.seed, row.replicate)), tuple(sorted(seen - shared))
 
 
 def _place(arm: str) -> int:
-    """The position of an arm: `nothing`, `again`, injections, resets, then the others."""
-    first = ("nothing", "again")
-    if arm in first:
-        return first.index(arm)
-    return 2 if arm.startswith("inject") else 3 if arm.startswith("reset") else 4
-
-
-def _relative(verdict: Verdict, outcomes: Sequence[Outcome], control: str) -> dict[str, Interval]:
-    scale, _ = scale_of(by_arm(outcomes), control)
-    differences = {row.arm: row.difference for row in verdict.comparisons}
-    return {arm: held.over(scale) for arm, held in differences.items() if held is not None}
+    """The position of an arm: `nothing`, injections, resets, then the others."""
+    if arm == "nothing":
+        return 0
+    return 1 if arm.startswith("inject") else 2 if arm.startswith("reset") else 3

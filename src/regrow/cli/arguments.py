@@ -37,11 +37,15 @@ def share(text: str) -> float:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number") from error
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """An environment and an agent."""
+def add_environment(parser: argparse.ArgumentParser) -> None:
+    """An environment."""
+    parser.add_argument("environment", help="e.g. minatar/breakout (`regrow list environments`)")
+
+
+def add_agent(parser: argparse.ArgumentParser) -> None:
+    """An agent."""
     parser.allow_abbrev = False
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("environment", help="e.g. minatar/breakout (`regrow list environments`)")
     parser.add_argument(
         "--agent",
         help="with fields if you like: 'double_dqn(learning_rate=3e-4)' (default: by "

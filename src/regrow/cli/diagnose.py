@@ -1,13 +1,14 @@
 """`regrow diagnose`."""
 
 import argparse
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regrow.cli.arguments import (
     NEXT_ROUND,
-    add_common,
+    add_agent,
     add_log,
     chosen,
     count,
@@ -20,30 +21,51 @@ from regrow.errors import require
 
 if TYPE_CHECKING:
     from regrow.diagnosis.plan import Plan
+    from regrow.diagnosis.subject import Source
+    from regrow.diagnosis.verdict import Verdict
 
 
 def add_diagnose(parser: argparse.ArgumentParser) -> None:
     """`regrow diagnose`."""
     parser.description = (
-        "Trains an agent, forks it into arms that differ in one intervention, continues them all,\n"
-        "and says whether the agent was losing plasticity.\n\n"
-        "Writes report.html, verdict.json, curves.png, config.json and rows/ into --out.\n"
-        "The same command with the same --out continues where it stopped."
+        "Forks agents into arms that differ in one intervention, continues them all, and says\n"
+        "whether they were losing plasticity. Seeds are added until the verdict is settled.\n\n"
+        "Give an environment, in which agents are trained from the start, or the folders of\n"
+        "`regrow train`. One folder is one agent: the claim is then about this agent.\n\n"
+        "Writes report.html, verdict.json, curves.png, looks.png, config.json and rows/ into\n"
+        "--out. The same command with the same --out continues where it stopped."
     )
-    add_common(parser)
     add = parser.add_argument
+    add(
+        "what",
+        nargs="+",
+        metavar="ENVIRONMENT",
+        help="e.g. minatar/breakout (`regrow list environments`), or folders of `regrow train`",
+    )
+    add_agent(parser)
     add("--fork-at", type=count, help=f"env steps (default: 60000{NEXT_ROUND})")
     add("--horizon", type=count, help=f"env steps after the fork (default: 40000{NEXT_ROUND})")
     add("--env-steps", type=count, help="instead of --horizon: env steps in all, fork included")
-    add("--seeds", type=count, default=5, help="how many (default: %(default)s)")
+    add(
+        "--seeds",
+        type=count,
+        help="the most; they are added in looks until the verdict is settled (default: 20)",
+    )
+    add(
+        "--replicates",
+        type=count,
+        help="runs of each arm from one fork, with other random numbers (default: 2; of one "
+        "trained agent the most, 20)",
+    )
+    add("--minutes", type=share, help="begin no look that would end later than this")
+    add("--fixed", action="store_true", help="one look, at all of --seeds; no more can be added")
     add(
         "--arms",
         nargs="+",
         metavar="ARM",
         default=None,
-        help="interventions, e.g. nothing again inject 'inject(split=0)' reset, or rules, e.g. "
-        "'inject every 10_000'; `again` is nothing with another random seed, the noise floor "
-        "(default: nothing again inject reset)",
+        help="interventions, e.g. nothing inject 'inject(split=0)' reset, or rules, e.g. "
+        "'inject every 10_000' (default: nothing inject reset)",
     )
     add(
         "--where",
@@ -60,8 +82,17 @@ def add_diagnose(parser: argparse.ArgumentParser) -> None:
     add(
         "--smallest-effect",
         type=share,
-        default=0.05,
-        help="the smallest effect that matters, as a share of the control arm (default: 0.05)",
+        default=0.1,
+        help="the smallest effect that matters, as a share of what learning is worth: what the "
+        "best arm earns above the random policy (default: 0.1)",
+    )
+    add(
+        "--range",
+        type=share,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="returns between which agents move, e.g. --range -200 300; the unit of effects, in "
+        "place of what learning is worth",
     )
     add("--out", type=Path, help="folder to write into (default: runs/diagnose-<environment>)")
     add("--processes", type=count, help="worker processes (default: one per core)")
@@ -77,40 +108,64 @@ def _diagnose(options: argparse.Namespace) -> None:
 
     from regrow.analysis.summary import summarise_rows
     from regrow.diagnosis.diagnose import carry_out, probe_means
-    from regrow.diagnosis.recording import as_outcome
+    from regrow.diagnosis.verdict import Verdict
     from regrow.execution.processes import Processes, cores
     from regrow.records.sinks import checked
     from regrow.report import terminal
     from regrow.report.figure import draw_diagnosis
+    from regrow.report.looks import draw_looks, units
     from regrow.report.progress import progress
     from regrow.report.sections import write_page
 
     began = time.perf_counter()
     plan, log = _plan(options), checked(options.log)  # where W&B asks for a key, before the bar
-    folder: Path = options.out or default_folder("diagnose", options.environment)
+    folder: Path = options.out or default_folder("diagnose", options.what[0])
     execute = Processes(cores() if options.processes is None else options.processes)
-    with progress("env steps", plan.env_steps) as report:
-        done = carry_out(plan, folder, execute=execute, report=report, log=log)
+    console, to_do = Console(), plan.env_steps(plan.looks[0])
+    with progress("env steps", to_do) as report:
+
+        def looked(verdict: Verdict, to_come: int) -> None:
+            report.more(to_come)
+            effect = terminal.interval(verdict.effect)
+            console.print(f"{verdict.n} {units(verdict)}: {effect}, not settled", highlight=False)
+
+        minutes = math.inf if options.minutes is None else options.minutes
+        done = carry_out(
+            plan, folder, execute=execute, report=report, log=log, minutes=minutes, looked=looked
+        )
     seconds = time.perf_counter() - began
     verdict, agent = done.verdict, plan.source.config()["agent"]
-    title = f"{options.environment}: {verdict.claim}"
-    draw_diagnosis(folder / "curves.png", done.rows, title=title, subtitle=_what(plan))
+    environment = plan.source.config()["environment"]
+    title = f"{environment}: {verdict.claim}"
+    draw_diagnosis(folder / "curves.png", done.rows, title=title, subtitle=_what(plan, verdict))
+    draw_looks(folder / "looks.png", verdict, title=title)
     write_page(folder / "report.html", summarise_rows(folder, done.rows))
-    console = Console()
-    outcomes = [as_outcome(row) for row in done.rows]
-    terminal.show(console, verdict, outcomes, probe_means(done.rows))
-    told = f"{agent}: {plan.seeds} seeds, {seconds:.0f} s; written to {shown(folder)}"
+    terminal.show(console, verdict, done.rows, probe_means(done.rows))
+    told = f"{agent}: {verdict.n} {units(verdict)}, {seconds:.0f} s; written to {shown(folder)}"
     console.print(told, highlight=False, markup=False)
 
 
 def _plan(options: argparse.Namespace) -> "Plan":
-    from regrow.diagnosis.plan import DEFAULT_ARMS, Arm, Plan, arms_at_every_split
+    from regrow.diagnosis.plan import (
+        DEFAULT_ARMS,
+        FORK_AT,
+        HORIZON,
+        REPLICATES,
+        SEEDS,
+        Arm,
+        Plan,
+        arms_at_every_split,
+    )
     from regrow.registry import make
-    from regrow.sources.native import Native
 
-    source = Native(*chosen(options))
-    fork_at = given_or_whole(options.fork_at, 60_000, source.round)
-    horizon = given_or_whole(options.horizon, 40_000, source.round)
+    source = _source(options)
+    trained = getattr(source, "env_steps", None)
+    require(
+        trained is None or options.fork_at in (None, trained),
+        f"--fork-at is {options.fork_at}; trained runs are forked where they are, at {trained}",
+    )
+    fork_at = trained or given_or_whole(options.fork_at, FORK_AT, source.round)
+    horizon = given_or_whole(options.horizon, HORIZON, source.round)
     if options.env_steps is not None:
         require(options.horizon is None, "give --horizon or --env-steps, not both")
         horizon = options.env_steps - fork_at
@@ -123,21 +178,44 @@ def _plan(options: argparse.Namespace) -> "Plan":
     arms = options.arms or DEFAULT_ARMS
     if options.where:
         arms = arms_at_every_split(source.splits)
+    seeds = options.seeds or getattr(source, "agents", SEEDS)
+    replicates = options.replicates or (SEEDS if seeds == 1 else REPLICATES)
     return Plan(
         source,
         arms=tuple(Arm.parse(text) for text in arms),
-        seeds=options.seeds,
+        seeds=seeds,
         fork_at=fork_at,
         horizon=horizon,
         before=tuple(make("interventions", text) for text in options.before),
         smallest_effect=options.smallest_effect,
+        replicates=replicates,
+        fixed=options.fixed,
+        returns_range=None if options.range is None else (options.range[0], options.range[1]),
     )
 
 
-def _what(plan: "Plan") -> str:
+def _source(options: argparse.Namespace) -> "Source":
+    """An agent to be trained in an environment, or runs that were trained."""
+    from regrow.files.folders import kind_of
+    from regrow.sources.native import Native
+    from regrow.sources.trained import Trained
+
+    folders = [Path(text) for text in options.what]
+    if any(kind_of(folder) == "training" for folder in folders):
+        require(options.agent is None, "--agent is given, but the folders hold trained agents")
+        return Trained.of(folders)
+    first, *others = options.what
+    require(not others, f"'{first}' and '{' '.join(others)}': give one environment, or folders")
+    options.environment = first
+    return Native(*chosen(options))
+
+
+def _what(plan: "Plan", verdict: "Verdict") -> str:
     """The setting of a diagnosis in a line."""
     from regrow.registry import describe
+    from regrow.report.looks import units
 
     before = "".join(f" after {describe(intervention)}" for intervention in plan.before)
     agent = plan.source.config()["agent"]
-    return f"{agent}, forked at {plan.fork_at:,} env steps{before}, {plan.seeds} seeds"
+    sample = f"{verdict.n} {units(verdict)}"
+    return f"{agent}, forked at {plan.fork_at:,} env steps{before}, {sample}"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from regrow.cli.arguments import (
     NEXT_ROUND,
-    add_common,
+    add_agent,
+    add_environment,
     add_log,
     chosen,
     count,
@@ -21,7 +22,8 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         "Trains one agent. Writes config.json, run.ckpt, episodes.parquet, probes.parquet,\n"
         "curves.png and, with --do, checks.parquet into --out."
     )
-    add_common(parser)
+    add_environment(parser)
+    add_agent(parser)
     add = parser.add_argument
     add("--env-steps", type=count, help=f"in all (default: 1000000{NEXT_ROUND})")
     add("--seed", type=count, default=0, help="(default: %(default)s)")

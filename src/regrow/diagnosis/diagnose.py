@@ -1,16 +1,19 @@
 """Fork a training run into arms that differ in one intervention, continue all, compare.
 
-    seed ──train──▶ fork_at ──before──▶ fork ┬─ nothing ──horizon──▶ outcome
-                                             ├─ again   (nothing, another random seed)
-                                             ├─ inject
+    seed ──train──▶ fork_at ──before──▶ fork ┬─ nothing ──horizon──▶ outcome   (each `replicates`
+                                             ├─ inject                           times)
                                              └─ reset
 
 The work is cut into jobs (`jobs.py`), which any `Execute` may run. Each leaves a row of results
-(`recording.py`), and the rows are concluded from (`verdict.py`).
+(`recording.py`), and the rows are concluded from (`verdict.py`). Seeds are added in looks, until
+the verdict is settled, the most seeds are reached, or time is up.
 """
 
+import math
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +43,7 @@ from regrow.files.folders import claimed
 from regrow.records.provenance import source_commit, versions
 from regrow.records.rows import Row, read_rows
 from regrow.records.sinks import checked
-from regrow.records.study_spec import write_plan
+from regrow.records.study_spec import plan_file, read_plan, write_plan
 from regrow.registry import describe
 from regrow.types import Report, silent
 
@@ -61,22 +64,30 @@ def diagnose(
     execute: Execute = in_order,
     report: Report = silent,
     log: str | Sequence[str] = (),
+    minutes: float = math.inf,
 ) -> Verdict:
     """Carries out a diagnosis and returns its verdict.
 
-    `folder` keeps what was done: the same plan with the same folder continues where it stopped.
-    Without one nothing is kept. `log`: "csv", "tensorboard" or "wandb", or several of them, into
-    which every job is logged while it trains. Raises `RegrowError` where the plan cannot be
-    carried out (a split outside the network, say), the environment does what it may not do
-    (`check_environment`, in short), the folder holds a diagnosis with another plan or another
-    process is at work in it, or `log` is none of these or its package is not there.
+    `folder` keeps what was done: the same plan with the same folder continues where it stopped,
+    also with more seeds, in which case the error rate holds over all that was looked at. Without
+    one nothing is kept. `minutes`: no look begins that would end later than this. `log`: "csv",
+    "tensorboard" or "wandb", or several of them, into which every job is logged while it trains.
+    Raises `RegrowError` where the plan cannot be carried out (a split outside the network, say),
+    the environment does what it may not do (`check_environment`, in short), the folder holds a
+    diagnosis with another plan or another process is at work in it, or `log` is none of these or
+    its package is not there.
     """
     log = checked(log)
     require(folder is not None or not log, f"log is {', '.join(log)} and folder is None; give one")
     if folder is not None:
-        return carry_out(plan, Path(folder), execute=execute, report=report, log=log).verdict
+        kept = Path(folder)
+        return carry_out(
+            plan, kept, execute=execute, report=report, log=log, minutes=minutes
+        ).verdict
     with tempfile.TemporaryDirectory(prefix="regrow-") as temporary:
-        return carry_out(plan, Path(temporary), execute=execute, report=report).verdict
+        return carry_out(
+            plan, Path(temporary), execute=execute, report=report, minutes=minutes
+        ).verdict
 
 
 def carry_out(
@@ -86,20 +97,74 @@ def carry_out(
     execute: Execute = in_order,
     report: Report = silent,
     log: Sequence[str] = (),
+    minutes: float = math.inf,
+    looked: Callable[[Verdict, int], None] | None = None,
 ) -> Diagnosed:
-    """Carries out a diagnosis in a folder; `diagnose` says what is raised."""
+    """Carries out a diagnosis in a folder; `diagnose` says what is raised.
+
+    `looked` hears of the verdict at every look, and of the env steps up to the next one.
+    """
     leave_if_unguarded()
     for arm in plan.arms:
         plan.source.check((*plan.before, arm.does))
     plan.source.check_environment()
-    condition = alone(plan)
-    with claimed(folder, {"kind": STUDY, **plan.config()}):
+    with claimed(folder, {"kind": STUDY, **_fixed_part(plan)}):
+        plan = _continued(plan, folder)
+        condition = alone(plan)
         content = {"study": STUDY, "scale": "", "question": QUESTION, "claims": []}
         write_plan(folder, {**content, "figure": "curves", "conditions": [condition.config()]})
-        execute(tasks(condition, folder, log), report)
-        rows = read_rows(folder).rows
-        done = Diagnosed(judge(rows), rows)
-        write_json(folder / "verdict.json", verdict_file(plan, done))
+        began, before, units = time.monotonic(), 0, plan.looks[0]
+        while True:
+            started = time.monotonic()
+            execute(tasks(condition, folder, log, units, before), report)
+            done = _concluded(plan, folder, units)
+            later = [n for n in plan.looks if n > units]
+            # The next look takes about as long as this one, for each unit that it adds.
+            now = time.monotonic()
+            each = (now - started) / (units - before)
+            if done.verdict.settled or not later:
+                return done
+            if now - began + each * (later[0] - units) > 60.0 * minutes:
+                return done
+            if looked is not None:
+                looked(done.verdict, plan.env_steps(later[0]) - plan.env_steps(units))
+            before, units = units, later[0]
+
+
+def _fixed_part(plan: Plan) -> dict[str, Any]:
+    """What of a plan must be the same to continue it: more seeds may be asked for later."""
+    config = plan.config()
+    if plan.fixed:
+        return config
+    grows = {"looks", "replicates" if plan.single else "seeds"}
+    return {name: value for name, value in config.items() if name not in grows}
+
+
+def _continued(plan: Plan, folder: Path) -> Plan:
+    """The plan with the looks that were planned before in its folder, and those after them.
+
+    What was looked at counts, even where one would choose other sizes now.
+    """
+    path = plan_file(folder, STUDY, "")
+    if plan.fixed or not path.is_file():
+        return plan
+    (held,) = read_plan(path).conditions.values()
+    before = [int(n) for n in held.config["looks"]]
+    (most,) = [held.config["replicates" if plan.single else "seeds"]]
+    looks = (*before, *(n for n in plan.looks if n > before[-1]))
+    size = {"replicates": max(most, plan.most)} if plan.single else {"seeds": max(most, plan.most)}
+    return replace(plan, looks=looks, **size)
+
+
+def _concluded(plan: Plan, folder: Path, units: int) -> Diagnosed:
+    """The verdict on the first units, written down."""
+    rows = [
+        row
+        for row in read_rows(folder).rows
+        if (row.replicate if plan.single else row.seed) < units
+    ]
+    done = Diagnosed(judge(rows), rows)
+    write_json(folder / "verdict.json", verdict_file(plan, done))
     return done
 
 
@@ -111,6 +176,7 @@ def verdict_file(plan: Plan, done: Diagnosed) -> dict[str, Any]:
     rows = done.rows
     seconds = sum(row.seconds for row in rows)
     seconds += sum({row.seed: row.seconds_to_fork for row in rows}.values())
+    units = plan.most if plan.fixed else done.verdict.n
     return {
         **done.verdict.to_dict(),
         "arms": {
@@ -119,12 +185,17 @@ def verdict_file(plan: Plan, done: Diagnosed) -> dict[str, Any]:
         "probes": probe_means(rows),
         "interventions": {arm.name: describe(arm.does) for arm in plan.arms},
         "events": [
-            {"arm": row.arm, "seed": row.seed, **event._asdict()}
+            {
+                "arm": row.arm,
+                "seed": row.seed,
+                "replicate": row.replicate,
+                **event._asdict(),
+            }
             for row in rows
             for event in row.events[len(row.before) :]
         ],
         **{name: value for name, value in plan.config().items() if name != "arms"},
-        "env_steps": plan.env_steps,
+        "env_steps": plan.env_steps(units),
         "seconds": seconds,
         "versions": versions(),
     }
@@ -132,10 +203,11 @@ def verdict_file(plan: Plan, done: Diagnosed) -> dict[str, Any]:
 
 def _of_run(row: Row) -> dict[str, Any]:
     if row.stopped:
-        return {"seed": row.seed, "stopped": row.stopped}
+        return {"seed": row.seed, "replicate": row.replicate, "stopped": row.stopped}
     run = as_outcome(row)
     return {
         "seed": run.seed,
+        "replicate": run.replicate,
         "area_under_curve": run.area,
         "final_return": run.final,
         "predicted_value_first": run.predicted[0],
@@ -159,20 +231,26 @@ def probe_means(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     }
 
 
-def tasks(condition: PlannedCondition, folder: Path, log: Sequence[str] = ()) -> list[Task]:
-    """The jobs of a diagnosis as tasks; `log`: the sinks that hear of them meanwhile."""
+def tasks(
+    condition: PlannedCondition,
+    folder: Path,
+    log: Sequence[str] = (),
+    units: int | None = None,
+    since: int = 0,
+) -> list[Task]:
+    """The jobs of the units from `since` on up to `units` as tasks.
+
+    Units are seeds, or replicates of a single agent. `log`: the sinks that hear of the jobs.
+    """
     plan = condition.plan
     recorded = Recorded(folder / "work" / digest_of(plan), folder, source_commit(), tuple(log))
     random = random_file(folder, plan)
-    first = Task(random.stem, (), partial(run_random_policy, plan, random))
-    return [
-        first,
-        *(
-            Task(
-                job.name,
-                (needs.name, random.stem) if needs else (),
-                partial(recorded.run, plan, job, (condition,) if needs else ()),
-            )
-            for job, needs in jobs(plan)
-        ),
-    ]
+    found = [Task(random.stem, (), partial(run_random_policy, plan, random))] if not since else []
+    for job, needs in jobs(plan, units):
+        if (job.replicate if plan.single else job.seed) < since:
+            continue
+        asked = (needs.name, random.stem) if needs else ()
+        there = {task.name for task in found}
+        work = partial(recorded.run, plan, job, (condition,) if needs else ())
+        found.append(Task(job.name, tuple(name for name in asked if name in there), work))
+    return found

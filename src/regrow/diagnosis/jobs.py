@@ -35,11 +35,18 @@ class Job:
 
     seed: int
     arm: Arm | None
+    replicate: int = 0
 
     @property
     def name(self) -> str:
         """What the job's files are called."""
-        return f"seed{self.seed}-{'fork' if self.arm is None else self.arm.file_name}"
+        which = "fork" if self.arm is None else self.arm.file_name
+        return f"seed{self.seed}-{which}{f'-{self.replicate}' if self.replicate else ''}"
+
+    @property
+    def stream(self) -> int:
+        """Which replicate's random numbers the job has."""
+        return self.replicate + (0 if self.arm is None else self.arm.replicate)
 
     def result(self, folder: Path) -> Path:
         """Where the job's result is written when it is done."""
@@ -50,10 +57,20 @@ class Job:
         return folder / "jobs" / f"{self.name}.ckpt"
 
 
-def jobs(plan: Plan) -> list[tuple[Job, Job | None]]:
-    """All jobs, each with the job it waits for; forks come first, seed by seed."""
-    forks = [Job(seed, None) for seed in range(plan.seeds)]
-    arms = [(Job(fork.seed, arm), fork) for fork in forks for arm in plan.arms]
+def jobs(plan: Plan, units: int | None = None) -> list[tuple[Job, Job | None]]:
+    """All jobs, each with the job it waits for; forks come first, seed by seed.
+
+    `units`: up to so many seeds, or replicates of a single agent; by default the most.
+    """
+    units = plan.most if units is None else units
+    seeds, replicates = (1, units) if plan.single else (units, plan.replicates)
+    forks = [Job(seed, None) for seed in range(seeds)]
+    arms = [
+        (Job(fork.seed, arm, replicate), fork)
+        for fork in forks
+        for replicate in range(replicates)
+        for arm in plan.arms
+    ]
     return [*((fork, None) for fork in forks), *arms]
 
 
@@ -106,7 +123,9 @@ class _Work(NamedTuple):
         """Trains one seed up to the fork, does what comes before it, saves, measures."""
         plan, job = self.plan, self.job
         subject, log = self._driven(plan.fork_at, f"seed {job.seed} to the fork")
-        curve = _curve_of(subject, log, min(BINS, plan.fork_at))
+        curve = plan.source.so_far(job.seed)
+        if log.reward.size:
+            curve = _curve_of(subject, log, min(BINS, plan.fork_at)).returns
         for intervention in plan.before:
             self.report(f"seed {job.seed}, {describe(intervention)}", 0)
             subject = subject.intervene(intervention)
@@ -115,7 +134,7 @@ class _Work(NamedTuple):
         self.live.probed(subject, probes)
         self.live.probed(subject, fresh, fresh=True)
         measured = {"probes": probes, "probes_fresh": fresh}
-        return {"seed": job.seed, "curve": list(curve.returns), **measured}
+        return {"seed": job.seed, "curve": list(curve), **measured}
 
     def branch(self, arm: Arm) -> dict[str, Any]:
         """Takes one seed's fork, carries out the arm's intervention, trains over the horizon.
@@ -126,9 +145,13 @@ class _Work(NamedTuple):
         try:
             subject, log = self._driven(plan.fork_at + plan.horizon, f"seed {seed}, {arm.name}")
         except NotFiniteError as error:
-            return asdict(Outcome(arm.name, seed, (), (), 0.0, 0.0, stopped=str(error)))
-        curve = _curve_of(subject, log, BINS, fork_of(seed, self.folder).curve[-1])
-        rewards = subject.learned_rewards(log)
+            stopped = Outcome(
+                arm.name, seed, (), (), 0.0, 0.0, stopped=str(error), replicate=self.job.replicate
+            )
+            return asdict(stopped)
+        before = fork_of(seed, self.folder).curve
+        curve = _curve_of(subject, log, BINS, before[-1] if before else math.nan)
+        fork, rewards = self._at_fork(), subject.learned_rewards(log)
         predicted = np.array_split(np.nan_to_num(np.abs(log.value), nan=np.inf), BINS)
         outcome = Outcome(
             arm=arm.name,
@@ -137,9 +160,10 @@ class _Work(NamedTuple):
             predicted=tuple(float(min(part.mean(dtype=np.float64), 1e30)) for part in predicted),
             realised=_realised(subject, log._replace(reward=rewards)),
             largest_reward=float(np.abs(rewards).max()),
-            probes=subject.measure(since=self._at_fork()),
-            events=tuple((step, text) for step, text in subject.history[len(plan.before) :]),
+            probes=subject.measure(since=fork),
+            events=tuple((step, text) for step, text in subject.history[len(fork.history) :]),
             unfinished=curve.unfinished,
+            replicate=self.job.replicate,
         )
         self.live.probed(subject, outcome.probes)
         return asdict(outcome)
@@ -153,7 +177,7 @@ class _Work(NamedTuple):
         elif arm is None:
             subject, checks = self.plan.source.start(self.job.seed), []
         else:
-            subject, checks = self._at_fork().fork(arm.replicate).intervene(arm.intervention), []
+            subject, checks = self._at_fork().fork(self.job.stream).intervene(arm.intervention), []
         self.report(phase, len(self.unfinished.log.reward))
         subject, _ = drive(
             subject,

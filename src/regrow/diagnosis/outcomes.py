@@ -1,17 +1,25 @@
-"""What the arms of a diagnosis did, seed by seed, and the scale on which they are compared."""
+"""What the arms of a diagnosis did, run by run, and how they are compared.
+
+Every arm of a fork is run several times, in replicates that differ in their random numbers alone.
+With several agents (seeds), an arm counts once per agent, with the mean of its replicates, and the
+arms are paired. With a single agent the replicates themselves are the sample.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from regrow.errors import require
 from regrow.stats.curves import area_under_curve, final_return
+from regrow.stats.effects import Components, Measured, components, independent, paired
+from regrow.stats.sequential import Design
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one arm did with one seed after the fork.
+    """What one arm did after the fork of one seed, in one replicate.
 
     `curve`: return per time bin. `predicted`, `realised`: mean |value| that the agent predicted in
     each bin, and mean |discounted return| that followed. `largest_reward`: the largest |reward|.
@@ -31,6 +39,7 @@ class Outcome:
     seconds: float = 0.0
     unfinished: int = 0
     stopped: str = ""
+    replicate: int = 0
 
     @property
     def area(self) -> float:
@@ -43,29 +52,160 @@ class Outcome:
         return final_return(np.array(self.curve))
 
 
-def by_arm(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    """The outcomes of every arm in the order of seeds; `RegrowError` unless all have the same."""
-    arms: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        arms.setdefault(outcome.arm, []).append(outcome)
-    for runs in arms.values():
-        runs.sort(key=lambda run: run.seed)
-    seeds = {arm: tuple(run.seed for run in runs) for arm, runs in arms.items()}
+class Sample(NamedTuple):
+    """The runs of a diagnosis as a verdict counts them.
+
+    `arms`: for every arm its outcomes in the order of the units, which are seeds (an outcome is the
+    mean of a seed's replicates) or, of a single agent, replicates. `runs`: all runs of every arm.
+    """
+
+    arms: Mapping[str, Sequence[Outcome]]
+    runs: Mapping[str, Sequence[Outcome]]
+    design: Design
+
+    @property
+    def size(self) -> int:
+        """How many units the smallest arm has."""
+        return min(len(held) for held in self.arms.values())
+
+    @property
+    def replicates(self) -> int:
+        """How many runs a seed has of the first arm; 1 of a single agent, whose units they are."""
+        first = next(iter(self.arms))
+        return max(1, len(self.runs[first]) // len(self.arms[first]))
+
+    def first(self, count: int) -> "Sample":
+        """The same with the first `count` units."""
+        arms = {arm: held[:count] for arm, held in self.arms.items()}
+        units = {_unit(run, self.design) for held in arms.values() for run in held}
+        runs = {
+            arm: [run for run in held if _unit(run, self.design) in units]
+            for arm, held in self.runs.items()
+        }
+        return Sample(arms, runs, self.design)
+
+
+def _unit(run: Outcome, design: Design) -> int:
+    return run.seed if design == "paired" else run.replicate
+
+
+def sampled(outcomes: Sequence[Outcome], control: str, replicate: str | None) -> Sample:
+    """The sample that outcomes are; `replicate`: an arm that is one more replicate of the control.
+
+    Raises `RegrowError` where arms do not have the same seeds.
+    """
+    again = {run.seed for run in outcomes if run.arm == control and run.replicate == 1}
+    runs: dict[str, list[Outcome]] = {}
+    for run in outcomes:
+        folded = run
+        if run.arm == replicate:
+            require(run.seed not in again, f"'{replicate}' is there with replicates of '{control}'")
+            folded = replace(run, arm=control, replicate=run.replicate + 1)
+        runs.setdefault(folded.arm, []).append(folded)
+    for held in runs.values():
+        held.sort(key=lambda run: (run.seed, run.replicate))
+    seeds = {arm: tuple(dict.fromkeys(run.seed for run in held)) for arm, held in runs.items()}
     require(len(set(seeds.values())) <= 1, f"the arms do not have the same seeds: {seeds}")
-    return arms
+    if runs and len(next(iter(seeds.values()))) == 1 and max(map(len, runs.values())) > 1:
+        return Sample(runs, runs, "independent")
+    return Sample({arm: _by_seed(held) for arm, held in runs.items()}, runs, "paired")
+
+
+def _by_seed(runs: Sequence[Outcome]) -> list[Outcome]:
+    by_seed: dict[int, list[Outcome]] = {}
+    for run in runs:
+        by_seed.setdefault(run.seed, []).append(run)
+    return [held[0] if len(held) == 1 else mean_of(held) for held in by_seed.values()]
+
+
+def mean_of(runs: Sequence[Outcome]) -> Outcome:
+    """The replicates of an arm of a seed as one outcome: means, and the events of the first."""
+    first = runs[0]
+    names = set.intersection(*(set(run.probes) for run in runs))
+    return replace(
+        first,
+        curve=tuple(np.mean([run.curve for run in runs], axis=0).tolist()),
+        predicted=tuple(np.mean([run.predicted for run in runs], axis=0).tolist()),
+        realised=float(np.mean([run.realised for run in runs])),
+        largest_reward=max(run.largest_reward for run in runs),
+        probes={
+            name: float(np.mean([run.probes[name] for run in runs]))
+            for name in first.probes
+            if name in names
+        },
+        seconds=sum(run.seconds for run in runs),
+        unfinished=sum(run.unfinished for run in runs),
+    )
 
 
 def areas(runs: Sequence[Outcome]) -> np.ndarray:
-    """The mean return after the fork of every run; shape (seeds,)."""
+    """The mean return after the fork of every run; shape (runs,)."""
     return np.array([run.area for run in runs])
 
 
-def scale_of(arms: Mapping[str, Sequence[Outcome]], control: str = "nothing") -> tuple[float, str]:
-    """The unit of effects: the control arm's mean return; where that is 0, the best arm's."""
-    means = {arm: abs(float(areas(runs).mean())) for arm, runs in arms.items()}
-    largest = max(means.values())
-    if means[control] > 1e-3 * largest:
-        return means[control], f"mean return of the arm '{control}' after the fork"
-    if largest > 0:
-        return largest, f"mean return of the best arm after the fork ('{control}' collected none)"
-    return 1.0, "return (no arm collected any)"
+def finals(runs: Sequence[Outcome]) -> np.ndarray:
+    """The mean return over the last quarter of the horizon, of every run; shape (runs,)."""
+    return np.array([run.final for run in runs])
+
+
+class Scale(NamedTuple):
+    """The unit of effects: what learning is worth, or a range that the user gave.
+
+    `value`: in returns; NaN where it is not known. `random`, `error`: the random policy's return
+    and its standard error. `best`: the arm with the highest mean return; None with a range.
+    """
+
+    value: float
+    random: float
+    error: float
+    best: str | None
+
+    @property
+    def text(self) -> str:
+        """What the unit is, for tables and files."""
+        if self.best is None:
+            return "the range of returns that was given"
+        return f"mean return of the best arm ('{self.best}') above the random policy's"
+
+    def measured(self, sample: Sample, arm: str, control: str, share: float = 0.0) -> Measured:
+        """An arm's difference to the control, with this unit."""
+        values = {name: areas(sample.arms[name]) for name in (arm, control)}
+        if self.best is not None and self.best not in values:
+            values[self.best] = areas(sample.arms[self.best])
+        treated, base = values[arm], values[control]
+        if sample.design == "independent":
+            best = np.zeros(0) if self.best is None else values[self.best]
+            random = -self.value if self.best is None else self.random
+            return independent(treated, base, best, random, self.error, share)
+        unit = self.value if self.best is None else values[self.best] - self.random
+        return paired(treated, base, unit, self.error)
+
+
+def scale_of(
+    arms: Mapping[str, Sequence[Outcome]],
+    random: float,
+    error: float = 0.0,
+    given: tuple[float, float] | None = None,
+) -> Scale:
+    """The unit of effects: max over arms of the mean return − the random policy's.
+
+    `given`: (lowest, highest) return instead.
+    """
+    if given is not None:
+        return Scale(given[1] - given[0], random, 0.0, None)
+    means = {arm: float(areas(runs).mean()) for arm, runs in arms.items()}
+    best = max(means, key=lambda arm: means[arm])
+    return Scale(means[best] - random, random, error, best)
+
+
+def components_of(sample: Sample, treated: str, control: str) -> Components | None:
+    """Where the spread of the effect comes from."""
+    forks = {run.seed for run in sample.runs[control]}
+    held = [
+        tuple(
+            areas([run for run in sample.runs[arm] if run.seed == seed])
+            for arm in (treated, control)
+        )
+        for seed in sorted(forks)
+    ]
+    return components([(pair[0], pair[1]) for pair in held])

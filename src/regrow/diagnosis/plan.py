@@ -1,4 +1,6 @@
-"""The plan of a diagnosis: which source of Subjects, where it forks, and into which arms."""
+"""The plan of a diagnosis: which source of Subjects, where it forks, into which arms, and when one
+looks.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,10 +14,14 @@ from regrow.interventions.inject import Inject
 from regrow.interventions.nothing import Nothing
 from regrow.interventions.reset import Reset
 from regrow.registry import describe, make, members
+from regrow.stats.sequential import usual_looks
 from regrow.training.schedule import Rule, check_rules, is_rule
 
 BINS = 20
 """Time bins of a learning curve after the fork."""
+SEEDS, REPLICATES, SMALLEST_EFFECT, FORK_AT, HORIZON = 20, 2, 0.1, 60_000, 40_000
+"""The defaults of a diagnosis: the most seeds, runs of each arm of a seed, the smallest effect that
+matters as a share of what learning is worth, env steps to the fork, and after it."""
 
 Role = Literal["control", "replicate", "injection", "reset", "other"]
 
@@ -23,7 +29,8 @@ Role = Literal["control", "replicate", "injection", "reset", "other"]
 class Arm(NamedTuple):
     """What is done at the fork, or from there on by a rule.
 
-    `replicate` other than 0 gives the arm random numbers of its own.
+    `replicate`: the first of its replicates; each has random numbers of its own, those of
+    replicate 0 continue the trunk's.
     """
 
     name: str
@@ -125,13 +132,13 @@ def _splits(arms: Sequence[Arm]) -> dict[str, int]:
     return max(found.values(), key=len, default={})
 
 
-DEFAULT_ARMS = ("nothing", "again", "inject", "reset")
+DEFAULT_ARMS = ("nothing", "inject", "reset")
 
 
 def arms_at_every_split(splits: int) -> tuple[str, ...]:
     """The default arms, with an injection at every one of so many splits."""
     injections = tuple(f"inject(split={split})" for split in range(splits))
-    return ("nothing", "again", *injections, "reset")
+    return ("nothing", *injections, "reset")
 
 
 @dataclass(frozen=True)
@@ -139,26 +146,41 @@ class Plan:
     """A diagnosis to be made: what is trained, where it forks, and into what.
 
     `fork_at` and `horizon` are env steps, multiples of the source's round; `before` is carried out
-    ahead of the fork, in all arms; `seeds` counts from 0. Raises `RegrowError` for a plan that
-    cannot give a verdict.
+    ahead of the fork, in all arms. `seeds`, counted from 0: the most; `replicates`: how often each
+    arm of a seed is run (`again` is the second replicate of `nothing`). With one seed the
+    replicates are the sample, and `replicates` the most. `looks`: the numbers of seeds (of
+    replicates) at which one looks and may stop; by default the usual ones
+    (`regrow.stats.sequential`), or with `fixed` all of them at once. `returns_range`: (lowest,
+    highest) return, the unit of effects in place of what learning is worth. Raises `RegrowError`
+    for a plan that cannot give a verdict.
     """
 
     source: Source
     arms: tuple[Arm, ...] = tuple(Arm.parse(name) for name in DEFAULT_ARMS)
-    seeds: int = 5
-    fork_at: int = 60_000
-    horizon: int = 40_000
+    seeds: int = SEEDS
+    fork_at: int = FORK_AT
+    horizon: int = HORIZON
     before: tuple[Intervention, ...] = ()
-    smallest_effect: float = 0.05
+    smallest_effect: float = SMALLEST_EFFECT
     confidence: float = 0.95
+    replicates: int = REPLICATES
+    looks: tuple[int, ...] = ()
+    fixed: bool = False
+    returns_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        if self.replicates > 1:  # `again` is one of them
+            kept = tuple(arm for arm in self.arms if arm.role != "replicate")
+            object.__setattr__(self, "arms", kept)
+        if self.fixed or not self.looks:
+            looks = (self.most,) if self.fixed else usual_looks(self.most)
+            object.__setattr__(self, "looks", looks)
         for name in ("fork_at", "horizon"):
             value = getattr(self, name)
             least = self.source.round * (BINS if name == "horizon" else 1)
             require(value >= least, f"{name} is {value}; it must be at least {least} env steps")
             require_rounds(name, value, self.source.round)
-        require(self.seeds >= 2, f"seeds is {self.seeds}; a verdict needs at least 2")
+        self._check_sizes()
         require(
             self.fork_at + self.horizon < 2**31,
             f"fork_at + horizon is {self.fork_at + self.horizon}; it must be below 2^31",
@@ -171,6 +193,36 @@ class Plan:
             0 < self.confidence < 1, f"confidence is {self.confidence}; it must be between 0 and 1"
         )
         self._check_arms()
+
+    def _check_sizes(self) -> None:
+        require(self.seeds >= 1, f"seeds is {self.seeds}; it must be at least 1")
+        require(self.replicates >= 1, f"replicates is {self.replicates}; it must be at least 1")
+        require(
+            self.most >= 2,
+            f"seeds is {self.seeds} and replicates {self.replicates}; a verdict needs at least 2 "
+            "seeds, or 2 replicates of one",
+        )
+        known = getattr(self.source, "agents", None)
+        require(
+            known is None or self.seeds <= known,
+            f"seeds is {self.seeds}; there are {known} trained agents to fork",
+        )
+        if self.returns_range is not None:
+            low, high = self.returns_range
+            require(
+                math.isfinite(low) and math.isfinite(high) and low < high,
+                f"the range of returns is {low} to {high}; give the lower end first",
+            )
+
+    @property
+    def single(self) -> bool:
+        """Whether one agent is diagnosed, of which the replicates are the sample."""
+        return self.seeds == 1
+
+    @property
+    def most(self) -> int:
+        """The largest number of units: seeds, or replicates of a single agent."""
+        return self.replicates if self.single else self.seeds
 
     def _check_arms(self) -> None:
         files = [arm.file_name for arm in self.arms]
@@ -198,25 +250,38 @@ class Plan:
             "before": [describe(intervention) for intervention in self.before],
             "smallest_effect": self.smallest_effect,
             "confidence": self.confidence,
+            "replicates": self.replicates,
+            "looks": list(self.looks),
+            "fixed": self.fixed,
+            "returns_range": None if self.returns_range is None else list(self.returns_range),
         }
 
     @staticmethod
     def from_config(config: Mapping[str, Any]) -> "Plan":
-        """The plan that `config` wrote down."""
+        """The plan that `config` wrote down.
+
+        One without looks is of before there were any: all seeds at once, and one replicate.
+        """
+        given = config.get("returns_range")
+        earlier = "looks" not in config
         return Plan(
             source=source_from_config(config),
             arms=tuple(map(Arm.from_config, config["arms"])),
             before=tuple(make("interventions", text) for text in config["before"]),
-            **{
-                name: config[name]
-                for name in ("seeds", "fork_at", "horizon", "smallest_effect", "confidence")
-            },
+            smallest_effect=SMALLEST_EFFECT if earlier else config["smallest_effect"],
+            replicates=config.get("replicates", 1),
+            looks=tuple(config.get("looks", ())),
+            fixed=config.get("fixed", earlier),
+            returns_range=None if given is None else (given[0], given[1]),
+            **{name: config[name] for name in ("seeds", "fork_at", "horizon", "confidence")},
         )
 
-    @property
-    def env_steps(self) -> int:
-        """Env steps of all jobs together."""
-        return self.seeds * (self.fork_at + len(self.arms) * self.horizon)
+    def env_steps(self, units: int | None = None) -> int:
+        """Env steps of all jobs together, up to so many seeds (replicates of a single agent)."""
+        units = self.most if units is None else units
+        runs = units if self.single else units * self.replicates
+        trunks = 1 if self.single else units
+        return trunks * self.source.trunk(self.fork_at) + runs * len(self.arms) * self.horizon
 
     @property
     def roles(self) -> Roles:

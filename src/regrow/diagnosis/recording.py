@@ -14,9 +14,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from regrow.diagnosis.jobs import Fork, Job, fork_of, outcome_of, run_job
 from regrow.diagnosis.outcomes import Outcome
@@ -28,7 +31,7 @@ from regrow.files.locks import Hold, is_taken, waited_for
 from regrow.files.progress import read_progress, report_progress
 from regrow.records.provenance import versions
 from regrow.records.rows import (
-    FORMAT,
+    SAME_NUMBERS,
     STOPPED,
     Happened,
     Key,
@@ -58,7 +61,7 @@ class PlannedCondition(NamedTuple):
     def key(self, job: Job) -> Key:
         """The key of the row that an arm's job makes."""
         assert job.arm is not None, "a fork makes no row"
-        return self.study, self.scale, self.label, job.arm.name, job.seed
+        return self.study, self.scale, self.label, job.arm.name, job.seed, job.replicate
 
     def config(self) -> dict[str, Any]:
         """As a plan of a study holds it (`regrow.records.study_spec`)."""
@@ -75,7 +78,7 @@ def alone(plan: Plan) -> PlannedCondition:
 
 
 def digest_of(plan: Plan) -> str:
-    """What the numbers of a plan's jobs depend on, but for arm and seed."""
+    """What the numbers of a plan's jobs depend on, but for arm, seed and replicate."""
     before = [repr(intervention) for intervention in plan.before]
     return _digest(*plan.source.parts().values(), before, plan.fork_at, plan.horizon)
 
@@ -87,7 +90,7 @@ def random_file(out: Path, plan: Plan) -> Path:
 
 
 def _digest(*content: Any) -> str:
-    text = json.dumps([*content, BINS, FORMAT])
+    text = json.dumps([*content, BINS, min(SAME_NUMBERS)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -98,8 +101,8 @@ def run_random_policy(plan: Plan, path: Path, report: Report) -> None:
     """Measures what the random policy earns, unless that was done."""
     if not path.is_file():
         report("the random policy", 0)
-        earned = plan.source.random_return(plan.fork_at, plan.fork_at + plan.horizon)
-        write_json(path, {**plan.source.config(), "return": earned})
+        earned, error = plan.source.random_return(plan.fork_at, plan.fork_at + plan.horizon)
+        write_json(path, {**plan.source.config(), "return": earned, "error": error})
 
 
 class Recorded(NamedTuple):
@@ -131,6 +134,7 @@ class Recorded(NamedTuple):
         history = [Event(plan.fork_at, text) for text in before]
         history += [Event(*event) for event in outcome.events]
         end, source = plan.fork_at + plan.horizon, plan.source
+        random = read_json(random_file(self.out, plan))
         return Row(
             study=condition.study,
             scale=condition.scale,
@@ -143,6 +147,7 @@ class Recorded(NamedTuple):
             arm=arm.name,
             intervention=describe(arm.does),
             seed=job.seed,
+            replicate=job.replicate,
             fork_at=plan.fork_at,
             horizon=plan.horizon,
             env_steps_to_fork=tuple(bin_ends(0, plan.fork_at, len(fork.curve)).tolist()),
@@ -152,7 +157,8 @@ class Recorded(NamedTuple):
             predicted=outcome.predicted,
             realised=outcome.realised,
             largest_reward=outcome.largest_reward,
-            random_return=read_json(random_file(self.out, plan))["return"],
+            random_return=random["return"],
+            random_error=random.get("error", 0.0),
             probes=_probes(fork, outcome),
             events=_events(history, outcome, end),
             seconds=outcome.seconds,
@@ -246,6 +252,7 @@ def as_outcome(row: Row) -> Outcome:
         seconds=row.seconds,
         unfinished=int(config_of(row).get("unfinished", 0)),
         stopped=row.stopped,
+        replicate=row.replicate,
     )
 
 
@@ -293,11 +300,72 @@ def judge(rows: Sequence[Row], roles: Roles | None = None) -> Verdict:
     splits = {arm: split for arm, split in roles.splits.items() if arm in arms}
     # Rows of before this was written down: what could not be copied then.
     restarted = config.get("restarts", first.environment.startswith("gymnasium/"))
-    options = {name: config[name] for name in ("smallest_effect", "confidence") if name in config}
+    options = {"confidence": config["confidence"]} if "confidence" in config else {}
+    if "looks" in config:  # before, the smallest effect was a share of the control's return
+        options["smallest_effect"] = config["smallest_effect"]
+        given = config.get("returns_range")
+        options["returns_range"] = (given[0], given[1]) if given else None
     return conclude(
         [as_outcome(row) for row in rows],
         roles._replace(splits=splits),
         random_return=first.random_return,
+        random_error=first.random_error,
+        looks=looks_of(rows),
         restarted=bool(restarted),
         **options,
     )
+
+
+def means_of_replicates(rows: Sequence[Row], roles: Roles) -> list[Row]:
+    """One row per arm and seed, the mean of its replicates; of a single agent all rows as they are.
+
+    An arm that is one more replicate of the control is counted there.
+    """
+    folded = [
+        replace(row, arm=roles.control, replicate=row.replicate + 1)
+        if row.arm == roles.replicate
+        else row
+        for row in rows
+    ]
+    if len({row.seed for row in folded}) == 1:
+        return folded
+    groups: dict[tuple[str, int], list[Row]] = {}
+    for row in folded:
+        groups.setdefault((row.arm, row.seed), []).append(row)
+    return [held[0] if len(held) == 1 else _mean_row(held) for held in groups.values()]
+
+
+def _mean_row(rows: Sequence[Row]) -> Row:
+    """Replicates as one row: means, the time of all of them, and the events of the first."""
+
+    def mean(name: str) -> tuple[float, ...]:
+        return tuple(np.mean([getattr(row, name) for row in rows], axis=0).tolist())
+
+    values: dict[tuple[str, str, str, str], list[float]] = {}
+    for row in rows:
+        for probe in row.probes:
+            values.setdefault(probe[:4], []).append(probe.value)
+    return replace(
+        rows[0],
+        replicate=0,
+        returns=mean("returns"),
+        predicted=mean("predicted"),
+        realised=float(np.mean([row.realised for row in rows])),
+        largest_reward=max(row.largest_reward for row in rows),
+        probes=tuple(Measured(*name, float(np.mean(held))) for name, held in values.items()),
+        seconds=sum(row.seconds for row in rows),
+        flops=sum(row.flops for row in rows),
+    )
+
+
+def looks_of(rows: Sequence[Row]) -> tuple[int, ...]:
+    """The looks that were planned when the last of the rows were made; () where all count at once.
+
+    A diagnosis that was continued with more seeds has more looks in its later rows.
+    """
+    found: tuple[int, ...] = ()
+    for row in rows:
+        config = config_of(row)
+        if not config.get("fixed", True) and isinstance(config.get("looks"), list):
+            found = max(found, tuple(config["looks"]), key=lambda looks: max(looks, default=0))
+    return found

@@ -130,8 +130,16 @@ class Source(Protocol):
         """`RegrowError` where the environment does what it may not do."""
         ...
 
-    def random_return(self, start: int, end: int) -> float:
-        """What a random policy earns between two env steps of training."""
+    def trunk(self, fork_at: int) -> int:
+        """Env steps that a Subject takes to the fork."""
+        ...
+
+    def so_far(self, seed: int) -> tuple[float, ...]:
+        """Returns of time bins from env step 0 to where a Subject starts; () where that is 0."""
+        ...
+
+    def random_return(self, start: int, end: int) -> tuple[float, float]:
+        """What a random policy earns between two env steps of training, and its standard error."""
         ...
 
     def random_return_is_of(self, start: int, end: int) -> Sequence[Any]:
@@ -142,7 +150,7 @@ class Source(Protocol):
         """FLOPs from env step `start` to `end`, `history` carried out; NaN where unknown."""
         ...
 
-    def config(self) -> dict[str, str]:
+    def config(self) -> dict[str, Any]:
         """The source as plain data: "source", "agent" and "environment" at least."""
         ...
 

@@ -1,86 +1,158 @@
 """From the curves of the arms to a claim, and what to know before believing it.
 
-The effect is the paired difference, injection − nothing, of the mean return after the fork, in
-units of the control arm's. Its Student-t interval (arms share the state they were forked from, seed
-by seed) is held against the smallest effect that matters:
+The effect is the difference injection − nothing of the mean return after the fork, as a share of
+what learning is worth: what the best arm earns above the random policy. Its interval is held
+against the smallest effect that matters:
 
-    wholly above it   plasticity loss, if it is wholly above the noise floor's interval too
+    wholly above it   plasticity loss
     wholly below it   no plasticity loss
-    else              inconclusive, and how many seeds would settle it
+    else              inconclusive, and how many more seeds to expect
 
-The noise floor is what another random seed changes (the arm `again`). Nothing is claimed where no
-arm learns or all seeds show the same difference; "no plasticity loss" is not claimed where neither
-`nothing` nor the injected arm is clearly above the random policy.
+With several agents the claim is about the training: seeds are paired (each the mean of its
+replicates) and a paired t test is made. With one agent the claim is about this agent: replicates of
+each arm are independent samples and a Welch test is made. Seeds or replicates are added in looks;
+all intervals of all looks hold together (`regrow.stats.sequential`).
+
+Nothing is claimed where no arm learns or the difference is the same in every run. "No plasticity
+loss" is not claimed where neither the control nor the injected arm is clearly above the random
+policy, nor where a reset helps. Where runs fall into two groups, a sign test has to agree.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from regrow.diagnosis.comparisons import Look
 from regrow.diagnosis.findings import (
     Finding,
     findings_of,
-    learned,
-    lost_in,
     not_finite,
     percent,
-    unfinished,
+    shares_by_unit,
 )
-from regrow.diagnosis.outcomes import Outcome, areas, by_arm, scale_of
-from regrow.diagnosis.plan import Roles
+from regrow.diagnosis.outcomes import Outcome, Sample, areas, components_of, sampled, scale_of
+from regrow.diagnosis.plan import SMALLEST_EFFECT, Roles
 from regrow.errors import require
-from regrow.stats.intervals import Interval, paired_difference, seeds_to_settle
+from regrow.stats.effects import Measured, paired
+from regrow.stats.intervals import Interval, no_interval
+from regrow.stats.sequential import (
+    LARGEST,
+    Levels,
+    Outlook,
+    e_value,
+    levels_of,
+    outlook,
+    power,
+    sign_test,
+    usual_looks,
+)
 
 LOSS, NO_LOSS, INCONCLUSIVE = "plasticity loss", "no plasticity loss", "inconclusive"
+Population = Literal["training", "agent"]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One arm beside `nothing`; `difference` is paired over seeds, in returns."""
+class Comparison(NamedTuple):
+    """One arm beside the control: means, the difference in returns and as a share of the unit."""
 
     arm: str
     area: float
     final: float
-    difference: Interval | None  # None for `nothing` itself
+    difference: Interval | None  # None for the control itself
+    share: Interval | None
+
+
+class Looked(NamedTuple):
+    """What one look showed: the t statistic against the smallest effect, and what it had to pass.
+
+    `low`, `high`: the interval of the effect. `settled`: 1 above, −1 below, 0 neither.
+    """
+
+    n: int
+    statistic: float
+    critical: float
+    low: float
+    high: float
+    settled: int
+
+
+class Noise(NamedTuple):
+    """Where the spread comes from, as shares of the unit.
+
+    `within`: the standard deviation of runs of one arm from one fork; it has `degrees` degrees of
+    freedom. `between`: that of the effect between forks; NaN where there is one.
+    """
+
+    within: float
+    degrees: int
+    between: float
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer: a claim with its effect, and what to know before believing it."""
+    """The answer: a claim with its effect, and what to know before believing it.
+
+    `effect`: as a share of `unit_value` returns, which `unit` names. `ratio`: injection / nothing
+    − 1, where both are clearly above 0. `n`: seeds, or replicates of the one agent; `replicates`:
+    runs of an arm per seed. `power`: the probability with which an effect of 0, or of twice the
+    smallest that matters, would have been settled by the last look. `evidence`: the e-value against
+    an effect that equals the smallest one. `positive`: how many units lie above that; `sign_test`:
+    the p value. `further`: what to expect of more.
+    """
 
     claim: str
     reason: str
     effect: Interval
+    difference: Interval
+    ratio: Interval | None
+    population: Population
+    n: int
+    replicates: int
     unit: str
+    unit_value: float
     smallest_effect: float
-    noise_floor: Interval | None
+    power: float
+    noise: Noise | None
+    looks: tuple[Looked, ...]
+    evidence: float
+    positive: int
+    sign_test: float
+    further: Outlook | None
     findings: tuple[Finding, ...]
     comparisons: tuple[Comparison, ...]
     random_return: float
-    seeds_needed: int | None
+    random_error: float
 
     def __str__(self) -> str:
         return f"{self.claim}: {self.reason}"
 
+    @property
+    def settled(self) -> bool:
+        """Whether more seeds or replicates could not change what is said."""
+        codes = {finding.code for finding in self.findings}
+        hopeless = self.n >= 6 and bool(codes & {"nobody_learns", "no_spread"})
+        crossed = any(look.settled for look in self.looks)
+        return self.claim != INCONCLUSIVE or crossed or hopeless or not self.looks
+
     def to_dict(self) -> dict[str, Any]:
         """The verdict as plain data, for JSON."""
-        return {
-            "claim": self.claim,
-            "reason": self.reason,
-            "effect": {**self.effect._asdict(), "unit": self.unit},
-            "smallest_effect": self.smallest_effect,
-            "noise_floor": self.noise_floor._asdict() if self.noise_floor else None,
-            "findings": [finding._asdict() for finding in self.findings],
-            "comparisons": [
-                {**asdict(c), "difference": c.difference._asdict() if c.difference else None}
-                for c in self.comparisons
-            ],
-            "random_return": self.random_return,
-            **({"seeds_needed": self.seeds_needed} if self.claim == INCONCLUSIVE else {}),
-        }
+        held = asdict(self)
+        for name in ("effect", "difference", "ratio", "noise", "further"):
+            part = getattr(self, name)
+            held[name] = None if part is None else part._asdict()
+        held["looks"] = [look._asdict() for look in self.looks]
+        held["findings"] = [finding._asdict() for finding in self.findings]
+        held["comparisons"] = [
+            {
+                **c._asdict(),
+                "difference": c.difference._asdict() if c.difference else None,
+                "share": c.share._asdict() if c.share else None,
+            }
+            for c in self.comparisons
+        ]
+        return held
 
 
 def conclude(
@@ -88,175 +160,305 @@ def conclude(
     roles: Roles | None = None,
     *,
     random_return: float = math.nan,
-    smallest_effect: float = 0.05,
+    random_error: float = 0.0,
+    smallest_effect: float = SMALLEST_EFFECT,
     confidence: float = 0.95,
+    looks: Sequence[int] = (),
+    returns_range: tuple[float, float] | None = None,
     restarted: bool = False,
 ) -> Verdict:
-    """The verdict on a set of outcomes: every arm with the same seeds, among them `nothing`.
+    """The verdict on a set of outcomes: every arm with the same seeds, among them the control.
 
-    `roles`: which arms stand for what; by default those of `Roles`.
-    `smallest_effect`: as a share of the control arm's mean return. `restarted`: the arms began new
-    episodes at the fork. Raises `RegrowError` where the arms do not pair up or fewer than two seeds
-    were run.
+    `roles`: which arms stand for what; by default those of `Roles`. `random_error`: the standard
+    error of `random_return`. `smallest_effect`: as a share of the unit. `looks`: the numbers of
+    seeds (or replicates of one agent) at which one looks; by default there is one look, at all of
+    them. `returns_range`: (lowest, highest) return, as the unit. `restarted`: the arms began new
+    episodes at the fork. Raises `RegrowError` where the arms do not pair up or there are fewer than
+    two seeds or replicates.
     """
     roles = roles or Roles()
     control, inject = roles.control, roles.injection
-    arms = by_arm(outcomes)
-    broken = {
-        arm: held for arm, runs in arms.items() if (held := [run for run in runs if run.stopped])
-    }
+    broken: dict[str, list[Outcome]] = {}
+    for run in outcomes:
+        if run.stopped:
+            broken.setdefault(control if run.arm == roles.replicate else run.arm, []).append(run)
     if broken.keys() & {control, inject}:
         return _undecided(not_finite(broken), smallest_effect, confidence, random_return)
-    arms = {arm: runs for arm, runs in arms.items() if arm not in broken}
-    _require_pairs(arms, control, inject)
-    scale, unit = scale_of(arms, control)
-    differences = {
-        arm: paired_difference(areas(arms[arm]), areas(arms[control]), confidence=confidence)
-        for arm in arms
-        if arm != control
-    }
-    relative = {arm: interval.over(scale) for arm, interval in differences.items()}
-    effect, floor = relative[inject], relative.get(roles.replicate or "")
-    measured = (arms, relative, roles, random_return, smallest_effect, confidence, restarted)
-    findings = (*findings_of(*measured), *_later_findings(arms, relative, roles, smallest_effect))
-    findings = (*findings, not_finite(broken)) if broken else findings
-    injected_learned = learned(arms[inject], random_return, confidence)
-    forbids = _forbids(findings, effect, smallest_effect, injected_learned)
-    claim, needed = _claim(effect, floor, smallest_effect, forbids), None
-    if claim == INCONCLUSIVE and effect.low <= smallest_effect <= effect.high:
-        per_seed = (areas(arms[inject]) - areas(arms[control])) / scale
-        needed = seeds_to_settle(per_seed, float(smallest_effect), confidence=confidence)
-    return Verdict(
-        claim=claim,
-        reason=_reason(claim, effect, floor, smallest_effect, needed, findings, forbids),
-        effect=effect,
-        unit=unit,
-        smallest_effect=smallest_effect,
-        noise_floor=floor,
-        findings=findings,
-        comparisons=tuple(_compared(a, runs, differences.get(a)) for a, runs in arms.items()),
-        random_return=random_return,
-        seeds_needed=needed,
-    )
+    gone = broken.keys() | ({roles.replicate} if control in broken else set())
+    sample = sampled([run for run in outcomes if run.arm not in gone], control, roles.replicate)
+    _require_pairs(sample, control, inject)
+    levels = _levels(sample, looks, confidence)
+
+    def look_at(part: Sample) -> Look:
+        scale = scale_of(part.arms, random_return, random_error, returns_range)
+        return Look(part, scale, control, levels, confidence, smallest_effect)
+
+    seen = [look_at(sample.first(n)) for n in levels.looks if n <= sample.size]
+    now = seen[-1] if seen else look_at(sample)
+    looked = tuple(_looked(look, inject) for look in seen)
+    findings = findings_of(now, roles, restarted)
+    findings += [not_finite(broken)] if broken else []
+    return _verdict(now, roles, looked, findings)
 
 
-def _require_pairs(arms: Mapping[str, Sequence[Outcome]], control: str, inject: str) -> None:
+def _require_pairs(sample: Sample, control: str, inject: str) -> None:
+    arms = sample.arms
     require(
         control in arms,
-        f"a verdict needs the arm '{control}': it is what the others are paired with",
+        f"a verdict needs the arm '{control}': it is what the others are compared with",
     )
     require(inject in arms, f"a verdict needs the arm '{inject}'; there are: {', '.join(arms)}")
-    seeds = len(arms[control])
-    require(seeds >= 2, f"a verdict needs at least 2 seeds, got {seeds}")
+    require(
+        sample.size >= 2,
+        f"a verdict needs at least 2 seeds, or 2 replicates of one agent, got {sample.size}",
+    )
 
 
-def _later_findings(
-    arms: Mapping[str, Sequence[Outcome]],
-    relative: Mapping[str, Interval],
-    roles: Roles,
-    smallest_effect: float,
-) -> list[Finding]:
-    """Where plasticity was lost, and which episodes did not end."""
-    splits = {arm: split for arm, split in roles.splits.items() if arm in arms}
-    where = lost_in(arms, relative, splits, smallest_effect) if len(splits) > 1 else None
-    return [finding for finding in (where, unfinished(arms)) if finding is not None]
+def _levels(sample: Sample, looks: Sequence[int], confidence: float) -> Levels:
+    """The levels of the looks so far; without any of one look, at what there is."""
+    if not looks:
+        return Levels((sample.size,), (1.0 - confidence,))
+    now = [n for n in looks if n <= sample.size] or [looks[0]]
+    return levels_of(now, confidence=confidence, design=sample.design)
 
 
-def _compared(arm: str, runs: Sequence[Outcome], difference: Interval | None) -> Comparison:
+def _looked(look: Look, inject: str) -> Looked:
+    measured = look.measured(inject)
+    interval = look.share(inject)
+    return Looked(
+        look.n,
+        measured.statistic(look.smallest),
+        look.critical(measured.degrees),
+        interval.low,
+        interval.high,
+        look.side(inject),
+    )
+
+
+def _verdict(
+    look: Look, roles: Roles, looked: tuple[Looked, ...], findings: Sequence[Finding]
+) -> Verdict:
+    sample, inject = look.sample, roles.injection
+    measured = look.measured(inject)
+    shares = shares_by_unit(look, inject)
+    signs = sign_test(shares - look.smallest)
+    side = next((one.settled for one in looked if one.settled), 0)
+    forbids = _forbids(findings, look, roles, side, signs)
+    claim = INCONCLUSIVE if forbids or not side else LOSS if side > 0 else NO_LOSS
+    effect = _over_all(look.share(inject), looked)
+    further = None if side or forbids else _outlook(measured, look)
+    verdict = Verdict(
+        claim=claim,
+        reason="",
+        effect=effect,
+        difference=measured.difference(look.critical(measured.degrees), look.confidence),
+        ratio=_ratio(look, inject),
+        population="training" if sample.design == "paired" else "agent",
+        n=look.n,
+        replicates=sample.replicates,
+        unit=look.scale.text,
+        unit_value=look.scale.value,
+        smallest_effect=look.smallest,
+        power=_power(measured, look),
+        noise=_noise(look, inject),
+        looks=looked,
+        evidence=_evidence(look, inject),
+        positive=int((shares > look.smallest).sum()),
+        sign_test=signs,
+        further=further,
+        findings=tuple(findings),
+        comparisons=tuple(_compared(look, arm) for arm in sample.arms),
+        random_return=look.scale.random,
+        random_error=look.scale.error,
+    )
+    return _with_reason(verdict, forbids)
+
+
+def _over_all(now: Interval, looked: Sequence[Looked]) -> Interval:
+    """What the intervals of all looks have in common: they hold together."""
+    lows = [look.low for look in looked if not math.isnan(look.low)]
+    highs = [look.high for look in looked if not math.isnan(look.high)]
+    if not lows or now.missing or max(lows) > min(highs):
+        return now
+    return now._replace(low=max(lows), high=min(highs))
+
+
+def _ratio(look: Look, inject: str) -> Interval | None:
+    """Injection / nothing − 1 with Fieller's interval, where the control is clearly above 0."""
+    arms = look.sample.arms
+    treated, control = areas(arms[inject]), areas(arms[look.control])
+    if look.sample.design != "paired" or not (treated > 0).all() or not (control > 0).all():
+        return None
+    measured = paired(treated, control, control)
+    interval = measured.interval(look.critical(measured.degrees), look.confidence)
+    bounded = math.isfinite(interval.low) and math.isfinite(interval.high)
+    return interval if bounded else None
+
+
+def _spread(measured: Measured, share: float) -> float:
+    """The standard deviation of d − share · u in one unit of the sample."""
+    return measured.error(share) * math.sqrt(measured.n)
+
+
+def _power(measured: Measured, look: Look) -> float:
+    spread = _spread(measured, look.smallest)
+    if not (measured.u > 0 and spread > 0) or measured.alike:
+        return math.nan
+    return power(look.smallest * measured.u / spread, look.levels)
+
+
+def _outlook(measured: Measured, look: Look) -> Outlook | None:
+    if measured.alike or not measured.u > 0 or look.n < 2:
+        return None
+    mean, sd = measured.d - look.smallest * measured.u, _spread(measured, look.smallest)
+    return outlook(mean, sd, look.n, _continued(look))
+
+
+def _continued(look: Look) -> Levels:
+    """The looks so far and the usual ones after them, for what is to be expected."""
+    done = look.levels.looks
+    later = tuple(n for n in usual_looks(LARGEST) if n > done[-1])
+    usual = levels_of(usual_looks(LARGEST), confidence=look.confidence, design=look.sample.design)
+    return Levels((*done, *later), (*look.levels.levels, *usual.levels[-len(later) :]))
+
+
+def _noise(look: Look, inject: str) -> Noise | None:
+    found = components_of(look.sample, inject, look.control)
+    if found is None or not look.scale.value > 0:
+        return None
+    unit = look.scale.value
+    return Noise(found.within / unit, found.degrees, found.between / unit)
+
+
+def _evidence(look: Look, inject: str) -> float:
+    """The e-value of the paired differences; of one agent, replicates are paired in their order."""
+    shares = shares_by_unit(look, inject) - look.smallest
+    sd = float(shares.std(ddof=1))
+    if not sd > 0 or not math.isfinite(sd):
+        return math.nan
+    n = len(shares)
+    return e_value(float(shares.mean()) / (sd / math.sqrt(n)), n)
+
+
+def _compared(look: Look, arm: str) -> Comparison:
+    runs = look.sample.arms[arm]
     final = float(np.mean([run.final for run in runs]))
-    return Comparison(arm, float(areas(runs).mean()), final, difference)
+    if arm == look.control:
+        return Comparison(arm, float(areas(runs).mean()), final, None, None)
+    difference = look.difference(arm, look.control)
+    return Comparison(arm, float(areas(runs).mean()), final, difference, look.shares[arm])
 
 
 def _undecided(
     why: Finding, smallest_effect: float, confidence: float, random_return: float
 ) -> Verdict:
     """The verdict where there is nothing to compare."""
-    nothing = Interval(math.nan, math.nan, math.nan, confidence)
+    nothing = no_interval(math.nan, confidence)
     return Verdict(
         claim=INCONCLUSIVE,
         reason=f"{why.text}.",
         effect=nothing,
-        unit="return",
+        difference=nothing,
+        ratio=None,
+        population="training",
+        n=0,
+        replicates=0,
+        unit="",
+        unit_value=math.nan,
         smallest_effect=smallest_effect,
-        noise_floor=None,
+        power=math.nan,
+        noise=None,
+        looks=(),
+        evidence=math.nan,
+        positive=0,
+        sign_test=1.0,
+        further=None,
         findings=(why,),
         comparisons=(),
         random_return=random_return,
-        seeds_needed=None,
+        random_error=0.0,
     )
 
 
 def _forbids(
-    findings: Sequence[Finding], effect: Interval, smallest: float, injected_learned: bool
+    findings: Sequence[Finding], look: Look, roles: Roles, side: int, signs: float
 ) -> Finding | None:
-    """The finding because of which nothing is claimed, or not that there is no loss; else None."""
+    """The finding because of which nothing is claimed; None where something may be."""
     found = {finding.code: finding for finding in findings}
-    for code in _ANY_CLAIM:
+    for code in ("nobody_learns", "no_spread"):
         if code in found:
             return found[code]
-    no_loss = effect.high < smallest and not injected_learned
-    return found.get("control_did_not_learn") if no_loss else None
+    if "two_modes" in found and signs > SIGNS:
+        return found["two_modes"]
+    if side < 0 and "reset_helps_injection_does_not" in found:
+        return found["reset_helps_injection_does_not"]
+    learned = look.above_random(roles.control) or look.above_random(roles.injection)
+    return found.get("control_did_not_learn") if side < 0 and not learned else None
 
 
-_ANY_CLAIM = ("nobody_learns", "no_spread")
+SIGNS = 0.05
+"""The p value that the sign test must not exceed where runs fall into two groups."""
 
 
-def _claim(
-    effect: Interval, floor: Interval | None, smallest: float, forbids: Finding | None
-) -> str:
-    if forbids is not None:
-        return INCONCLUSIVE
-    if effect.high < smallest:
-        return NO_LOSS
-    # Both differences are to the same arm: one that did badly by chance lifts the two of them.
-    drowned = floor is not None and effect.low <= floor.high
-    return LOSS if effect.low > smallest and not drowned else INCONCLUSIVE
+def _with_reason(verdict: Verdict, forbids: Finding | None) -> Verdict:
+    return replace(verdict, reason=_reason(verdict, forbids))
 
 
-def _reason(
-    claim: str,
-    effect: Interval,
-    floor: Interval | None,
-    smallest: float,
-    needed: int | None,
-    findings: Sequence[Finding],
-    forbids: Finding | None,
-) -> str:
+def _reason(verdict: Verdict, forbids: Finding | None) -> str:
     """One sentence: the effect, what it was held against, and the gravest finding."""
-    if forbids is not None and forbids.code in _ANY_CLAIM:
+    if forbids is not None and forbids.code in ("nobody_learns", "no_spread"):
         return f"{forbids.text}."
-    level = f"{effect.confidence:.0%} interval"
-    changes = f"changes the return after the fork by {percent(effect)} ({level})"
-    against = f"the smallest effect that matters, {smallest:.0%}"
-    if claim == LOSS:
-        noise = f"; a replicate of the control differs by {percent(floor)}" if floor else ""
-        text = f"injection {changes}, above {against}{noise}"
-    elif claim == NO_LOSS and effect.high < 0:
-        text = (
-            f"injection costs: it {changes}; the claim says only that it does not improve learning "
-            f"here by {against}, not that it is free"
-        )
-    elif claim == NO_LOSS:
-        text = f"injection does not improve learning here: it {changes}, below {against}"
-    elif forbids is not None:
-        text = f"injection {changes}, but {forbids.text}"
-    elif needed is None and effect.low > smallest:
-        text = (
-            f"injection {changes}, but a replicate of the control differs by "
-            f"{percent(floor or effect)}"
-        )
-    else:
-        more = (
-            f"about {needed} seeds would settle it"
-            if needed
-            else "more than 1000 seeds would be needed"
-        )
-        text = f"injection {changes}, which does not settle it against {against}; {more}"
-    grave = [f for f in findings if f.code in _GRAVE]
+    text = f"{_effect(verdict)}{_against(verdict, forbids)}"
+    grave = [
+        finding.text
+        for finding in verdict.findings
+        if finding.code in _GRAVE and finding is not forbids
+    ]
     if not grave:
         return f"{text}."
-    link = "Not all is well: " if claim != LOSS else "Mind that "
-    return f"{text}. {link}{'; '.join(f.text for f in grave)}."
+    link = "Mind that " if verdict.claim == LOSS else "Not all is well: "
+    return f"{text}. {link}{'; '.join(grave)}."
 
 
-_GRAVE = {"nobody_learns", "no_spread", "reset_helps_injection_does_not", "values_diverged"}
+def _effect(verdict: Verdict) -> str:
+    sample = (
+        f"{verdict.n} seeds"
+        if verdict.population == "training"
+        else f"{verdict.n} replicates of each arm"
+    )
+    if verdict.population == "training" and verdict.replicates > 1:
+        sample += f" × {verdict.replicates} replicates"
+    who = "injection" if verdict.population == "training" else "in this agent injection"
+    level = f"{verdict.effect.confidence:.0%} interval, {sample}"
+    return f"{who} changes the return after the fork by {percent(verdict.effect)} ({level})"
+
+
+def _against(verdict: Verdict, forbids: Finding | None) -> str:
+    """How the effect stands to the smallest one that matters."""
+    against = f"the smallest effect that matters, {verdict.smallest_effect:.0%}"
+    if forbids is not None:
+        return f", but {forbids.text}"
+    if verdict.claim == LOSS:
+        return f" of what learning is worth, above {against}"
+    if verdict.claim == NO_LOSS and verdict.effect.high < 0:
+        return (
+            f" of what learning is worth: it costs; the claim says that no plasticity was lost in "
+            f"the layers from the split on by {against}, not that injection is free"
+        )
+    if verdict.claim == NO_LOSS:
+        return (
+            f" of what learning is worth, below {against}: no plasticity was lost in the layers "
+            "from the split on"
+        )
+    if verdict.further is None:
+        return f", which does not settle it against {against}"
+    further, chance = verdict.further
+    kind = "seeds" if verdict.population == "training" else "replicates"
+    more = "about" if chance > 0.9 else "more than"
+    return (
+        f", which does not settle it against {against}; expect {more} {math.ceil(further)} further "
+        f"{kind}"
+    )
+
+
+_GRAVE = {"reset_helps_injection_does_not", "values_diverged", "two_modes"}

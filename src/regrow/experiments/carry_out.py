@@ -31,7 +31,7 @@ from regrow.files.formats import FORMAT as FOLDER_FORMAT
 from regrow.files.formats import refused
 from regrow.files.locks import LOCK, waited_for, warn_of
 from regrow.records.provenance import source_commit
-from regrow.records.rows import FORMAT, Key, Row, read_rows, write_row
+from regrow.records.rows import SAME_NUMBERS, Key, Row, read_rows, write_row
 from regrow.records.study_spec import read_plans, write_plan
 from regrow.studies.base import Scale, Study
 from regrow.types import Report
@@ -64,7 +64,7 @@ def begin(studies: Sequence[Study], scale: Scale, out: Path) -> Work:
 
 
 def _to_do(parts: Sequence[PlannedCondition], out: Path) -> Work:
-    there = {row.key: row for row in read_rows(out).rows if row.format == FORMAT}
+    there = {row.key: row for row in read_rows(out).rows if row.format in SAME_NUMBERS}
     commit, work = source_commit(), Work([], 0)
     for group in shared(parts, out):
         _refresh(group, out, there)

@@ -25,16 +25,20 @@ from regrow.files.folders import kind_of
 from regrow.files.formats import as_meant, plan_as_meant
 from regrow.records.study_spec import Plan, plain_name, read_plans
 
-FORMAT = 2
+FORMAT = 3
 """Counted up when a column changes its meaning, or the numbers in it would come out otherwise.
 
 Rows of format 1 are read, too; where they say what was done, it is said as it is now
 (`regrow.files.formats`).
 """
-READABLE = (1, 2)
+READABLE = (1, 2, 3)
+SAME_NUMBERS = (2, 3)
+"""Formats whose numbers come out alike: 3 added the replicate and the random policy's error."""
+_ADDED = {"replicate": (pa.int64(), 0), "random_error": (pa.float64(), 0.0)}
+"""Columns that earlier formats do not have, with what they stand for there."""
 
-Key = tuple[str, str, str, str, int]
-"""What there is one row of: study, scale, condition, arm, seed."""
+Key = tuple[str, str, str, str, int, int]
+"""What there is one row of: study, scale, condition, arm, seed, replicate."""
 
 
 WHEN = ("fork", "fresh", "end")
@@ -73,14 +77,15 @@ class Happened(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """What one arm did with one seed.
+    """What one arm did with one seed, in one replicate.
 
     `axis` and `level`: what a study turns from condition to condition and where it stands, as
     "learning_rate" and 1e-3; "" and None where conditions have no order. Curves are mean returns of
     time bins, of which `env_steps…` are the ends. `predicted`: mean |value| in every bin after the
-    fork; `realised`: mean |discounted return| that followed. `seconds` and `flops` are of this arm
-    from the fork on, `…_to_fork` of the way that all arms share; FLOPs are what the compiler counts
-    for acting and updating, with networks as large as they were then. `config`: JSON of the plan
+    fork; `realised`: mean |discounted return| that followed. `random_return`, `random_error`: what
+    a random policy earns, and its standard error. `seconds` and `flops` are of this arm from the
+    fork on, `…_to_fork` of the way that all arms share; FLOPs are what the compiler counts for
+    acting and updating, with networks as large as they were then. `config`: JSON of the plan
     (`Plan.from_config` reads it) and, under "parts", of every part with all of its fields.
     `commit`: of the source, "" where that is no working tree.
     """
@@ -96,6 +101,7 @@ class Row:
     arm: str
     intervention: str
     seed: int
+    replicate: int
     fork_at: int
     horizon: int
     env_steps_to_fork: tuple[int, ...]
@@ -106,6 +112,7 @@ class Row:
     realised: float
     largest_reward: float
     random_return: float
+    random_error: float
     probes: tuple[Measured, ...]
     events: tuple[Happened, ...]
     seconds: float
@@ -127,7 +134,7 @@ class Row:
     @property
     def key(self) -> Key:
         """There is one row of each."""
-        return self.study, self.scale, self.condition, self.arm, self.seed
+        return self.study, self.scale, self.condition, self.arm, self.seed, self.replicate
 
     @property
     def parts(self) -> tuple[Any, ...]:
@@ -157,8 +164,9 @@ SCHEMA = pa.schema({name: _column(kind) for name, kind in get_type_hints(Row).it
 
 
 def file_of(folder: Path, key: Key) -> Path:
-    """Where the row of (study, scale, condition, arm, seed) is."""
-    digest = hashlib.sha256("\n".join(map(str, key)).encode()).hexdigest()[:16]
+    """Where the row of (study, scale, condition, arm, seed, replicate) is."""
+    named = key if key[5] else key[:5]  # as before there were replicates
+    digest = hashlib.sha256("\n".join(map(str, named)).encode()).hexdigest()[:16]
     return folder / "rows" / f"{plain_name(key[0])}--{digest}.parquet"
 
 
@@ -250,6 +258,9 @@ def _rows_of(path: Path) -> list[Row]:
             "run the study again or read the file with the version that wrote it",
         )
     try:
+        for name, (kind, value) in _ADDED.items():
+            if name not in table.column_names:
+                table = table.append_column(name, pa.array([value] * len(table), kind))
         held = table.select(SCHEMA.names).cast(SCHEMA)
         lacking = [name for name in SCHEMA.names if name != "level" and _lacks(held[name])]
         require(not lacking, f"{path}: {', '.join(lacking)} lacks values; delete it and run again")
@@ -309,7 +320,7 @@ def _row(values: Mapping[str, Any]) -> Row:
 # What of it belongs to a study, as that was written down before it began.
 
 
-def _place(row: Row, plan: Plan | None) -> tuple[str, str, int, str, int, str, int]:
+def _place(row: Row, plan: Plan | None) -> tuple[str, str, int, str, int, str, int, int]:
     """Rows in the order of their plan, or of the alphabet where there is none."""
     conditions = plan.conditions if plan else {}
     condition = conditions.get(row.condition)
@@ -318,7 +329,7 @@ def _place(row: Row, plan: Plan | None) -> tuple[str, str, int, str, int, str, i
         *(row.study, row.scale),
         *(list(conditions).index(row.condition) if condition else 0, row.condition),
         *(arms.index(row.arm) if row.arm in arms else 0, row.arm),
-        row.seed,
+        *(row.seed, row.replicate),
     )
 
 
@@ -331,6 +342,8 @@ def _belongs(row: Row, plan: Plan | None) -> bool:
         return False
     parts = held.environment, held.agent, held.before, held.fork_at, held.horizon
     if row.parts != parts or row.seed >= held.seeds:
+        return False
+    if row.replicate >= held.config.get("replicates", 1):
         return False
     does = {arm.name: arm.rule or arm.intervention for arm in held.arms}.get(row.arm, "")
     return does == row.intervention or does.startswith(f"{row.intervention} ")

@@ -103,10 +103,7 @@ def learning_curves(cases: Sequence[Case], arms: Arms) -> Chart:
 def over_compute(cases: Sequence[Case], arms: Arms) -> Chart:
     """All conditions in one panel, over compute first."""
     lines = [
-        _line(curve, arms[overlaid(case, curve.arm)])
-        for case in cases
-        for curve in whole(case)
-        if curve.arm != "again"
+        _line(curve, arms[overlaid(case, curve.arm)]) for case in cases for curve in whole(case)
     ]
     panel = {
         **_curves_panel(panels(cases)[0], arms),

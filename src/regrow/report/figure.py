@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from regrow.diagnosis.recording import means_of_replicates, roles_of
 from regrow.errors import require
 from regrow.files.atomic import write_atomically
 from regrow.records.rows import Row
@@ -40,9 +41,9 @@ def draw_diagnosis(path: Path, rows: Sequence[Row], *, title: str, subtitle: str
     What an arm did after the fork is drawn as ticks.
     """
     arms: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.returns:
-            arms.setdefault(row.arm, []).append(row)
+    counted = [row for row in rows if row.returns]
+    for row in means_of_replicates(counted, roles_of(rows[0])):
+        arms.setdefault(row.arm, []).append(row)
     first, *_ = arms.values() or [list(rows)]
     to_fork = np.array([row.returns_to_fork for row in first])
     curves = {UP_TO_FORK: (np.array(first[0].env_steps_to_fork), to_fork)}
@@ -127,7 +128,7 @@ def draw_learning(path: Path, runs: Sequence[Trained]) -> None:
     colours = inks(what for agents in environments.values() for what in agents)
     columns = min(len(environments), 2)
     rows = -(-len(environments) // columns)
-    with mpl.rc_context(_look(8)):
+    with mpl.rc_context(look_of(8)):
         figure = Figure(figsize=(4.4 * columns, 3.2 * rows), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).flat
         for name, axes in zip_longest(environments, panels):
@@ -136,7 +137,7 @@ def draw_learning(path: Path, runs: Sequence[Trained]) -> None:
                 _draw_agents(axes, name, environments[name], colours)
         figure.supxlabel("env steps")
         figure.supylabel("return")
-        _write(figure, path)
+        write_figure(figure, path)
 
 
 Agents = dict[str, dict[int, Episodes]]  # seeds by what was trained
@@ -179,7 +180,7 @@ def _times(start: int, end: int) -> NDArray[np.int64]:
 @contextmanager
 def _returns_over(over: str, path: Path, title: str, subtitle: str) -> Generator[Axes]:
     """Axes to draw returns on; what stands around them is added at the end, and all is written."""
-    with mpl.rc_context(_look(10)):
+    with mpl.rc_context(look_of(10)):
         figure = Figure(figsize=(8, 4.6), layout="constrained")
         axes = figure.add_subplot()
         yield axes
@@ -191,10 +192,11 @@ def _returns_over(over: str, path: Path, title: str, subtitle: str) -> Generator
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
-        _write(figure, path)
+        write_figure(figure, path)
 
 
-def _look(size: int) -> dict[Any, Any]:
+def look_of(size: int) -> dict[Any, Any]:
+    """Settings of Matplotlib for a picture with text of this size."""
     return {"font.size": size, "svg.hashsalt": "regrow", "text.parse_math": False}
 
 
@@ -203,7 +205,8 @@ def _tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _write(figure: Figure, path: Path) -> None:
+def write_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure whole or not at all, as what its suffix says."""
     picture = io.BytesIO()
     figure.savefig(picture, format=path.suffix.lstrip(".") or "png", dpi=150)
     write_atomically(path, lambda file: file.write(picture.getvalue()))
@@ -214,7 +217,7 @@ def _draw_panels(path: Path, curves: Curves, fork_at: int, title: str, subtitle:
     colours = inks(name for name in curves if name != UP_TO_FORK)
     arms = [arm for arm in curves if arm not in (UP_TO_FORK, "nothing")]
     rows = -(-len(arms) // PANELS)
-    with mpl.rc_context(_look(7)):
+    with mpl.rc_context(look_of(7)):
         figure = Figure(figsize=(8, 0.7 + 1.25 * rows), layout="constrained")
         panels = figure.subplots(rows, PANELS, sharex=True, sharey=True, squeeze=False).flat
         for arm, axes in zip_longest(arms, panels):
@@ -230,7 +233,7 @@ def _draw_panels(path: Path, curves: Curves, fork_at: int, title: str, subtitle:
             fontsize=7,
         )
         figure.suptitle(f"{title} · {subtitle}", x=0.01, ha="left", fontsize=8)
-        _write(figure, path)
+        write_figure(figure, path)
 
 
 def _draw_arms(axes: Axes, curves: Curves, events: Mapping[str, Sequence[int]]) -> None:

@@ -132,7 +132,7 @@ def over_compute(cases: Sequence[Case], arms: Inks | None = None) -> Figure:
 
     An arm has its colour in each; conditions differ in the dash.
     """
-    held = [(case, curve) for case in cases for curve in whole(case) if curve.arm != "again"]
+    held = [(case, curve) for case in cases for curve in whole(case)]
     titles = {"env_steps": "env steps", "flops": "FLOPs", "seconds": "seconds"}
     across = [axis for axis in titles if all(axis in curve.over for _, curve in held)]
     names = [overlaid(case, curve.arm) for case, curve in held]

@@ -1,8 +1,9 @@
 """How far long work has come: phase, rate, and an estimate of what is left."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -31,8 +32,20 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:,.0f} {self.unit}/s" if speed else "")
 
 
+class Progressing(Protocol):
+    """A `report(phase, done)`, and `more(env_steps)` where there is more to do than was known."""
+
+    def __call__(self, phase: str, done: int, /) -> None:
+        """So much more was done."""
+        ...
+
+    def more(self, total: int, /) -> None:
+        """There is so much more to do."""
+        ...
+
+
 @contextmanager
-def progress(unit: str, total: int) -> Iterator[Callable[[str, int], None]]:
+def progress(unit: str, total: int) -> Iterator[Progressing]:
     """A `report(phase, done)` that shows a bar on a terminal, and a line now and then elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -47,16 +60,26 @@ def progress(unit: str, total: int) -> Iterator[Callable[[str, int], None]]:
         TimeRemainingColumn(),
     )
     bar = Progress(*columns, console=console, speed_estimate_period=60)
-    task = bar.add_task("starting", total=total)
-
-    def report(phase: str, done: int) -> None:
-        bar.update(task, description=phase, advance=done)
-
     try:
         bar.start()
-        yield report
+        yield _Bar(bar, total)
     finally:
         bar.stop()
+
+
+class _Bar:
+    """Progress on a terminal."""
+
+    def __init__(self, bar: Progress, total: int):
+        self.bar, self.total = bar, total
+        self.task = bar.add_task("starting", total=total)
+
+    def __call__(self, phase: str, done: int) -> None:
+        self.bar.update(self.task, description=phase, advance=done)
+
+    def more(self, total: int) -> None:
+        self.total += total
+        self.bar.update(self.task, total=self.total)
 
 
 class _Lines:
@@ -65,6 +88,9 @@ class _Lines:
     def __init__(self, console: Console, unit: str, total: int):
         self.console, self.unit, self.total, self.done = console, unit, total, 0
         self.said, self.said_at = 0, time.monotonic()
+
+    def more(self, total: int) -> None:
+        self.total += total
 
     def __call__(self, phase: str, done: int) -> None:
         self.done += done

@@ -14,7 +14,9 @@ from regrow.files.atomic import write_atomically
 from regrow.report import charts
 from regrow.report.charts import Arms, Chart
 from regrow.report.html import Element, document, table, tag
+from regrow.report.looks import looks_picture
 from regrow.report.spark import sparks
+from regrow.report.terminal import said_beside
 from regrow.stats.intervals import Interval
 
 _ANSWERS = {HOLDS: "holds", FAILS: "fails", OPEN: "open"}
@@ -100,6 +102,8 @@ def _answer(case: Case) -> Element:
         heading,
         tag("p", badge, " ", verdict.reason, class_="question"),
         tag("p", tag("b", "What to do next: "), _next(case, verdict)),
+        tag("ul", *(tag("li", text) for text in said_beside(verdict))),
+        looks_picture(verdict),
     )
 
 
@@ -123,8 +127,13 @@ def _next(case: Case, verdict: Verdict) -> str:
         )
     if {"nobody_learns", "control_did_not_learn"} & found:
         return "take an agent or a budget that learns this task, then diagnose again."
-    if verdict.seeds_needed:
-        return f"run the same command with --seeds {verdict.seeds_needed} and another --out."
+    if verdict.further is not None:
+        kind = "--seeds" if verdict.population == "training" else "--replicates"
+        more = verdict.n + math.ceil(verdict.further.further)
+        return (
+            f"run the same command with {kind} {more}: it continues where it stopped, and its "
+            "error rate holds."
+        )
     return "run more seeds, or a longer horizon."
 
 
@@ -164,7 +173,7 @@ def _claims(told: Told) -> Element:
 
 
 def _verdict_table(cases: Sequence[Case], arms: Arms) -> Element:
-    head = ("condition", "verdict", "", "injection", "replicate", "seeds", "also seen")
+    head = ("condition", "verdict", "", "injection", "noise", "seeds", "also seen")
     headings = [
         tag("th", text, scope="col", class_=None if text in head[3:6] else "text") for text in head
     ]
@@ -194,7 +203,7 @@ def _verdict_row(case: Case, spark: Element | None) -> Element:
         return tag("tr", label, badge, tag("td"), tag("td"), tag("td"), seeds, why)
     verdict = case.verdict
     badge = tag("span", verdict.claim, class_=f"says {_BADGES[verdict.claim]}")
-    floor = verdict.noise_floor
+    noise = f"{verdict.noise.within:.0%}" if verdict.noise else ""
     seen = ", ".join(finding.code.replace("_", " ") for finding in verdict.findings)
     return tag(
         "tr",
@@ -202,7 +211,7 @@ def _verdict_row(case: Case, spark: Element | None) -> Element:
         tag("td", badge, class_="text"),
         tag("td", spark, class_="text"),
         tag("td", _percent(verdict.effect), data_label="injection"),
-        tag("td", _percent(floor), data_label="replicate") if floor else tag("td"),
+        tag("td", noise, data_label="noise") if noise else tag("td"),
         seeds,
         tag("td", seen, class_="text", data_label="also seen") if seen else tag("td"),
     )
@@ -354,7 +363,7 @@ def _tables(cases: Sequence[Case]) -> list[Element]:
 
 def _named(arm: str, intervention: str) -> str:
     """An arm, with what it did where its name does not say so: an earlier default, say."""
-    says = arm == "again" or arm == intervention or arm.startswith(f"{intervention} ")
+    says = arm == intervention or arm.startswith(f"{intervention} ")
     return arm if says else f"{arm}: {intervention}"
 
 
@@ -364,7 +373,7 @@ def _arms(case: Case) -> Element:
         "arm",
         "final return",
         "mean return after the fork",
-        "difference to nothing",
+        "difference to nothing, of what learning is worth",
         "predicted value, first → last",
         "realised value",
         "minutes",
@@ -401,9 +410,10 @@ def _arms(case: Case) -> Element:
 def _setting(case: Case) -> str:
     row = case.row
     before = f", after {', '.join(row.before)}" if row.before else ""
+    runs = f", {case.verdict.replicates} replicates each" if case.verdict else ""
     return (
         f"{row.agent} on {row.environment}, forked at {row.fork_at:,} env steps{before}, trained "
-        f"on for {row.horizon:,}; seeds {', '.join(map(str, case.seeds))}; random policy "
+        f"on for {row.horizon:,}; seeds {', '.join(map(str, case.seeds))}{runs}; random policy "
         f"{_short(row.random_return)}"
     )
 

@@ -10,7 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from regrow.diagnosis.outcomes import Outcome
+from regrow.diagnosis.recording import as_outcome, means_of_replicates, roles_of
 from regrow.diagnosis.verdict import INCONCLUSIVE, LOSS, Verdict
+from regrow.records.rows import Row
 from regrow.stats.intervals import Interval
 
 _COLOUR = {LOSS: "red", INCONCLUSIVE: "yellow"}
@@ -19,38 +21,85 @@ _COLOUR = {LOSS: "red", INCONCLUSIVE: "yellow"}
 def show(
     console: Console,
     verdict: Verdict,
-    outcomes: Sequence[Outcome],
+    rows: Sequence[Row],
     probes: Mapping[str, Mapping[str, float]],
 ) -> None:
     """Prints the table of arms, the probes at the fork, and the verdict with its findings."""
-    console.print(arms_table(verdict, outcomes))
+    console.print(arms_table(verdict, outcomes_of(rows)))
     console.print(probes_table(probes))
     colour = _COLOUR.get(verdict.claim, "green")
     console.print(f"[bold {colour}]{verdict.claim}[/]: {escape(verdict.reason)}", highlight=False)
+    for text in said_beside(verdict):
+        console.print(f"  {escape(text)}", highlight=False)
     for finding in verdict.findings:
         console.print(f"  [bold]{finding.code}[/]: {escape(finding.text)}", highlight=False)
 
 
+def outcomes_of(rows: Sequence[Row]) -> list[Outcome]:
+    """What the runs did, replicates of the control under its name."""
+    roles = roles_of(rows[0])
+    kept = [row for row in rows if not row.stopped]
+    return [as_outcome(row) for row in means_of_replicates(kept, roles)]
+
+
+def said_beside(verdict: Verdict) -> list[str]:
+    """What a claim rests on, a sentence each: unit, noise, power, evidence, signs, ratio."""
+    if not verdict.comparisons:
+        return []
+    kind = "seeds" if verdict.population == "training" else "replicates"
+    told = [
+        (
+            "The claim is about the training: seeds are the sample."
+            if verdict.population == "training"
+            else "The claim is about this one agent: replicates of each arm are the sample."
+        ),
+        f"100% is {verdict.unit_value:.3g}: {verdict.unit}.",
+    ]
+    if verdict.noise is not None:
+        within, degrees, between = verdict.noise
+        forks = (
+            "" if math.isnan(between) else f"; the effect differs by {between:.1%} between seeds"
+        )
+        told.append(
+            f"Noise: runs of one arm from one fork differ by {within:.1%} (standard deviation, "
+            f"{degrees} degrees of freedom){forks}."
+        )
+    if math.isfinite(verdict.power):
+        told.append(
+            f"Power: an effect of 0, or of {2 * verdict.smallest_effect:.0%}, would have been "
+            f"settled by now with probability {verdict.power:.0%}."
+        )
+    told.append(
+        f"Beside it: {verdict.positive} of {verdict.n} {kind} lie above "
+        f"{verdict.smallest_effect:.0%} (sign test p = {verdict.sign_test:.2g}); e-value "
+        f"{verdict.evidence:.3g}."
+    )
+    if verdict.ratio is not None:
+        told.append(f"Injection / nothing − 1 = {verdict.ratio:+.0%} (Fieller's interval).")
+    return told
+
+
 def arms_table(verdict: Verdict, outcomes: Sequence[Outcome]) -> Table:
-    """Per arm: final return, area under the curve, paired difference, and the value scale."""
+    """Per arm: final and mean return, the difference to the control, and the value scale."""
     level = f"{verdict.effect.confidence:.0%}"
     table = Table(
         title=f"After the fork (random policy: {verdict.random_return:.3g})", title_justify="left"
     )
     table.add_column("arm")
-    for heading in ("final\nreturn", "area under\nthe curve", f"difference to nothing\n[{level}]"):
+    share = f"difference to nothing\n(of what learning is worth) [{level}]"
+    for heading in ("final\nreturn", "mean\nreturn", share):
         table.add_column(heading.replace("[", r"\["), justify="right")
     table.add_column("predicted value\nfirst → last", justify="right")
     table.add_column("realised\nvalue", justify="right")
     for row in verdict.comparisons:
-        runs = [run for run in outcomes if run.arm == row.arm]
+        runs = [run for run in outcomes if run.arm == row.arm and not run.stopped]
         first, last = (float(np.mean([run.predicted[i] for run in runs])) for i in (0, -1))
         realised = float(np.mean([run.realised for run in runs]))
         table.add_row(
             escape(row.arm),
             f"{row.final:.2f}",
             f"{row.area:.2f}",
-            interval(row.difference),
+            interval(row.share),
             f"{first:.3g} → {last:.3g}",
             f"{realised:.3g}",
         )
@@ -77,7 +126,7 @@ def interval(difference: Interval | None) -> str:
     """An interval as text that the console shows as it stands."""
     if difference is None:
         return ""
-    return escape(f"{difference:+.2f}")
+    return escape(f"{difference:+.0%}")
 
 
 def show_probes(

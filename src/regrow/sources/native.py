@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 
 from regrow.agents.base import Agent
-from regrow.diagnosis.plan import BINS, DEFAULT_ARMS, Arm, Plan
+from regrow.diagnosis.plan import (
+    BINS,
+    DEFAULT_ARMS,
+    FORK_AT,
+    HORIZON,
+    REPLICATES,
+    SEEDS,
+    SMALLEST_EFFECT,
+    Arm,
+    Plan,
+)
 from regrow.diagnosis.subject import Subject
 from regrow.environments.base import DeviceEnvironment, Environment, HostEnvironment
 from regrow.interventions.base import Intervention
@@ -75,8 +85,17 @@ class Native:
         """`check_environment`, in short."""
         check_before_training(self.environment)
 
-    def random_return(self, start: int, end: int) -> float:
-        """What actions drawn uniformly earn.
+    def trunk(self, fork_at: int) -> int:
+        """All of the way."""
+        return fork_at
+
+    def so_far(self, seed: int) -> tuple[float, ...]:
+        """Nothing: it starts at env step 0."""
+        del seed
+        return ()
+
+    def random_return(self, start: int, end: int) -> tuple[float, float]:
+        """What actions drawn uniformly earn, and its standard error.
 
         Where the task stays as it is, that is what they earn at any time; else it is measured over
         these env steps of every environment.
@@ -100,7 +119,7 @@ class Native:
         """What the compiler counts for acting and updating."""
         return flops(self.agent, self.environment, history, start, end)
 
-    def config(self) -> dict[str, str]:
+    def config(self) -> dict[str, Any]:
         """Both in the grammar of `regrow.registry`."""
         return {"agent": describe(self.agent), "environment": describe(self.environment)}
 
@@ -114,27 +133,35 @@ class Native:
         return {"agent": repr(self.agent), "environment": repr(self.environment)}
 
 
-def _mean_return(log: Log) -> float:
-    """The mean return of the episodes that end in a log; of none, what the last one collected."""
+def _mean_return(log: Log) -> tuple[float, float]:
+    """(mean return of the episodes that end in a log, its standard error).
+
+    Where none ends, what the last one has collected. The error of fewer than two is not known, and
+    0 stands for it.
+    """
     ended = log.terminated | log.truncated
     counted = log.episode_return[ended] if ended.any() else log.episode_return[-1:]
-    return float(np.mean(counted, dtype=np.float64))
+    counted = np.asarray(counted, np.float64)
+    error = counted.std(ddof=1) / np.sqrt(len(counted)) if len(counted) > 1 else 0.0
+    return float(counted.mean()), float(error)
 
 
-def _final_mean(log: Log) -> float:
-    """What an arm with this log after the fork has for its `final`, from the episodes it ends."""
+def _final_mean(log: Log) -> tuple[float, float]:
+    """What an arm with this log after the fork has for its `final`, from the episodes it ends.
+
+    The standard error is that of its episodes.
+    """
     ended = log.terminated | log.truncated
-    if not ended.any():
-        return _mean_return(log)
-    return final_return(learning_curve(log.episode_return, ended, bins=BINS))
+    mean, error = _mean_return(log)
+    if ended.any():
+        mean = final_return(learning_curve(log.episode_return, ended, bins=BINS))
+    return mean, error
 
 
 class Diagnosis:
-    """The plan of a diagnosis of an agent of this library; a `Plan`.
+    """The plan of a diagnosis of an agent of this library; a `Plan`, which explains the fields.
 
-    `fork_at` and `horizon` are env steps, multiples of the agent's round; `before` is carried out
-    ahead of the fork, in all arms; `seeds` counts from 0. Raises `RegrowError` for a plan that
-    cannot give a verdict.
+    `agent` and `environment` are trained from the start, once per seed.
     """
 
     def __new__(
@@ -142,17 +169,20 @@ class Diagnosis:
         agent: Agent,
         environment: Environment,
         arms: Sequence[Arm] = tuple(Arm.parse(name) for name in DEFAULT_ARMS),
-        seeds: int = 5,
-        fork_at: int = 60_000,
-        horizon: int = 40_000,
+        seeds: int = SEEDS,
+        fork_at: int = FORK_AT,
+        horizon: int = HORIZON,
         before: Sequence[Intervention] = (),
-        smallest_effect: float = 0.05,
+        smallest_effect: float = SMALLEST_EFFECT,
         confidence: float = 0.95,
+        *,
+        replicates: int = REPLICATES,
+        fixed: bool = False,
+        returns_range: tuple[float, float] | None = None,
     ) -> Plan:
         """A `Plan` whose source is `Native(agent, environment)`."""
-        source = Native(agent, environment)
         return Plan(
-            source,
+            Native(agent, environment),
             tuple(arms),
             seeds,
             fork_at,
@@ -160,4 +190,7 @@ class Diagnosis:
             tuple(before),
             smallest_effect,
             confidence,
+            replicates,
+            fixed=fixed,
+            returns_range=returns_range,
         )

@@ -42,8 +42,11 @@ class Interval(NamedTuple):
         """Each number in the same format: `f"{interval:+.2f}"` is "+1.00 [+0.50, +1.50]"."""
         if not spec:
             return repr(self)
-        ends = "(no interval)" if self.missing else f"[{self.low:{spec}}, {self.high:{spec}}]"
-        return f"{self.estimate:{spec}} {ends}"
+        if self.missing:
+            return f"{self.estimate:{spec}} (no interval)"
+        low = f"{self.low:{spec}}" if math.isfinite(self.low) else "−∞"
+        high = f"{self.high:{spec}}" if math.isfinite(self.high) else "+∞"
+        return f"{self.estimate:{spec}} [{low}, {high}]"
 
     @property
     def missing(self) -> bool:

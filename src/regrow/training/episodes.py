@@ -77,6 +77,7 @@ def row_of(
         arm=STUDY,
         intervention="; ".join(config["rules"]) or "nothing",
         seed=config["seed"],
+        replicate=0,
         fork_at=0,
         horizon=env_steps,
         env_steps_to_fork=(),
@@ -87,6 +88,7 @@ def row_of(
         realised=nan,
         largest_reward=nan,
         random_return=nan,
+        random_error=nan,
         probes=tuple(
             Measured(*probe_place(row["probe"]), "fresh" if row["fresh"] else "end", row["value"])
             for row in probes

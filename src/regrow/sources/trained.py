@@ -1,0 +1,104 @@
+"""Runs that `regrow train` has trained: each is an agent to fork where it is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from regrow.diagnosis.plan import BINS
+from regrow.errors import require
+from regrow.interventions.base import Intervention
+from regrow.registry import describe, make
+from regrow.sources.native import Native
+from regrow.training.checkpoint import load
+from regrow.training.run import Run, abstract_state
+from regrow.training.train import read_training
+from regrow.types import Event
+
+
+@dataclass(frozen=True)
+class Trained(Native):
+    """Folders of `regrow train`, all of one agent and environment, trained equally long.
+
+    `env_steps`: where they are, and so where a diagnosis forks. `history`: what was done to the
+    first of them on the way.
+    """
+
+    runs: tuple[str, ...] = ()
+    env_steps: int = 0
+    history: tuple[tuple[int, str], ...] = ()
+
+    @staticmethod
+    def of(folders: Sequence[Path]) -> "Trained":
+        """The runs in these folders. Raises `RegrowError` where they differ in what was trained."""
+        held = [Trained._alone(folder) for folder in folders]
+        first = held[0]
+        for other, folder in zip(held, folders, strict=True):
+            for name in ("agent", "environment", "env_steps"):
+                ours, theirs = getattr(first, name), getattr(other, name)
+                require(
+                    ours == theirs,
+                    f"{folder} and {folders[0]} differ in {name} ({theirs!r} and {ours!r}); a "
+                    "diagnosis of several runs needs runs that were trained alike",
+                )
+        runs = tuple(run for one in held for run in one.runs)
+        require(len(set(runs)) == len(runs), "a run is given twice")
+        return Trained(first.agent, first.environment, runs, first.env_steps, first.history)
+
+    @staticmethod
+    def _alone(folder: Path) -> "Trained":
+        path = folder / "run.ckpt"
+        require(path.is_file(), f"there is no run in {folder}; give the --out of a `regrow train`")
+        run = load(path)
+        history = tuple((event.env_steps, event.intervention) for event in run.history)
+        runs = (str(folder.resolve()),)
+        return Trained(run.agent, run.environment, runs, run.env_steps, history)
+
+    @property
+    def agents(self) -> int:
+        """How many there are."""
+        return len(self.runs)
+
+    def trunk(self, fork_at: int) -> int:
+        """What is left of the way: nothing, where the fork is where the runs are."""
+        return fork_at - self.env_steps
+
+    def start(self, seed: int) -> Run:
+        """The run, where it is."""
+        return load(Path(self.runs[seed]) / "run.ckpt")
+
+    def so_far(self, seed: int) -> tuple[float, ...]:
+        """What its episodes returned, in bins of time."""
+        episodes = read_training(Path(self.runs[seed])).episodes
+        if not episodes.returns.size:
+            return ()
+        return tuple(episodes.binned(self.env_steps, min(BINS, self.env_steps)).tolist())
+
+    def check(self, interventions: Sequence[Intervention]) -> None:
+        """`RegrowError` where an intervention does not fit what the runs have become."""
+        done = [make("interventions", text) for _, text in self.history]
+        abstract_state(self.agent, self.environment, [*done, *interventions])
+
+    def flops(self, history: Sequence[Event], start: int, end: int) -> float:
+        """What the compiler counts, with what was done to the runs before."""
+        earlier = [Event(*event) for event in self.history]
+        return super().flops([*earlier, *history], start, end)
+
+    def config(self) -> dict[str, Any]:
+        """The folders, and what was trained in them."""
+        return {
+            "source": "trained",
+            "agent": describe(self.agent),
+            "environment": describe(self.environment),
+            "runs": list(self.runs),
+            "env_steps": self.env_steps,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Trained":
+        """The runs that `config` wrote down."""
+        return cls.of([Path(run) for run in config["runs"]])
+
+    def parts(self) -> dict[str, str]:
+        """Agent and environment with all of their fields, and the folders."""
+        return {**super().parts(), "runs": repr(self.runs), "at": repr(self.env_steps)}

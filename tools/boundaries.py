@@ -1,0 +1,32 @@
+"""Makes src/regrow/stats/boundaries.json: the level of every usual look, by simulation.
+
+    python tools/boundaries.py [--paths 4_000_000]
+
+Takes a few minutes and half a gigabyte of memory for each million paths.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from regrow.stats.sequential import LARGEST, simulated_levels, usual_looks
+
+FILE = Path(__file__).parents[1] / "src" / "regrow" / "stats" / "boundaries.json"
+CONFIDENCE = 0.95
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--paths", type=int, default=4_000_000)
+    paths = parser.parse_args().paths
+    looks = usual_looks(LARGEST)
+    content = {"confidence": CONFIDENCE, "paths": paths}
+    for design in ("paired", "independent"):
+        levels = simulated_levels(looks, 1 - CONFIDENCE, design, paths, 1)
+        content[design] = {n: float(f"{p:.4g}") for n, p in zip(looks, levels, strict=True)}
+        print(design, content[design], flush=True)
+    FILE.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Modules by the names that they had in version 0.1: importing one works, with a warning."""
+"""Module names of version 0.1: importing one still works, with a warning."""
 
 import importlib
 import sys
@@ -95,11 +95,11 @@ MOVED = {
     "watch": ("experiments.watch",),
     "widen": ("learners.widening",),
 }
-"""Where what was in a module is now; both without `regrow.`."""
+"""The current modules for each former module; all without the prefix `regrow.`."""
 
 
 class _Finder(MetaPathFinder, Loader):
-    """Asked last, after all that there is."""
+    """The last finder on `sys.meta_path`, so existing modules take precedence."""
 
     def find_spec(
         self, fullname: str, path: Any, target: ModuleType | None = None

@@ -1,4 +1,4 @@
-"""Commands on runs that were trained, and `regrow check`."""
+"""The commands on trained runs, and `regrow check`."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ from regrow.errors import require
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
-    """`regrow check`."""
+    """Adds the arguments of `regrow check`."""
     parser.description = (
         "Looks at what an environment declares and at what it does, and says what is wrong with\n"
         "it (exit code 2) or seldom meant (a warning)."
@@ -22,7 +22,7 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def add_probe(parser: argparse.ArgumentParser) -> None:
-    """`regrow probe`."""
+    """Adds the arguments of `regrow probe`."""
     parser.description = "Prints the probes over the life of a run that `regrow train` made."
     parser.add_argument("folder", type=Path, help="the --out of `regrow train`")
     parser.add_argument(
@@ -34,7 +34,7 @@ def add_probe(parser: argparse.ArgumentParser) -> None:
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
-    """`regrow evaluate`."""
+    """Adds the arguments of `regrow evaluate`."""
     parser.description = (
         "Plays episodes with a run that `regrow train` made, which neither explores nor learns.\n"
         "Writes evaluations.parquet into its folder."
@@ -49,7 +49,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def add_curves(parser: argparse.ArgumentParser) -> None:
-    """`regrow curves`."""
+    """Adds the arguments of `regrow curves`."""
     parser.description = (
         "Draws the returns of runs that `regrow train` made: a panel for every environment, a\n"
         "colour for every agent, a thin line for every seed and a thick one for their mean."
@@ -86,7 +86,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     one_core()
     keep_compiled_programs()
     run = load(checkpoint)
-    read_evaluations(options.folder)  # a damaged file is found out before the work
+    read_evaluations(options.folder)  # fails on a damaged file before the work
     with progress("episodes", options.episodes) as report:
         played = evaluate(run, options.episodes, seed=options.seed, report=report)
     path = write_evaluation(options.folder, run, options.seed, played)
@@ -111,7 +111,7 @@ def _curves(options: argparse.Namespace) -> None:
 
 
 def _checkpoint(folder: Path) -> Path:
-    """Where the run in a folder of `regrow train` is saved; `RegrowError` where there is none."""
+    """The checkpoint in a folder of `regrow train`; `RegrowError` if there is none."""
     path = folder / "run.ckpt"
     require(path.is_file(), f"there is no run in {folder}; give the --out of a `regrow train`")
     return path

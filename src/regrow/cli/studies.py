@@ -1,4 +1,4 @@
-"""The command line of studies: `regrow study`, `watch`, `report`, `export`, `list studies`."""
+"""The commands for studies: `regrow study`, `watch`, `report`, `export`, `list studies`."""
 
 import argparse
 import os
@@ -26,7 +26,7 @@ def _prepare(parser: argparse.ArgumentParser, description: str) -> None:
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:
-    """`regrow study`."""
+    """Adds the arguments of `regrow study`."""
     _prepare(
         parser,
         "Carries out a study (`regrow list studies`), or all of them, and prints the verdicts.\n\n"
@@ -57,7 +57,7 @@ def add_study(parser: argparse.ArgumentParser) -> None:
 
 
 def add_watch(parser: argparse.ArgumentParser) -> None:
-    """`regrow watch`."""
+    """Adds the arguments of `regrow watch`."""
     _prepare(parser, "Shows how far the studies in a folder are, while another process works.")
     parser.add_argument("folder", type=Path, help="the --out of `regrow study`")
     parser.add_argument("--once", action="store_true", help="print it once")
@@ -65,7 +65,7 @@ def add_watch(parser: argparse.ArgumentParser) -> None:
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
-    """`regrow report`."""
+    """Adds the arguments of `regrow report`."""
     _prepare(
         parser,
         "Writes report.html into a folder of studies: verdicts, curves, probes, tables, in one\n"
@@ -80,7 +80,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
-    """`regrow export`."""
+    """Adds the arguments of `regrow export`."""
     _prepare(
         parser,
         "Writes runs for other programs: TensorBoard event files, runs of Weights & Biases, or\n"
@@ -107,7 +107,7 @@ def list_studies() -> None:
         print(f"{name:<{width}}  {study.question} ({label} {claims})")
 
 
-# Commands. Their imports are their own, so that `regrow --help` answers at once.
+# Commands. Each imports what it needs, so that `regrow --help` is fast.
 
 
 def _study(options: argparse.Namespace) -> None:
@@ -150,7 +150,7 @@ def _carry_out(studies: "Sequence[Study]", scale: "Scale", options: argparse.Nam
 
 
 def _show_verdicts(names: Container[str], scale: "Scale", folder: Path) -> int:
-    """Prints the verdicts of studies and what became of their claims; how many rows they have."""
+    """Prints the verdicts and claims of studies; returns their number of rows."""
     from rich.console import Console
 
     from regrow.analysis.summary import summarise
@@ -229,10 +229,10 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _opened(page: Path) -> bool:
-    """Whether a browser was found that shows the page in a window of its own."""
+    """Opens the page in a graphical browser; whether one was found."""
     import webbrowser
 
-    # Without a display, Python would look for a browser that takes the terminal.
+    # Without a display, Python would open a text browser in the terminal.
     windows = sys.platform in ("win32", "darwin")
     if not windows and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
         return False

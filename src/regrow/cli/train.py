@@ -1,4 +1,4 @@
-"""`regrow train`."""
+"""The command `regrow train`."""
 
 import argparse
 from pathlib import Path
@@ -17,7 +17,7 @@ from regrow.cli.arguments import (
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
-    """`regrow train`."""
+    """Adds the arguments of `regrow train`."""
     parser.description = (
         "Trains one agent. Writes config.json, run.ckpt, episodes.parquet, probes.parquet,\n"
         "curves.png and, with --do, checks.parquet into --out."
@@ -64,7 +64,7 @@ def _train(options: argparse.Namespace) -> None:
     folder: Path = options.out or default_folder("train", options.environment)
     rules = [Rule.parse(text) for text in options.do]
     env_steps = given_or_whole(options.env_steps, 1_000_000, agent.env_steps_per_round)
-    log = checked(options.log)  # where W&B asks for a key, before the bar
+    log = checked(options.log)  # W&B may ask for a key: before the progress bar starts
     with interruptible() as asked, progress("env steps", env_steps) as report:
         run, diary = train(
             agent,

@@ -133,7 +133,8 @@ class Verdict:
         """Whether more seeds or replicates could not change what is said."""
         codes = {finding.code for finding in self.findings}
         hopeless = self.n >= 6 and bool(codes & {"nobody_learns", "no_spread"})
-        crossed = any(look.settled for look in self.looks)
+        # Of two groups of runs more may be said once a sign test can tell.
+        crossed = any(look.settled for look in self.looks) and "two_modes" not in codes
         return self.claim != INCONCLUSIVE or crossed or hopeless or not self.looks
 
     def to_dict(self) -> dict[str, Any]:

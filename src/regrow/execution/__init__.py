@@ -1,1 +1,1 @@
-"""Carries out tasks that need each other, in this process or in several."""
+"""Runs tasks with dependencies, in this process or in several."""

@@ -1,7 +1,7 @@
-"""The guard of a script: a worker process that starts reads the script of its parent once more.
+"""Detects scripts without an `if __name__ == "__main__":` guard.
 
-Whatever stands there outside of `if __name__ == "__main__":` is then done in the worker, too, up to
-where it would start workers of its own.
+A worker process imports its parent's script when it starts. Code outside the guard then also runs
+in the worker, up to the point where the worker would start workers of its own.
 """
 
 import multiprocessing
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 UNGUARDED = 83
-"""The exit code of a worker that came to where it would have done its parent's work."""
+"""The exit code of a worker that reached the code which starts its parent's work."""
 
 _MARK = "REGROW_STARTS_WORKERS"
 
 
 @contextmanager
 def starting_workers() -> Iterator[None]:
-    """Processes that are started within know whose they are."""
+    """Marks processes that are started within as workers of this one."""
     os.environ[_MARK] = str(os.getpid())
     try:
         yield
@@ -26,10 +26,10 @@ def starting_workers() -> Iterator[None]:
 
 
 def leave_if_unguarded() -> None:
-    """Ends this process if it is a worker of regrow's that is still reading its parent's script.
+    """Exits if this process is a worker of regrow that is still importing its parent's script.
 
-    At once, and without a word: the script would tell its user of an error that is none, and the
-    parent knows the exit code.
+    It exits at once and without a message. The parent knows the exit code, and an exception could
+    make the script report an error of its own.
     """
     reading = getattr(multiprocessing.current_process(), "_inheriting", False)
     if reading and os.environ.get(_MARK) == str(os.getppid()):

@@ -1,7 +1,7 @@
-"""This machine: one process per core, and a stop that every worker hears of.
+"""Runs tasks in worker processes: one per core, all stopped by one request.
 
-XLA gains nothing from more threads on networks of this size, so every worker process is given one
-core's worth of threads.
+XLA gains nothing from more threads on networks of this size, so every worker process uses one
+thread.
 """
 
 import io
@@ -65,29 +65,29 @@ def cores() -> int:
 
 
 def one_core() -> None:
-    """Tells XLA to use one thread; call it before the first computation."""
+    """Makes XLA use one thread; call it before the first computation."""
     flags = os.environ.get("XLA_FLAGS", "")
     if ONE_CORE not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {ONE_CORE}".strip()
 
 
 def keep_compiled_programs() -> None:
-    """Has JAX keep compiled programs on disk: compiled once, not once per process."""
+    """Turns on JAX's compilation cache on disk, so that processes share compiled programs."""
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         jax.config.update("jax_compilation_cache_dir", str(Path(home) / "regrow" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    # Another process may be in the middle of writing an entry, or was stopped there. JAX compiles
-    # anew: nobody need hear of it.
+    # Another process may be writing an entry, or was stopped while writing. JAX then compiles the
+    # program again, so no warning is needed.
     warnings.filterwarnings("ignore", message="Error reading persistent compilation cache")
 
 
 class Processes:
     """Runs tasks in `count` worker processes.
 
-    Raises `StoppedError` after Ctrl-C, once every worker has saved what it was at.
+    Raises `StoppedError` after Ctrl-C, once every worker has saved its progress.
     """
 
     def __init__(self, count: int):
@@ -98,11 +98,11 @@ class Processes:
         """Returns when all tasks are done."""
         leave_if_unguarded()
         _require_portable(tasks)
-        # What processes share is given back by a process of Python's own, which would report it as
-        # leaked where a second Ctrl-C ended this one.
+        # Python's resource tracker process releases what the processes share. It would report a
+        # leak if a second Ctrl-C ended this process.
         sys.warnoptions.append("ignore:resource_tracker:UserWarning")
         context = multiprocessing.get_context("spawn")
-        news, stop = context.Queue(), context.Event()  # what workers say, and what they are told
+        news, stop = context.Queue(), context.Event()  # from the workers, and to them
         with starting_workers(), interruptible() as asked:
             pool = ProcessPoolExecutor(
                 self.count, context, initializer=_begin, initargs=(news, stop, said())
@@ -125,10 +125,10 @@ def _run_all(
     asked: Callable[[], bool],
     stop: Event,
 ) -> None:
-    """Submits every task once what it needs is done; after a failure, waits for what still runs.
+    """Submits every task once its dependencies are done; after a failure, waits for running tasks.
 
-    No more than `count` at once, so tasks are done about in their order, and what is complete early
-    can be looked at early.
+    At most `count` tasks are submitted at once. So tasks finish roughly in their order, and early
+    results can be inspected early.
     """
     queue, running = _Queue(tasks), dict[Future[None], str]()
     failure: BaseException | None = None
@@ -146,7 +146,7 @@ def _run_all(
             if error is None:
                 queue.finished(name)
                 continue
-            # What went wrong first is told, unless that was only the request to stop.
+            # The first failure is raised, unless it was only the request to stop.
             failure = failure if failure and not isinstance(failure, StoppedError) else error
             for other in running:
                 other.cancel()
@@ -158,18 +158,18 @@ def _run_all(
 
 
 def _why_ended(workers: Sequence[BaseProcess]) -> str:
-    """What became of the worker that ended; the others are then ended by the pool."""
+    """Why a worker ended; the pool then terminates the others."""
     end = time.monotonic() + 5.0
     while any(worker.exitcode is None for worker in workers) and time.monotonic() < end:
-        time.sleep(0.01)  # another thread of the pool's may be waiting for it, too
+        time.sleep(0.01)  # another thread of the pool may be waiting for it, too
     codes = {worker.exitcode for worker in workers}
     if UNGUARDED in codes:
         return NO_GUARD
-    return NOT_STARTED if 1 in codes else WORKER_ENDED  # of a signal the code is negative
+    return NOT_STARTED if 1 in codes else WORKER_ENDED  # negative after a signal
 
 
 def _require_portable(tasks: Sequence[Task]) -> None:
-    """Raises `RegrowError` where worker processes could not start, or not read the tasks."""
+    """Raises `RegrowError` if worker processes could not start, or could not unpickle the tasks."""
     main = sys.modules["__main__"]
     file = None if main.__spec__ else getattr(main, "__file__", None)
     require(file is None or os.path.isfile(file), NO_FILE)
@@ -190,31 +190,31 @@ def _require_portable(tasks: Sequence[Task]) -> None:
 
 
 class _Pickler(pickle.Pickler):
-    """Takes down what of a thing is defined in the program that was started."""
+    """Notes a class or function in the pickled object that is defined in `__main__`."""
 
     of_main = ""
 
     def persistent_id(self, obj: Any) -> None:
-        """Nothing has one; but everything is shown here first."""
+        """Never returns an id: pickle calls this for every object, so it can inspect each."""
         named = isinstance(obj, type | FunctionType)
         if named and obj.__module__ == "__main__":
             self.of_main = obj.__qualname__
 
 
 class _Queue:
-    """Tasks in their order, each once what it needs is done.
+    """Tasks in order, each available once its dependencies are done.
 
-    One whose program another is just compiling stands back while there is something else to do.
+    A task whose program is being compiled by another task is postponed while others are ready.
     """
 
     def __init__(self, tasks: Sequence[Task]):
         self.waiting = list(tasks)
         self.done = set[str]()
-        self.compiling = dict[str, str]()  # by the task that was the first of its program
+        self.compiling = dict[str, str]()  # program, by the first task that uses it
         self.compiled = {""}
 
     def take(self) -> Task | None:
-        """The next task, or None where all that wait need another."""
+        """The next task, or None if all remaining tasks wait for others."""
         ready = [task for task in self.waiting if self.done.issuperset(task.needs)]
         if not ready:
             return None
@@ -226,7 +226,7 @@ class _Queue:
         return task
 
     def finished(self, name: str) -> None:
-        """A task is done, and its program is there for others."""
+        """Marks a task as done, and its program as compiled."""
         self.done.add(name)
         self.compiled.add(self.compiling.pop(name, ""))
 
@@ -236,7 +236,7 @@ def _submitted(pool: ProcessPoolExecutor, task: Task) -> "Future[None]":
     try:
         with _signals_blocked():
             return pool.submit(_work, task)
-    except (BrokenProcessPool, BrokenPipeError) as error:  # the second: one that ended as it began
+    except (BrokenProcessPool, BrokenPipeError) as error:  # the second: it ended while starting
         broken: Future[None] = Future()
         broken.set_exception(BrokenProcessPool(str(error)))
         return broken
@@ -244,7 +244,7 @@ def _submitted(pool: ProcessPoolExecutor, task: Task) -> "Future[None]":
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """A process that is started within inherits blocked signals; on Windows there are none."""
+    """Processes that are started within inherit blocked signals; on Windows, does nothing."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -256,7 +256,7 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _drop(pool: ProcessPoolExecutor) -> None:
-    """Ends the workers at once; what they write is written whole or not at all."""
+    """Kills the workers at once; safe, as all of their writes are atomic."""
     workers = list((pool._processes or {}).values())
     for worker in workers:
         worker.kill()
@@ -267,9 +267,9 @@ _worker: dict[str, Any] = {}
 
 
 def _begin(news: Any, stop: Event, warned_of: frozenset[str]) -> None:
-    """Prepares a worker: only the parent answers to signals, and no worker outlives it.
+    """Initialises a worker: only the parent handles signals, and no worker outlives it.
 
-    `warned_of`: what the parent has warned of already.
+    `warned_of`: the warnings that the parent has shown already.
     """
     already_said(warned_of)
     warnings.showwarning = show_warning

@@ -1,4 +1,4 @@
-"""Tasks that need each other, and what runs them."""
+"""Tasks with dependencies, and how to run them."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -7,9 +7,9 @@ from regrow.types import Report
 
 
 class Task(NamedTuple):
-    """A cell to run and the cells that must be done before it.
+    """A job to run, and the names of the tasks that must be done before it.
 
-    Tasks of one `program` compile the same: it is well to let one of them go ahead.
+    Tasks with the same `program` compile the same code, so it helps to start one of them first.
     """
 
     name: str
@@ -20,10 +20,10 @@ class Task(NamedTuple):
 
 @runtime_checkable
 class Execute(Protocol):
-    """Runs tasks, each after those that it needs."""
+    """Runs tasks, each after its dependencies."""
 
     def __call__(self, tasks: Sequence[Task], report: Report) -> None:
-        """Returns when all are done."""
+        """Returns when all tasks are done."""
         ...
 
 

@@ -1,1 +1,1 @@
-"""Studies carried out, by any number of processes."""
+"""Runs studies, with any number of processes."""

@@ -1,7 +1,7 @@
-"""Carries studies out: what is not there yet is done, and every finished job becomes rows.
+"""Runs studies: does the missing jobs, and writes rows for every finished job.
 
-A row that is there, and belongs to its study as it is now, is not made again. Where the files are:
-`regrow.diagnosis.recording`.
+Rows that exist and belong to the current plan of their study are not computed again. For the
+layout of the files, see `regrow.diagnosis.recording`.
 """
 
 import json
@@ -38,24 +38,24 @@ from regrow.types import Report
 
 
 class Work(NamedTuple):
-    """Tasks, and the env steps of all of them together."""
+    """Tasks, and their total number of env steps."""
 
     tasks: list[Task]
     env_steps: int
 
 
 def begin(studies: Sequence[Study], scale: Scale, out: Path) -> Work:
-    """Writes down what the studies are to do in a folder; what of it is left to do.
+    """Writes the plans of the studies into a folder; the work that is left to do.
 
-    Raises `RegrowError` where the folder holds something else, or studies that an earlier version
-    began, where it cannot be written to, and where an environment's package is not there.
+    Raises `RegrowError` if the folder has other contents, or studies that an earlier version began,
+    or cannot be written to, or if a package that an environment needs is not installed.
     """
     leave_if_unguarded()
     parts = parts_of(studies, scale)
     for source in {part.plan.source: None for part in parts}:
         source.check(())
     _claim(out)
-    with waited_for(out / LOCK) as hold:  # until the plans are written, not while they are done
+    with waited_for(out / LOCK) as hold:  # held while the plans are written, not while they run
         if hold.lock is None:
             warn_of(out)
         for study in studies:
@@ -85,7 +85,7 @@ def _claim(out: Path) -> None:
 
 
 def _refresh(group: Shared, out: Path, there: Mapping[Key, Row]) -> None:
-    """Brings the plan up to date that rows hold, where arms or seeds were added since."""
+    """Updates the plan stored in existing rows, if arms or seeds were added since."""
     for job in group.jobs():
         for part in group.asking(job) if job.arm else ():
             row = there.get(part.key(job))
@@ -98,7 +98,7 @@ def _refresh(group: Shared, out: Path, there: Mapping[Key, Row]) -> None:
 
 
 def _left(group: Shared, out: Path, there: Container[Key], commit: str) -> Work:
-    """What of a group is left: arms without all of their rows, and the forks that they need."""
+    """The remaining work of a group: arms with missing rows, and the forks that they need."""
     stem = group.folder.name
     random = random_file(out, group.plan)
     missing = {
@@ -126,7 +126,7 @@ def _left(group: Shared, out: Path, there: Container[Key], commit: str) -> Work:
     return Work(tasks if missing else [], steps)
 
 
-# What a worker does.
+# In a worker process.
 
 
 def _do(
@@ -145,7 +145,7 @@ _compiled: set[tuple[Path, Any]] = set()
 
 
 def _forget_old_programs(group: Shared, job: Job) -> None:
-    """Drops a worker's compiled programs now and then: thousands of them abort XLA."""
+    """Clears a worker's compiled programs from time to time: thousands of them make XLA abort."""
     _compiled.add((group.folder, job.arm))
     if len(_compiled) > JOBS_KEPT:
         jax.clear_caches()

@@ -1,8 +1,8 @@
-"""Runs for other programs: TensorBoard event files, Weights & Biases, Parquet.
+"""Exports runs to other programs: TensorBoard event files, Weights & Biases, Parquet.
 
-A run is a row of a study, an arm of a diagnosis with one seed, or what `regrow train` made: its
-returns over env steps, what it predicted, its probes, its configuration. Packages are imported
-where they are needed and named where they are not there.
+A run is a row of a study, an arm of a diagnosis with one seed, or a run of `regrow train`. Its
+returns over env steps, predicted values, probes and configuration are exported. Optional packages
+are imported when needed; if one is not installed, the error names it.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from regrow.training.train import read_probes, read_training
 
 
 class Point(NamedTuple):
-    """A number of a run at some env step."""
+    """A named number of a run at an env step."""
 
     name: str
     env_steps: int
@@ -31,9 +31,9 @@ class Point(NamedTuple):
 
 
 class Logged(NamedTuple):
-    """A run as other programs show it."""
+    """A run in the form that other programs show."""
 
-    name: str  # of folders, as in study/scale/condition/arm/seed0
+    name: str  # a folder path, as in study/scale/condition/arm/seed0
     group: str
     points: list[Point]  # in the order of env steps, without NaN
     settings: dict[str, Any]
@@ -42,14 +42,14 @@ class Logged(NamedTuple):
 
 
 def of_row(row: Row) -> Logged:
-    """A row of a study."""
+    """Converts a row of a study."""
     name = _run_name(row.study, row.scale, row.condition, row.arm, f"seed{row.seed}")
     group = f"{row.study}/{row.condition}"
     return Logged(name, group, points(row), settings(row), row.fork_at, row.written.timestamp())
 
 
 def points(row: Row) -> list[Point]:
-    """What there is to see of a row."""
+    """All numbers of a row, as points."""
     ends = {"fork": row.fork_at, "fresh": row.fork_at, "end": row.fork_at + row.horizon}
     return _in_order(
         *_curve("return", row.env_steps_to_fork, row.returns_to_fork),
@@ -63,7 +63,7 @@ def points(row: Row) -> list[Point]:
 
 
 def settings(row: Row) -> dict[str, Any]:
-    """What a run was made with."""
+    """The configuration of a row's run."""
     names = ("study", "scale", "condition", "environment", "agent", "arm", "seed", "fork_at")
     held = {name: getattr(row, name) for name in (*names, "horizon", "commit")}
     return {**held, "before": list(row.before), **_held("config", row), **_held("versions", row)}
@@ -77,7 +77,7 @@ def _held(name: str, row: Row) -> dict[str, Any]:
 
 
 def of_training(folder: Path) -> list[Logged]:
-    """What `regrow train` made: every episode, and every probe."""
+    """Reads a run of `regrow train`: every episode and every probe value."""
     told, path = read_training(folder), folder / "probes.parquet"
     episodes = told.episodes
     probes = read_probes(folder) if path.is_file() else []
@@ -109,13 +109,13 @@ def _probe(learner: str, probe: str, part: str, fresh: bool) -> str:
 
 
 def _run_name(*parts: str) -> str:
-    """The name of a run, in folders."""
+    """The name of a run, as a folder path."""
     plain = ("".join(c if c.isalnum() or c in "_-=." else "-" for c in part) for part in parts)
     return "/".join(part.lstrip(".") or "-" for part in plain)
 
 
 def to_tensorboard(runs: Sequence[Logged], folder: Path) -> None:
-    """Writes event files, a folder per run; `RegrowError` where there are some already."""
+    """Writes event files, a folder per run; `RegrowError` if `folder` has some already."""
     tensorboard = package("tensorboardX", "tensorboard")
     require(
         not (folder.is_dir() and any(folder.rglob("events.out.tfevents.*"))),
@@ -130,7 +130,7 @@ def to_tensorboard(runs: Sequence[Logged], folder: Path) -> None:
 
 
 def to_wandb(runs: Sequence[Logged], folder: Path, *, project: str = "regrow") -> None:
-    """Logs runs to Weights & Biases, as that is set up (WANDB_MODE=offline: to disk)."""
+    """Logs runs to Weights & Biases with its current settings (WANDB_MODE=offline: to disk)."""
     wandb = package("wandb", "wandb")
     folder.mkdir(parents=True, exist_ok=True)
     for run in runs:
@@ -151,9 +151,9 @@ def to_wandb(runs: Sequence[Logged], folder: Path, *, project: str = "regrow") -
 
 
 def to_table(runs: Sequence[Logged], folder: Path) -> None:
-    """Writes runs that are no rows of a study as one Parquet file, a row for every number.
+    """Writes runs that are not rows of a study to one Parquet file, with a row per number.
 
-    Columns: run, name, env_steps, value; the settings of every run in the metadata `settings`.
+    Columns: run, name, env_steps, value. The metadata `settings` has the settings of every run.
     """
     columns: Mapping[str, list[Any]] = {
         "run": [run.name for run in runs for _ in run.points],
@@ -167,9 +167,9 @@ def to_table(runs: Sequence[Logged], folder: Path) -> None:
 
 
 def to_parquet(rows: Sequence[Row], folder: Path) -> None:
-    """Joins rows into one small file per study, in the layout of a folder of studies.
+    """Joins rows into one small file per study and scale, in the layout of a folder of studies.
 
-    `RegrowError` where the folder holds rows of these studies that would be gone.
+    Raises `RegrowError` if the folder has rows of these studies that would be lost.
     """
     _keep(rows, folder)
     for study, scale in _studies(rows):
@@ -182,7 +182,7 @@ def to_parquet(rows: Sequence[Row], folder: Path) -> None:
 
 
 def copy_plans(rows: Sequence[Row], source: Path, folder: Path) -> None:
-    """What the studies of rows were to do, beside the rows that were joined elsewhere."""
+    """Copies the plans of the rows' studies from `source` to `folder`."""
     for study in _studies(rows):
         path = plan_file(source, *study)
         if path.is_file():

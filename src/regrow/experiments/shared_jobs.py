@@ -1,8 +1,9 @@
-"""What conditions of studies share: jobs with the same numbers are carried out once.
+"""Jobs shared between conditions: jobs with the same results run only once.
 
-A digest names all that a job's numbers hang on (agent, environment, what comes before the fork,
-where it is, the horizon, the format of rows) but for its arm and its seed. Conditions with one
-digest are one piece of work, whatever their arms, seeds and studies.
+A digest identifies everything that determines a job's results, except its arm and seed: the agent,
+the environment, the interventions before the fork, the env step of the fork, the horizon, and the
+format of rows. Conditions with the same digest share their jobs, whatever their arms, seeds and
+studies.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,30 +21,30 @@ from regrow.studies.base import Scale, Study
 
 @dataclass(frozen=True)
 class Shared:
-    """Conditions that share their jobs: one plan with the arms and seeds of all of them."""
+    """Conditions that share their jobs, with one plan that has all of their arms and seeds."""
 
     plan: Plan
     folder: Path
     parts: tuple[PlannedCondition, ...]
 
     def jobs(self) -> list[Job]:
-        """Those that some condition asks for: a seed after the other, the fork before its arms."""
+        """The jobs that some condition needs, seed by seed, with the fork before its arms."""
         found = [job for job, _ in jobs(self.plan) if job.arm is None or self.asking(job)]
         return sorted(found, key=lambda job: job.seed)
 
     def asking(self, job: Job) -> list[PlannedCondition]:
-        """The conditions that ask for an arm's job."""
+        """The conditions that need an arm's job."""
         return [
             part for part in self.parts if job.arm in part.plan.arms and job.seed < part.plan.seeds
         ]
 
     def env_steps(self, job: Job) -> int:
-        """How long a job is."""
+        """The length of a job in env steps."""
         return self.plan.fork_at if job.arm is None else self.plan.horizon
 
 
 def parts_of(studies: Iterable[Study], scale: Scale) -> list[PlannedCondition]:
-    """All conditions of studies; raises `RegrowError` where two of a study have one label."""
+    """All conditions of studies; raises `RegrowError` if two of a study have the same label."""
     parts: list[PlannedCondition] = []
     for study in studies:
         conditions = study.conditions(scale)
@@ -58,7 +59,7 @@ def parts_of(studies: Iterable[Study], scale: Scale) -> list[PlannedCondition]:
 
 
 def shared(parts: Iterable[PlannedCondition], out: Path) -> list[Shared]:
-    """Conditions put together by their digests, in the order of the first of each."""
+    """Groups conditions by digest, in the order of the first condition of each group."""
     groups: dict[str, list[PlannedCondition]] = {}
     for part in parts:
         groups.setdefault(digest_of(part.plan), []).append(part)
@@ -73,11 +74,11 @@ def _union(plans: Sequence[Plan]) -> Plan:
     return replace(plans[0], arms=tuple(arms), seeds=max(plan.seeds for plan in plans))
 
 
-# Written down before the work begins, for those who look at it from outside.
+# Plans on disk: written before the work begins, and read by other processes.
 
 
 def written(study: Study, scale: Scale, parts: Iterable[PlannedCondition]) -> dict[str, Any]:
-    """What a study is to do, as plain data; `regrow.records.study_spec` and `parts_in` read it."""
+    """The plan of a study as plain data, for `regrow.records.study_spec` and `parts_in`."""
     return {
         "study": study.name,
         "scale": scale,
@@ -89,7 +90,7 @@ def written(study: Study, scale: Scale, parts: Iterable[PlannedCondition]) -> di
 
 
 def parts_in(out: Path) -> tuple[list[PlannedCondition], list[str]]:
-    """(the conditions that were written down in a folder, in a sentence each what is wrong)."""
+    """(the conditions of all plans in a folder, a sentence for each problem)."""
     parts: list[PlannedCondition] = []
     plans, problems = read_plans(out)
     for plan in plans.values():

@@ -1,7 +1,7 @@
-"""How far studies are, from files alone: works beside the process that carries them out.
+"""The progress of studies, read from their files, while another process runs them.
 
-A job is `done` where its result or its row is there, `running` while a process holds it, `stopped`
-where it kept something to go on from, and `waiting` otherwise.
+A job is `done` if its result or its rows exist, `running` while a process has its lock, `stopped`
+if it left a checkpoint to resume from, and `waiting` otherwise.
 """
 
 import math
@@ -21,32 +21,32 @@ State = Literal["done", "running", "stopped", "waiting"]
 
 
 class Seen(NamedTuple):
-    """A job as it was seen from outside; env steps, and seconds."""
+    """The progress of a job. `done` and `of` are in env steps, `silent` in seconds."""
 
-    studies: tuple[str, ...]  # "study: condition", for each that asks for it
+    studies: tuple[str, ...]  # "study: condition", for each that needs it
     job: str
     state: State
     done: int
     of: int
     phase: str = ""
     rate: float = 0.0  # env steps per second
-    silent: float = 0.0  # since it last told how far it is
+    silent: float = 0.0  # since its last progress report
 
     @property
     def left(self) -> float | None:
-        """Seconds to its end, if it goes on at its rate."""
+        """Estimated seconds to its end, at the current rate; None if there is no rate."""
         return (self.of - self.done) / self.rate if self.rate > 0 else None
 
 
 class Watched(NamedTuple):
-    """All jobs of a folder, and in a sentence each what could not be read."""
+    """All jobs of a folder, and a sentence for each problem."""
 
     jobs: list[Seen]
     problems: list[str]
 
     @property
     def done(self) -> int:
-        """Env steps that are done."""
+        """Env steps done."""
         return sum(job.done for job in self.jobs)
 
     @property
@@ -56,19 +56,19 @@ class Watched(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Env steps per second of what is running."""
+        """Env steps per second of all running jobs together."""
         return math.fsum(job.rate for job in self.jobs if job.state == "running")
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether all jobs are done."""
         return all(job.state == "done" for job in self.jobs)
 
 
 class Watch:
-    """Looks at a folder again and again; what it holds at first is read once.
+    """Follows the progress of a folder; rows that exist at the start are read only once.
 
-    Raises `RegrowError` where there is no such folder, or no study in it.
+    Raises `RegrowError` if there is no such folder, or if it has no study.
     """
 
     def __init__(self, folder: Path):
@@ -84,7 +84,7 @@ class Watch:
         )
 
     def look(self) -> Watched:
-        """Every job as it is now."""
+        """The current progress of every job."""
         if kind_of(self.folder) == "training":
             return Watched([_training(self.folder)], [])
         parts, problems = parts_in(self.folder)
@@ -96,7 +96,7 @@ class Watch:
     def _jobs(self, group: Shared) -> list[Seen]:
         found = {job: self._seen(group, job) for job in group.jobs()}
         open_seeds = {c.seed for c, seen in found.items() if c.arm and seen.state != "done"}
-        # Where all arms have their rows, the way up to the fork is not needed any more.
+        # If all arms of a seed have their rows, its fork is no longer needed.
         return [
             seen if job.seed in open_seeds else seen._replace(state="done", done=seen.of)
             for job, seen in found.items()
@@ -115,7 +115,7 @@ class Watch:
             return seen
         told = read_progress(progress_file(group.folder, job))
         if told is None:
-            return seen._replace(state="running")  # it has just begun
+            return seen._replace(state="running")  # it has just started
         return seen._replace(
             state="running", done=told.done, phase=told.phase, rate=told.rate, silent=told.silent
         )
@@ -125,7 +125,7 @@ class Watch:
 
 
 def _training(folder: Path) -> Seen:
-    """A training run as one job."""
+    """The progress of a training run, as one job."""
     at = max((row.horizon for row in read_rows(folder).rows), default=0)
     seen = Seen(("training",), folder.name, "stopped", at, max(at, 1))
     told = read_progress(folder / "training.progress.json")

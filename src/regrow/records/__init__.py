@@ -1,1 +1,1 @@
-"""The one format of results: rows, and what reads, queries and logs them."""
+"""The common format of results: rows, with reading, queries and live logging."""

@@ -1,4 +1,4 @@
-"""What made a number: the versions of packages, the commit of the source."""
+"""Provenance of a result: package versions and the source commit."""
 
 import importlib.metadata
 import platform
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def versions() -> dict[str, str]:
-    """The versions that a number depends on."""
+    """The versions of Python and of the packages that affect results."""
     packages = ("regrow", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy")
     found = {name: importlib.metadata.version(name) for name in packages}
     return {"python": platform.python_version(), **found}
 
 
 def source_commit() -> str:
-    """The commit of the source, with a + where it was changed since; "" if it is none."""
+    """The source commit, with a + if files changed since; "" if the source is no git checkout."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return ""

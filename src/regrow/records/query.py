@@ -1,4 +1,4 @@
-"""SQL on the rows of a folder."""
+"""SQL queries on the rows of a folder."""
 
 import warnings
 from pathlib import Path
@@ -10,10 +10,10 @@ from regrow.records.rows import read_rows, table_of
 
 
 def query(folder: str | Path, sql: str) -> pa.Table:
-    """What a SQL query (DuckDB's) finds in the rows of a folder of studies, the table `rows`.
+    """Runs a DuckDB SQL query on the table `rows`, which has the rows of a folder of studies.
 
-    `.to_pandas()` of it is a DataFrame. What could not be read is told in warnings. Raises
-    `RegrowError` where there is no such folder, or the query cannot be carried out.
+    `.to_pandas()` turns the result into a DataFrame. Files that cannot be read cause warnings.
+    Raises `RegrowError` if there is no such folder, or if the query fails.
 
         query("runs/studies", "select arm, avg(list_avg(returns)) from rows group by arm")
     """
@@ -27,5 +27,5 @@ def query(folder: str | Path, sql: str) -> pa.Table:
         try:
             return connection.sql(sql).to_arrow_table()
         except (duckdb.Error, AttributeError) as error:
-            # Where there is no statement, there is None.
+            # AttributeError: for an empty query, `sql` returns None.
             raise RegrowError(f"the query cannot be carried out: {error}") from error

@@ -1,10 +1,10 @@
-"""Rows: what studies leave behind, one per study, condition, arm and seed, for any program to read.
+"""Rows: the results of studies, one row per study, condition, arm and seed.
 
-    OUT/rows/<study>--<digest>.parquet    one row, or many where somebody joined them
+    OUT/rows/<study>--<digest>.parquet    one row, or many after a join
 
-A row holds its curves, its probes and its events beside the printed form of every part that made
-it. It is written whole or not at all by whoever finished it, so many processes may add to one
-folder. The columns are the fields of `Row`; `pandas.read_parquet(OUT / "rows")` reads them, too.
+A row has its curves, probes and events, and its configuration as text. The process that finishes a
+job writes its row atomically, so many processes may write into one folder. The columns are the
+fields of `Row`. Any Parquet reader can read them, e.g. `pandas.read_parquet(OUT / "rows")`.
 """
 
 import dataclasses
@@ -25,11 +25,16 @@ from regrow.files.folders import kind_of
 from regrow.files.formats import as_meant, plan_as_meant
 from regrow.records.study_spec import Plan, plain_name, read_plans
 
+<<<<<<< HEAD
 FORMAT = 3
 """Counted up when a column changes its meaning, or the numbers in it would come out otherwise.
+=======
+FORMAT = 2
+"""Incremented when a column changes its meaning, or when its numbers would come out differently.
+>>>>>>> prose-p3
 
-Rows of format 1 are read, too; where they say what was done, it is said as it is now
-(`regrow.files.formats`).
+Rows of format 1 can be read. Names of interventions and parts in them are translated to the current
+ones (`regrow.files.formats`).
 """
 READABLE = (1, 2, 3)
 SAME_NUMBERS = (2, 3)
@@ -37,38 +42,46 @@ SAME_NUMBERS = (2, 3)
 _ADDED = {"replicate": (pa.int64(), 0), "random_error": (pa.float64(), 0.0)}
 """Columns that earlier formats do not have, with what they stand for there."""
 
+<<<<<<< HEAD
 Key = tuple[str, str, str, str, int, int]
 """What there is one row of: study, scale, condition, arm, seed, replicate."""
+=======
+Key = tuple[str, str, str, str, int]
+"""The unique key of a row: study, scale, condition, arm, seed."""
+>>>>>>> prose-p3
 
 
 WHEN = ("fork", "fresh", "end")
-"""At the fork, of new networks at the fork on the same observations, after the horizon."""
+"""When a probe was measured: at the fork, on fresh networks at the fork, after the horizon.
+
+Fresh networks are measured on the same observations.
+"""
 
 
 STOPPED = "stopped: "
-"""How the last event of a row begins whose arm was stopped: it has no curve."""
+"""The prefix of the last event if the arm was stopped; such a row has no curve."""
 
 
 class Measured(NamedTuple):
-    """One probe of one part of one Learner; a Learner that is alone has the name ""."""
+    """The value of one probe on one part of one Learner; a single Learner has the name ""."""
 
     learner: str
     probe: str
     part: str
     at: str  # one of WHEN
-    value: float  # NaN where the probe says nothing of such a part
+    value: float  # NaN if the probe does not apply to such a part
 
 
 def probe_place(name: str) -> tuple[str, str, str]:
-    """(Learner, probe, part) of a probe's name as `Run.measure` has it; a lone Learner is ""."""
+    """(Learner, probe, part) from a name as in `Run.measure`; a single Learner is ""."""
     *learner, probe, part = name.split(".")
     return ".".join(learner), probe, part
 
 
 class Happened(NamedTuple):
-    """An intervention that was carried out, at the fork (`before` comes first) or later.
+    """An intervention that was carried out, at the fork (those of `before` first) or later.
 
-    Or why the arm was stopped, after `STOPPED`.
+    Or the reason why the arm was stopped, with the prefix `STOPPED`.
     """
 
     env_steps: int
@@ -77,6 +90,7 @@ class Happened(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
+<<<<<<< HEAD
     """What one arm did with one seed, in one replicate.
 
     `axis` and `level`: what a study turns from condition to condition and where it stands, as
@@ -88,6 +102,20 @@ class Row:
     acting and updating, with networks as large as they were then. `config`: JSON of the plan
     (`Plan.from_config` reads it) and, under "parts", of every part with all of its fields.
     `commit`: of the source, "" where that is no working tree.
+=======
+    """The results of one arm with one seed.
+
+    `axis`, `level`: the variable that a study varies across conditions, and its value, e.g.
+    "learning_rate" and 1e-3; "" and None if the conditions have no order.
+    `returns…`: mean returns per time bin; `env_steps…` are the ends of the bins.
+    `predicted`: mean |value| in every bin after the fork. `realised`: mean |discounted return|
+    that followed.
+    `seconds`, `flops`: of this arm from the fork on; `…_to_fork`: of the shared run up to the fork.
+    FLOPs are XLA's count for acting and updating, with the network sizes at the time.
+    `config`: JSON of the plan (`Plan.from_config` reads it) and, under "parts", of every part with
+    all of its fields.
+    `commit`: the source commit, "" if the source is no git checkout.
+>>>>>>> prose-p3
     """
 
     study: str
@@ -127,18 +155,23 @@ class Row:
 
     @property
     def stopped(self) -> str:
-        """Why the arm has no curve, its numbers being no longer finite; "" where it has one."""
+        """Why the arm was stopped without a curve (numbers not finite); "" if it has a curve."""
         last = self.events[-1].intervention if self.events and not self.returns else ""
         return last.removeprefix(STOPPED) if last.startswith(STOPPED) else ""
 
     @property
     def key(self) -> Key:
+<<<<<<< HEAD
         """There is one row of each."""
         return self.study, self.scale, self.condition, self.arm, self.seed, self.replicate
+=======
+        """The unique key of this row."""
+        return self.study, self.scale, self.condition, self.arm, self.seed
+>>>>>>> prose-p3
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """What the numbers hang on."""
+        """The parts of the setup that determine the numbers."""
         return self.environment, self.agent, self.before, self.fork_at, self.horizon
 
 
@@ -152,7 +185,7 @@ _PLAIN: dict[Any, pa.DataType] = {
 
 
 def _column(kind: Any) -> pa.DataType:
-    """How a field of `Row` is stored."""
+    """The Arrow type of a field of `Row`."""
     if get_origin(kind) is tuple:
         return pa.list_(_column(get_args(kind)[0]))
     if kind in (Measured, Happened):
@@ -164,24 +197,29 @@ SCHEMA = pa.schema({name: _column(kind) for name, kind in get_type_hints(Row).it
 
 
 def file_of(folder: Path, key: Key) -> Path:
+<<<<<<< HEAD
     """Where the row of (study, scale, condition, arm, seed, replicate) is."""
     named = key if key[5] else key[:5]  # as before there were replicates
     digest = hashlib.sha256("\n".join(map(str, named)).encode()).hexdigest()[:16]
+=======
+    """The path of the row with this key: (study, scale, condition, arm, seed)."""
+    digest = hashlib.sha256("\n".join(map(str, key)).encode()).hexdigest()[:16]
+>>>>>>> prose-p3
     return folder / "rows" / f"{plain_name(key[0])}--{digest}.parquet"
 
 
 def write_row(folder: Path, row: Row) -> None:
-    """Writes a row to its file, in place of what was there."""
+    """Writes a row to its file, replacing what was there."""
     write_table(file_of(folder, row.key), table_of([row]))
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Writes a table as a Parquet file, whole or not at all."""
+    """Writes a table as a Parquet file, atomically."""
     write_atomically(path, lambda file: pq.write_table(table, file, compression="zstd"))
 
 
 def table_of(rows: Iterable[Row]) -> pa.Table:
-    """Rows as a table."""
+    """Converts rows to an Arrow table."""
     return pa.Table.from_pylist([_plain(row) for row in rows], schema=SCHEMA)
 
 
@@ -192,18 +230,18 @@ def _plain(row: Row) -> dict[str, Any]:
 
 
 class Found(NamedTuple):
-    """The rows of a folder, and in a sentence each what could not be read or does not count."""
+    """The rows of a folder, and a sentence for each problem."""
 
     rows: list[Row]
     problems: list[str]
 
 
 def read_rows(folder: Path) -> Found:
-    """All rows of a folder that belong to the studies as they are now.
+    """All rows of a folder that belong to the current plans of its studies.
 
-    Files that are broken or of another format, rows that an earlier definition of a study left, and
-    a folder without any row are told in `problems`; the rest is there. Of two rows with one key the
-    one that was written last counts. Raises `RegrowError` where there is no such folder.
+    `problems` lists damaged files, files of an unknown format, rows of an earlier definition of a
+    study, and whether the folder has no rows; all other rows are returned. Of two rows with the
+    same key, the later one is used. Raises `RegrowError` if there is no such folder.
     """
     folder = Path(folder)
     require(
@@ -272,21 +310,21 @@ def _rows_of(path: Path) -> list[Row]:
 
 
 def _as_meant(values: dict[str, Any]) -> dict[str, Any]:
-    """A row in the words of today, whatever its format."""
+    """Translates a row of any readable format to current names."""
     if values["format"] > 1:
         return values
     events = [{**one, "intervention": as_meant(one["intervention"])} for one in values["events"]]
     try:
         config = json.dumps(plan_as_meant(json.loads(values["config"])))
     except (KeyError, TypeError, ValueError):
-        config = values["config"]  # written by somebody else
+        config = values["config"]  # written by another program
     before = [as_meant(text) for text in values["before"]]
     done = {"intervention": as_meant(values["intervention"]), "before": before, "events": events}
     return {**values, **done, "config": config}
 
 
 def _lacks(column: pa.ChunkedArray | pa.Array) -> bool:
-    """Whether a value is missing, on whatever level."""
+    """Whether a value is missing, at any level of nesting."""
     if column.null_count:
         return True
     if pa.types.is_list(column.type):
@@ -317,11 +355,16 @@ def _row(values: Mapping[str, Any]) -> Row:
     return Row(**{**values, **lists, "written": values["written"].astimezone(UTC)})
 
 
-# What of it belongs to a study, as that was written down before it began.
+# Which rows belong to the plan of a study.
 
 
+<<<<<<< HEAD
 def _place(row: Row, plan: Plan | None) -> tuple[str, str, int, str, int, str, int, int]:
     """Rows in the order of their plan, or of the alphabet where there is none."""
+=======
+def _place(row: Row, plan: Plan | None) -> tuple[str, str, int, str, int, str, int]:
+    """The sort key of a row: in the order of its plan, or alphabetical without a plan."""
+>>>>>>> prose-p3
     conditions = plan.conditions if plan else {}
     condition = conditions.get(row.condition)
     arms = condition.arm_names if condition else ()
@@ -334,7 +377,7 @@ def _place(row: Row, plan: Plan | None) -> tuple[str, str, int, str, int, str, i
 
 
 def _belongs(row: Row, plan: Plan | None) -> bool:
-    """Whether a row is one that its study asks for; a study without a plan asks for any."""
+    """Whether the plan includes this row; without a plan, every row belongs."""
     if plan is None:
         return True
     held = plan.conditions.get(row.condition)

@@ -1,13 +1,13 @@
-"""Where a run is logged while it trains: CSV, TensorBoard, Weights & Biases.
+"""Sinks for live logging: CSV, TensorBoard, Weights & Biases.
 
 FOLDER/<run>.csv           env_steps, name, value, text: a row per number or event
-FOLDER/<run>/events.…      TensorBoard event files, another one for every sitting
-FOLDER/wandb/…             what Weights & Biases keeps on disk
-FOLDER/<run>.wandb.json    the id of the run there, and how far it was logged
+FOLDER/<run>/events.…      TensorBoard event files, a new one per session
+FOLDER/wandb/…             the local files of Weights & Biases
+FOLDER/<run>.wandb.json    the id of the W&B run, and how far it was logged
 
-A sink is opened at an env step. What CSV and event files hold of later ones, left by a sitting that
-was not saved, is dropped. Weights & Biases takes nothing back: there it stays, and is not sent
-twice.
+A sink is opened at an env step. Entries of later env steps, from a session that was not saved, are
+removed from CSV and event files. Weights & Biases cannot remove entries: there they stay, and are
+not sent twice.
 """
 
 import csv
@@ -27,47 +27,47 @@ from regrow.files.atomic import damaged, read_json, write_atomically, write_json
 
 
 class Told(NamedTuple):
-    """What a log holds already: all before an env step, and of that one these names."""
+    """What a log has already: everything before an env step, and these names at that env step."""
 
     env_steps: int = -1
     names: frozenset[str] = frozenset()
 
     def holds(self, name: str, env_steps: int) -> bool:
-        """Whether a number or an event of this name is there."""
+        """Whether the log has a number or an event of this name at this env step."""
         there = env_steps == self.env_steps and name in self.names
         return there or env_steps < self.env_steps
 
 
 @runtime_checkable
 class Sink(Protocol):
-    """Takes the numbers and events of one run, in the order of env steps."""
+    """Receives the numbers and events of one run, in the order of env steps."""
 
     told: Told
-    """What it held when it was opened."""
+    """What the log had when it was opened."""
 
     def scalar(self, name: str, value: float, env_steps: int) -> None:
-        """A finite number of the run at an env step."""
+        """Logs a finite number at an env step."""
         ...
 
     def event(self, text: str, env_steps: int) -> None:
-        """What happened at an env step, under the name `event`."""
+        """Logs a text at an env step, under the name `event`."""
         ...
 
     def flush(self) -> None:
-        """What was handed over can be read from here on."""
+        """Makes everything logged so far readable."""
         ...
 
     def close(self, *, failed: bool = False) -> None:
-        """Flushes, and takes no more; `failed`: an error ended the run."""
+        """Flushes and closes the sink; `failed`: whether an error ended the run."""
         ...
 
 
 class About(NamedTuple):
-    """A run that is logged."""
+    """Name and configuration of a logged run."""
 
-    name: str  # fit for a file
+    name: str  # usable as a file name
     title: str
-    group: str | None  # of the runs that it belongs to
+    group: str | None  # the group of runs that it belongs to
     config: Mapping[str, Any]
 
 
@@ -75,12 +75,12 @@ EVENT = "event"
 
 
 def event_name(text: str) -> str:
-    """What `Told` calls an event."""
+    """The name of an event in `Told`."""
     return f"{EVENT} {text}"
 
 
 class Csv:
-    """A table in the long format: which numbers there will be is not known when it begins."""
+    """A CSV table in long format, as the names are not known in advance."""
 
     COLUMNS = ("env_steps", "name", "value", "text")
 
@@ -99,7 +99,7 @@ class Csv:
         return csv.writer(file, lineterminator="\n")
 
     def _kept(self, path: Path, start: int) -> list[tuple[int, str, str, str]]:
-        """The rows up to an env step; one that was cut off in the middle is none."""
+        """The rows up to env step `start`; a truncated last row is dropped."""
         text = path.read_bytes().decode(errors="replace")
         try:
             header, *rows = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
@@ -111,15 +111,15 @@ class Csv:
         return [row for row in read if row[0] <= start]
 
     def scalar(self, name: str, value: float, env_steps: int) -> None:
-        """A row with a value."""
+        """Writes a row with a value."""
         self._rows.writerow([env_steps, name, repr(value), ""])
 
     def event(self, text: str, env_steps: int) -> None:
-        """A row with a text."""
+        """Writes a row with a text."""
         self._rows.writerow([env_steps, EVENT, "", text])
 
     def flush(self) -> None:
-        """To the file."""
+        """Flushes the file."""
         self._file.flush()
 
     def close(self, *, failed: bool = False) -> None:
@@ -129,10 +129,11 @@ class Csv:
 
 
 class TensorBoard:
-    """Event files. TensorBoard forgets what it read of env steps after those a file begins at.
+    """TensorBoard event files.
 
-    Written at once: `SummaryWriter` of tensorboardX 2.6 hands to a thread of its own, whose queue
-    its `flush` leaves as it is, and which ends in silence where the disk is full.
+    When a new file starts at an env step, TensorBoard discards what it read of later env steps.
+    Records are written directly. `SummaryWriter` of tensorboardX 2.6 writes from a thread: its
+    `flush` does not empty the queue, and the thread ends silently if the disk is full.
     """
 
     def __init__(self, folder: Path, about: About, start: int):
@@ -146,7 +147,7 @@ class TensorBoard:
         for path in earlier:
             names |= self._cut(path, start)
         self.told = Told(start, frozenset(names))
-        # Read in the order of names: by second, then by number.
+        # TensorBoard reads files in the order of their names: by second, then by number.
         name = f"events.out.tfevents.{int(time.time()):010}.{socket.gethostname()}.{len(earlier)}"
         self._file = self._records.RecordWriter(str(own / name))
         self._write(file_version="brain.Event:2")
@@ -155,7 +156,7 @@ class TensorBoard:
             self._write(session_log=begins, step=start + 1)
 
     def _cut(self, path: Path, start: int) -> set[str]:
-        """Drops what a file holds of later env steps; the names of what it holds of `start`."""
+        """Removes entries later than `start` from a file; the names of its entries at `start`."""
         if not start:
             path.unlink()
             return set()
@@ -174,9 +175,9 @@ class TensorBoard:
         return names
 
     def _read(self, content: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """(a record, the data in it); what is behind one that was cut off is none.
+        """Generates (record, its data); stops at a truncated record.
 
-        Length (8 bytes), its checksum (4), data, its checksum (4).
+        A record is: length (8 bytes), checksum of the length (4), data, checksum of the data (4).
         """
         at = 0
         while at + 16 <= len(content):
@@ -193,15 +194,15 @@ class TensorBoard:
         self._file.write(event.SerializeToString())
 
     def scalar(self, name: str, value: float, env_steps: int) -> None:
-        """A point of the curve called `name`."""
+        """Adds a point to the curve `name`."""
         self._write(summary=self._summary.scalar(name, value), step=env_steps)
 
     def event(self, text: str, env_steps: int) -> None:
-        """A text, under `event`."""
+        """Adds a text under `event`."""
         self._write(summary=self._summary.text(EVENT, text), step=env_steps)
 
     def flush(self) -> None:
-        """To the disk."""
+        """Flushes the file to disk."""
         self._file.flush()
 
     def close(self, *, failed: bool = False) -> None:
@@ -214,11 +215,11 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases, with `env_steps` as the x axis of all that it shows.
+    """A run of Weights & Biases, with `env_steps` as the x axis of all charts.
 
-    Not by its own steps: they may not go back, and nothing more may be said of one that is over. A
-    run that goes on is the same run there; without a network, where it takes none up again, it is
-    another one of the same name and group.
+    W&B's own steps are not used: they cannot go back, and a past step accepts no more values. A
+    resumed run continues the same W&B run. Offline, W&B cannot resume a run, so a resumed run
+    becomes a new one with the same name and group.
     """
 
     def __init__(self, folder: Path, about: About, start: int):
@@ -249,16 +250,16 @@ class WeightsAndBiases:
         return self._rows.setdefault(env_steps, {})
 
     def scalar(self, name: str, value: float, env_steps: int) -> None:
-        """A point of the chart called `name`."""
+        """Adds a point to the chart `name`."""
         self._at(env_steps, name)[name] = value
 
     def event(self, text: str, env_steps: int) -> None:
-        """A text, under `event`; where several are of one env step, a line each."""
+        """Adds a text under `event`; several of one env step are separate lines."""
         row = self._at(env_steps, event_name(text))
         row[EVENT] = "\n".join(filter(None, (row.get(EVENT), text)))
 
     def flush(self) -> None:
-        """To W&B's own process, which sends it or has it on disk within a second."""
+        """Passes everything to W&B's process, which sends it or writes it to disk within 1 s."""
         with self._process():
             for env_steps, row in self._rows.items():
                 self._run.log({"env_steps": env_steps, **row})
@@ -269,14 +270,14 @@ class WeightsAndBiases:
         self._rows.clear()
 
     def close(self, *, failed: bool = False) -> None:
-        """Ends the run there."""
+        """Finishes the W&B run."""
         self.flush()
         with self._process():
             self._run.finish(exit_code=int(failed))
 
     @contextmanager
     def _process(self) -> Iterator[None]:
-        """Where W&B's own process is gone, so is its hook, which would end in a traceback."""
+        """If W&B's process is gone, tears W&B down: its exit hook would print a traceback."""
         try:
             yield
         except ConnectionError:
@@ -289,10 +290,10 @@ SINKS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "csv": Csv}
 
 
 def checked(names: str | Sequence[str]) -> tuple[str, ...]:
-    """Names of sinks, each of them once.
+    """The names of sinks without duplicates.
 
-    Raises `RegrowError` for a name that none has, a package that is not there, and where Weights &
-    Biases is to be sent to and does not let one in.
+    Raises `RegrowError` if a name is unknown, a package is not installed, or Weights & Biases is
+    online and the login fails.
     """
     names = tuple(dict.fromkeys([names] if isinstance(names, str) else names))
     for name in names:
@@ -306,7 +307,7 @@ def checked(names: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def package(name: str, extra: str) -> Any:
-    """A package that is imported where it is needed; `RegrowError` where it is not there."""
+    """Imports an optional package; `RegrowError` if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -318,7 +319,7 @@ def _let_in(wandb: Any) -> None:
         return
     try:
         there, why = wandb.login(verify=True), "nobody is logged in"
-    except Exception as error:  # of many kinds, httpx's and pydantic's among them
+    except Exception as error:  # of many types, including httpx's and pydantic's
         there, why = False, " ".join(str(error).split())
     require(
         there,

@@ -1,9 +1,9 @@
-"""Plans: what a study is to do, written down before it begins.
+"""Plans: what a study will do, written to a file before it starts.
 
     OUT/plans/<study>--<scale>.json    question, claims, figure, conditions
 
-Rows belong to a study only as its plan says, claims are decided only once all that was planned is
-done, and whoever watches a study knows from its plan how much of it is left.
+The plan decides which rows belong to a study. Claims are decided only when everything in the plan
+is done. `regrow watch` reads from the plan how much is left.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from regrow.files.formats import FORMAT, plan_as_meant
 
 
 class PlannedArm(NamedTuple):
-    """An arm as it was written: what it does at the fork, its replicate, its rule afterwards."""
+    """An arm in a plan: its intervention at the fork, its replicate, and its rule afterwards."""
 
     name: str
     intervention: str
@@ -27,9 +27,9 @@ class PlannedArm(NamedTuple):
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """A condition as it was written; `config` is what `Plan.from_config` reads.
+    """A condition in a plan; `config` is the input of `Plan.from_config`.
 
-    Of a plan of format 1 it is what that meant then.
+    A condition of a format 1 plan is translated to what it meant then.
     """
 
     label: str
@@ -46,14 +46,14 @@ class Condition(msgspec.Struct, frozen=True):
 
     @property
     def arm_names(self) -> tuple[str, ...]:
-        """The arms in their order."""
+        """The names of the arms, in order."""
         return tuple(arm.name for arm in self.arms)
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a study wrote down at a scale; conditions by their labels.
+    """The plan of a study at a scale; conditions by label.
 
-    With a name and a scale alone: of a study that wrote down nothing. `format`: see
+    A study without a written plan has only a name and a scale. `format`: see
     `regrow.files.formats`.
     """
 
@@ -67,24 +67,24 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Plans(NamedTuple):
-    """The plans of a folder by (study, scale), and in a sentence each what could not be read."""
+    """The plans of a folder by (study, scale), and a sentence for each that could not be read."""
 
     held: Mapping[tuple[str, str], Plan]
     problems: list[str]
 
 
 def plan_file(folder: Path, study: str, scale: str) -> Path:
-    """Where the plan of a study is written."""
+    """The path of a study's plan."""
     return folder / "plans" / f"{plain_name(study)}--{plain_name(scale)}.json"
 
 
 def plain_name(text: str) -> str:
-    """A text as a part of a file's name: without what could lead elsewhere."""
+    """Makes a text safe for use in a file name."""
     return "".join(c if c.isalnum() or c in "_-" else "-" for c in text)[:80]
 
 
 def write_plan(folder: Path, content: Mapping[str, Any]) -> Path:
-    """Writes a plan, whole or not at all; where to."""
+    """Writes a plan atomically; its path."""
     path = plan_file(folder, content["study"], content["scale"])
     write_json(path, {"format": FORMAT, **content})
     return path
@@ -104,7 +104,7 @@ def read_plans(folder: Path) -> Plans:
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan in a file; `RegrowError` where it is not as it was written, with what is odd."""
+    """Reads the plan in a file; `RegrowError`, with the reason, if it is not valid."""
     try:
         content = msgspec.convert(read_json(path), dict[str, Any])
         number = content.get("format", 1)

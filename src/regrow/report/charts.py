@@ -1,6 +1,7 @@
-"""What the page's scripts draw, as plain data for JSON. Draws, never computes.
+"""The charts of the page, as plain data for JSON, which the page's scripts draw.
 
-A chart is {kind, name, panels, …}; the kinds are those of report/page: curves, intervals, scatter.
+A chart is {kind, name, panels, …}. The kinds are those of report/page: curves, intervals, strips,
+scatter.
 """
 
 import math
@@ -35,10 +36,10 @@ AXES = (
 
 
 class Arms:
-    """Every arm of a page, by number, as its scripts speak of them.
+    """The arms of a page by number, as the page's scripts refer to them.
 
-    Where conditions share a picture, an arm of one of them is a name of its own, `overlaid`, in the
-    arm's colour; conditions differ in the dash.
+    In a chart with several conditions, each arm of each condition has its own name (`overlaid`). It
+    has the arm's colour; the dash differs between conditions.
     """
 
     def __init__(self, studies: Sequence[Told]):
@@ -50,7 +51,7 @@ class Arms:
         self.numbers = {name: i for i, name in enumerate(self.names)}
 
     def to_json(self) -> list[dict[str, str]]:
-        """Name and classes of style."""
+        """The name and CSS classes of each arm."""
         classes = ["before", *(ink.classes for ink in self.inks.values())]
         return [
             {"name": name, "colour": colour}
@@ -62,17 +63,17 @@ class Arms:
 
 
 def inks_of(studies: Iterable[Told]) -> dict[str, Ink]:
-    """The inks of all arms of a folder, for every picture that is drawn of it."""
+    """The inks of all arms of a folder, common to all of its pictures."""
     return inks(arm for told in studies for case in told.cases for arm in case.arms)
 
 
 def overlaid(case: Case, arm: str) -> str:
-    """The name of an arm where conditions share a picture."""
+    """The name of an arm in a chart with several conditions."""
     return f"{case.label}: {arm}"
 
 
 def overlaid_inks(cases: Sequence[Case], arms: Mapping[str, Ink]) -> dict[str, Ink]:
-    """The inks of arms where conditions share a picture."""
+    """The inks of arms in a chart with several conditions."""
     return {
         overlaid(case, arm): arms[arm].shifted(place)
         for place, case in enumerate(cases)
@@ -81,7 +82,7 @@ def overlaid_inks(cases: Sequence[Case], arms: Mapping[str, Ink]) -> dict[str, I
 
 
 def learning_curves(cases: Sequence[Case], arms: Arms) -> Chart:
-    """A panel per condition, or per arm where there are many."""
+    """Learning curves: a panel per condition, or per arm if there are many."""
     found = panels(cases)
     drawn = [_curves_panel(panel, arms) for panel in found]
     alone = {panel.curves[-1].arm for panel in found if panel.reach}
@@ -92,7 +93,7 @@ def learning_curves(cases: Sequence[Case], arms: Arms) -> Chart:
         "all": f"all {len(drawn)}",
         "start": None,
         "axes": _axes(drawn),
-        # An arm that has a panel to itself need not be hidden.
+        # An arm that has its own panel need not be in the legend, which hides arms.
         "legend": _legend(
             arms[curve.arm] for panel in found for curve in panel.curves if curve.arm not in alone
         ),
@@ -101,7 +102,7 @@ def learning_curves(cases: Sequence[Case], arms: Arms) -> Chart:
 
 
 def over_compute(cases: Sequence[Case], arms: Arms) -> Chart:
-    """All conditions in one panel, over compute first."""
+    """All conditions in one panel; FLOPs are the first choice of x axis."""
     lines = [
         _line(curve, arms[overlaid(case, curve.arm)]) for case in cases for curve in whole(case)
     ]
@@ -123,7 +124,7 @@ def over_compute(cases: Sequence[Case], arms: Arms) -> Chart:
 
 
 def _axes(panels: Sequence[Mapping[str, Any]]) -> list[Mapping[str, str]]:
-    """Those that every line is known on."""
+    """The x axes on which every line is known."""
     lines = [line for panel in panels for line in panel["lines"]]
     return [axis for axis in AXES if all(axis["key"] in line["x"] for line in lines)]
 
@@ -167,7 +168,7 @@ def _line(curve: Curve, arm: int) -> dict[str, Any]:
 
 
 def _events(panel: Panel, arms: Arms) -> list[dict[str, int]]:
-    """What the arms of a panel did later than at the fork."""
+    """The interventions of a panel's arms after the fork."""
     return [
         {"arm": arms[curve.arm], "at": event.env_steps}
         for curve in panel.curves
@@ -178,10 +179,10 @@ def _events(panel: Panel, arms: Arms) -> list[dict[str, int]]:
 
 
 def gains_by_arm(cases: Sequence[Case], arms: Arms, *, sort: bool) -> Chart:
-    """The gain of an arm in every condition; a panel for each arm.
+    """The gain of each arm in every condition; a panel per arm.
 
-    The largest gain comes first, unless they are to stay in the order of what is turned: then under
-    its name.
+    With `sort` the largest gain comes first. Without it the conditions stay in their order, below
+    the name of the variable that they vary.
     """
     held = dict.fromkeys(arm for case in cases for arm in case.arms if arm != "nothing")
     injections = {case.injection for case in cases}
@@ -202,7 +203,7 @@ def gains_by_arm(cases: Sequence[Case], arms: Arms, *, sort: bool) -> Chart:
 
 
 def _under_headings(rows: Sequence[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Rows of (axis, row) with each axis above its rows; one axis alone needs none."""
+    """Adds a heading row above the rows of each axis; none if there is only one axis."""
     axes = dict.fromkeys(axis for axis, _ in rows)
     if len(axes) < 2:
         return [row for _, row in rows]
@@ -220,7 +221,7 @@ def _gain(gain: Gain, arm: int, name: str) -> dict[str, Any]:
 
 
 def arms_beside_nothing(cases: Sequence[Case], arms: Arms) -> Chart:
-    """The difference of every arm to `nothing`; a panel for each condition."""
+    """Every arm's difference from `nothing`; a panel per condition."""
     panels = [
         {
             **_shares("difference to nothing", "arm", [case]),
@@ -256,7 +257,7 @@ def _shares(title: str, row_title: str, cases: Iterable[Case]) -> dict[str, Any]
 
 
 def aggregate_metrics(found: Sequence[Aggregate], arms: Arms) -> Chart:
-    """Interquartile mean, optimality gap and probability of improvement, a panel for each."""
+    """Interquartile mean, optimality gap and probability of improvement; a panel per metric."""
     metrics: dict[str, tuple[Callable[[Aggregate], Interval | None], float]] = {
         "interquartile mean": (lambda one: one.interquartile_mean, 1),
         "optimality gap": (lambda one: one.optimality_gap, 0),
@@ -282,7 +283,7 @@ def aggregate_metrics(found: Sequence[Aggregate], arms: Arms) -> Chart:
 
 
 def profiles(found: Sequence[Aggregate], arms: Arms) -> Chart:
-    """The share of runs above each score, arm by arm."""
+    """Performance profiles: the share of runs above each score, for each arm."""
     lines = [
         {
             "arm": arms[one.arm],
@@ -327,7 +328,7 @@ def correlations(found: Sequence[Proxy]) -> Chart:
 
 
 def scatter(found: Sequence[Proxy], arms: Arms) -> Chart:
-    """Probe against gain, a point for every seed; a panel for every probe."""
+    """Gain over probe value, with a point per seed; a panel per probe."""
     return {
         "kind": "scatter",
         "name": "Probe at the fork and gain",
@@ -361,7 +362,7 @@ def scatter(found: Sequence[Proxy], arms: Arms) -> Chart:
 
 
 def probes_before_and_after(cases: Sequence[Case], arms: Arms) -> Chart:
-    """Every probe on fresh networks, at the fork and at the ends; a panel for each condition."""
+    """Every probe on fresh networks, at the fork and at each arm's end; a panel per condition."""
     probed = [(case, probes(case)) for case in cases]
     panels = [
         {
@@ -388,17 +389,17 @@ def probes_before_and_after(cases: Sequence[Case], arms: Arms) -> Chart:
 
 
 def number(value: float) -> float | None:
-    """Five digits of a number, None where it is none."""
+    """A number rounded to five significant digits; None if it is not finite."""
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
 def numbers(values: Any) -> list[float | None]:
-    """Five digits of each."""
+    """`number` of each value."""
     return [number(float(value)) for value in np.asarray(values)]
 
 
 def interval(held: Interval | None) -> Mapping[str, float | None]:
-    """An interval's three numbers; no ends where it has none, nothing where it was not measured."""
+    """Low, estimate and high of an interval; None for unknown ends, all None if not measured."""
     low, middle, high = (held.low, held.estimate, held.high) if held else (math.nan,) * 3
     return {"low": number(low), "estimate": number(middle), "high": number(high)}
 

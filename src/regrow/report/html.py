@@ -1,4 +1,4 @@
-"""HTML as a tree: whatever is text stays text, whoever wrote it."""
+"""HTML as an element tree, so that all text is escaped."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ from regrow.report import palette
 Element = ElementTree.Element
 Content = Element | str | None
 
-# In the order in which they build on each other.
+# In dependency order.
 SCRIPTS = (
     "svg.js",
     "explore.js",
@@ -27,7 +27,7 @@ SCRIPTS = (
 
 
 def tag(name: str, *children: Content, **attributes: str | None) -> Element:
-    """An element; `class_` stands for class, `data_label` for data-label; None is left out."""
+    """An element; `class_` becomes class, `data_label` data-label; None is left out."""
     element = Element(
         name,
         {
@@ -52,7 +52,7 @@ def _append(element: Element, text: str) -> None:
 
 
 def _text(text: str) -> str:
-    """Text as a page can hold it: control characters and half characters are shown as such."""
+    """Text that is valid in a page: control characters are replaced, lone surrogates escaped."""
     shown = text.encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() or c in "\n\t\u00a0" else "\ufffd" for c in shown)
 
@@ -60,7 +60,7 @@ def _text(text: str) -> str:
 def table(
     head: Iterable[str], rows: Iterable[Iterable[Content]], *, caption: str | None = None
 ) -> Element:
-    """A table of numbers; the first of a row is its heading."""
+    """A table of numbers; the first cell of a row is its heading."""
     lines = []
     for first, *rest in rows:
         heading = tag("th", first, scope="row")
@@ -77,10 +77,10 @@ def table(
 
 
 def document(title: str, body: Iterable[Element], data: Any, *, generator: str) -> str:
-    """A page in one file: it asks for nothing, and runs no script but its own.
+    """A self-contained page: it loads nothing, and runs only its own scripts.
 
-    `data` is what the scripts draw. A policy in the page names its style and its scripts by their
-    digests, so a script that came in as text would not run even if it were taken for one.
+    `data` is what the scripts draw. A content security policy lists the digests of the page's style
+    and scripts, so an injected script would not run.
     """
     style = palette.style() + _held("page.css")
     scripts = [_held(name) for name in SCRIPTS]
@@ -101,7 +101,7 @@ def document(title: str, body: Iterable[Element], data: Any, *, generator: str) 
 
 
 def embedded(data: Any) -> str:
-    """JSON that can stand within a script element: nothing in it ends the element or a line."""
+    """JSON that is safe inside a script element: nothing in it ends the element or a line."""
     text = json.dumps(_clean(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
 

@@ -1,9 +1,9 @@
-"""One colour and dash for an arm, in every picture: `curves.png`, the page, figures for papers.
+"""The colour and dash of each arm, the same in `curves.png`, the page and figures for papers.
 
-Okabe & Ito 2008: colours that colour-blind people can tell apart. Their black is the text's, their
-yellow is left out (on white it is not seen, darkened it is the vermilion of protanopes), and there
-are two greys, for `nothing` and `again`. On dark ground the same hues are lighter. Of two arms with
-one colour the dashes differ.
+The colours are those of Okabe & Ito 2008, which colour-blind people can tell apart. Black is
+reserved for text. Yellow is left out: on white it is invisible, and darkened it looks like
+vermilion to protanopes. Two greys are for `nothing` and `again`. On a dark background the same hues
+are lighter. Arms with the same colour have different dashes.
 """
 
 from collections.abc import Iterable
@@ -16,11 +16,11 @@ HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 COLOURS = (*GREYS, *HUES)
 ON_DARK = ("#c3c9cf", "#7d858d", "#2b8ade", "#ee7020", "#1fb388", "#d67ab4", "#f7c95c", "#84cef7")
 INK, SOFT = "#1b1d20", "#596067"
-"""What is not of an arm: the way up to the fork and means; what stands around."""
+"""Colours of what belongs to no arm: curves up to the fork and means; axes and annotations."""
 
 
 class Ink(NamedTuple):
-    """Which of `COLOURS`, and which of `DASHES`."""
+    """A colour and a dash, as indices into `COLOURS` and `DASHES`."""
 
     colour: int
     dash: int
@@ -32,12 +32,12 @@ class Ink(NamedTuple):
 
     @property
     def line(self) -> Dash:
-        """The dash as Matplotlib has it."""
+        """The dash as a Matplotlib line style."""
         return DASHES[self.dash]
 
     @property
     def classes(self) -> str:
-        """Both as classes of the page's style."""
+        """Both as CSS classes of the page."""
         return f"c{self.colour} d{self.dash}"
 
     def shifted(self, by: int) -> "Ink":
@@ -45,9 +45,9 @@ class Ink(NamedTuple):
         return Ink(self.colour, (self.dash + by) % len(DASHES))
 
 
-# These are nobody else's, whatever else is drawn.
+# Reserved for these arms in every picture.
 FIXED = {"nothing": Ink(0, 0), "again": Ink(1, 1), "inject": Ink(2, 0), "reset": Ink(3, 0)}
-# Others of the family have theirs too; where they are absent, it is free for variants and rules.
+# Other known interventions have inks, too; if one is absent, other arms may use its ink.
 KNOWN = {
     **FIXED,
     "shrink_perturb": Ink(4, 0),
@@ -64,10 +64,10 @@ _ORDER = [Ink(len(GREYS) + hue, dash) for dash in range(len(DASHES)) for hue in 
 
 
 def inks(arms: Iterable[str]) -> dict[str, Ink]:
-    """An ink for every arm, in the order of the arms; it depends on which there are, not on order.
+    """Assigns an ink to every arm; it depends on the set of arms, not on their order.
 
-    Arms of a name that is known have theirs. The others, sorted, take what is free, undashed first;
-    when all are used up they begin again.
+    Arms with a known name have fixed inks. The others, in sorted order, take the free inks,
+    undashed first. When all are used up, inks are reused. The result is in the order of `arms`.
     """
     order = list(dict.fromkeys(arms))
     found = {arm: KNOWN[arm] for arm in order if arm in KNOWN}
@@ -79,7 +79,7 @@ def inks(arms: Iterable[str]) -> dict[str, Ink]:
 
 
 def style() -> str:
-    """The colours for the page: a variable and a class for each, light and dark."""
+    """The CSS of the page's colours: a variable and a class for each, light and dark."""
     pairs = list(enumerate(zip(COLOURS, ON_DARK, strict=True)))
     variables = " ".join(f"--c{i}: light-dark({light}, {dark});" for i, (light, dark) in pairs)
     classes = " ".join(f".c{i} {{ --it: var(--c{i}); }}" for i, _ in pairs)

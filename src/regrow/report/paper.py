@@ -1,8 +1,8 @@
-"""Figures for papers, one function each: PNG and SVG of what a study yields. Draws, never computes.
+"""Figures of studies for papers, as PNG and SVG. This module draws, and computes nothing.
 
-Every function takes what is to be drawn and returns a Matplotlib figure; `write_figures` writes all
-that a folder of studies has to show. `arms`: the inks of all arms that pictures side by side have;
-without it, those of the arms at hand.
+Each figure has one function, which returns a Matplotlib figure. `write_figures` writes all figures
+of a folder of studies. `arms`: the inks of all arms, so that related figures use the same ones; by
+default, only the arms in the figure get inks.
 """
 
 import io
@@ -40,8 +40,8 @@ from regrow.stats.intervals import Interval
 
 Inks = Mapping[str, Ink]
 WIDTH = 6.75  # inches: two columns of most proceedings
-LETTERS = 110  # across a figure
-ACROSS = 4  # panels in a row
+LETTERS = 110  # characters in the width of a figure
+ACROSS = 4  # panels per row
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.spines.top": False,
@@ -60,7 +60,7 @@ FORMATS = {"png": {"dpi": 200}, "svg": {"metadata": {"Date": None}}}
 
 
 def write_figures(summary: Summary, folder: Path) -> list[Path]:
-    """Writes every figure of every study into a folder, as PNG and as SVG; the files."""
+    """Writes every figure of every study into a folder, as PNG and SVG; the paths."""
     written, arms = [], inks_of(summary.studies)
     for told in summary.studies:
         for kind, draw in figures_of(told, arms).items():
@@ -73,7 +73,7 @@ def write_figures(summary: Summary, folder: Path) -> list[Path]:
 
 
 def figures_of(told: Told, arms: Inks | None = None) -> dict[str, Callable[[], Figure]]:
-    """What there is to draw of a study, by name."""
+    """The figures of a study by name, as functions that draw them."""
     arms = arms or inks_of([told])
     judged = [case for case in told.cases if case.verdict is not None]
     found: dict[str, Callable[[], Figure]] = {
@@ -101,15 +101,15 @@ def _write(figure: Figure, path: Path, suffix: str, options: dict[str, Any]) -> 
     return path
 
 
-# One function a figure.
+# One function per figure.
 
 
 def learning_curves(
     cases: Sequence[Case], axis: str = "env_steps", arms: Inks | None = None
 ) -> Figure:
-    """A panel per condition, or per arm where there are many: mean and 95% t interval over seeds.
+    """Mean and 95% t interval over seeds; a panel per condition, or per arm if there are many.
 
-    Dashed is the fork, dotted the return of the random policy.
+    The dashed line is the fork, the dotted line the return of the random policy.
     """
     held = panels(cases)
     figure, places = _grid(len(held), 1.5)
@@ -128,9 +128,9 @@ def learning_curves(
 
 
 def over_compute(cases: Sequence[Case], arms: Inks | None = None) -> Figure:
-    """All conditions from the first env step on, over env steps and over what they cost.
+    """All conditions from the first env step on, over env steps, FLOPs and seconds if known.
 
-    An arm has its colour in each; conditions differ in the dash.
+    An arm has the same colour in all conditions; the dash differs between conditions.
     """
     held = [(case, curve) for case in cases for curve in whole(case)]
     titles = {"env_steps": "env steps", "flops": "FLOPs", "seconds": "seconds"}
@@ -151,7 +151,7 @@ def over_compute(cases: Sequence[Case], arms: Inks | None = None) -> Figure:
 
 
 def gains_per_condition(cases: Sequence[Case], arms: Inks | None = None) -> Figure:
-    """What injection gains over nothing, condition by condition, the largest on top."""
+    """The gain of injection over `nothing` in each condition, the largest on top."""
     rows = [gain for gain in gains(cases) if gain.effect is not None]
     figure, axes = _rows(len(rows))
     arms = arms or _inks(cases)
@@ -164,7 +164,7 @@ def gains_per_condition(cases: Sequence[Case], arms: Inks | None = None) -> Figu
 
 
 def arms_beside_nothing(cases: Sequence[Case], arms: Inks | None = None) -> Figure:
-    """Every arm's difference to nothing, a panel per condition."""
+    """Every arm's difference from `nothing`, a panel per condition."""
     arms = arms or _inks(cases)
     rows = max(len(case.relative) for case in cases)
     across = min(len(cases), 3)
@@ -185,7 +185,7 @@ def arms_beside_nothing(cases: Sequence[Case], arms: Inks | None = None) -> Figu
 
 
 def sweep(cases: Sequence[Case], arms: Inks | None = None) -> Figure:
-    """The gain from injection along what the study turns, a panel for each such axis."""
+    """The gain from injection over the variable that the study varies, a panel per variable."""
     found = {case.row.axis: [] for case in cases if case.row.level is not None}
     for case in cases:
         if case.row.level is not None:
@@ -209,7 +209,7 @@ def sweep(cases: Sequence[Case], arms: Inks | None = None) -> Figure:
 
 
 def proxies_and_gain(found: Sequence[Proxy], arms: Inks | None = None, most: int = 8) -> Figure:
-    """The probes that predict the gain best: a point per seed, with Spearman's ρ."""
+    """The probes that predict the gain best, with a point per seed and Spearman's ρ."""
     shown = found[:most]
     arms = arms or _inks([case for proxy in shown for case in proxy.cases])
     figure, panels = _grid(len(shown), 1.5, share_x=False)
@@ -227,7 +227,7 @@ def proxies_and_gain(found: Sequence[Proxy], arms: Inks | None = None, most: int
 
 
 def aggregate(found: Sequence[Aggregate], arms: Inks | None = None) -> Figure:
-    """IQM, optimality gap, probability of improvement, and performance profiles, by arm."""
+    """IQM, optimality gap, probability of improvement and performance profile of each arm."""
     names = [one.arm for one in found]
     arms = arms or inks(names)
     size = (WIDTH, 2.6 + 0.16 * len(names))
@@ -255,11 +255,11 @@ def aggregate(found: Sequence[Aggregate], arms: Inks | None = None) -> Figure:
     return figure
 
 
-# What they share.
+# Shared helpers.
 
 
 def plain(text: str) -> str:
-    """Text as it stands: Matplotlib would read formulas between two dollar signs."""
+    """Literal text: escapes dollar signs, between which Matplotlib would read formulas."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text).replace(
         "$", r"\$"
     )
@@ -284,7 +284,7 @@ def _rows(count: int) -> tuple[Figure, Axes]:
 
 
 def _curve(axes: Axes, curve: Curve, axis: str, ink: Ink | None) -> None:
-    """A mean and its band; in the colour of text where it is no arm's."""
+    """A mean and its band; in the text colour if `ink` is None (the curve belongs to no arm)."""
     colour, dash = (ink.hex, ink.line) if ink else (INK, "-")
     over = curve.over[axis]
     axes.plot(over, curve.mean, dash, color=colour, linewidth=1.2)
@@ -322,7 +322,7 @@ def _legend(figure: Figure, arms: Inks) -> None:
 def _dots(
     axes: Axes, labels: Sequence[str], held: Sequence[Interval | None], arms: Sequence[Ink]
 ) -> None:
-    """Estimates with their intervals, one below the other; hollow where there is no interval."""
+    """Estimates with intervals, one below the other; hollow if there is no interval."""
     for place, (interval, ink) in enumerate(zip(held, arms, strict=True)):
         if interval is None:
             continue
@@ -337,7 +337,7 @@ def _dots(
 def _errors(
     axes: Axes, levels: Sequence[Any], effects: Sequence[Interval], arms: Sequence[Ink]
 ) -> None:
-    """Estimates with their intervals along what is turned; hollow where there is no interval."""
+    """Estimates with intervals over the varied variable; hollow if there is no interval."""
     middles = [effect.estimate for effect in effects]
     axes.plot(levels, middles, "-", color=arms[0].hex)
     for level, effect, ink in zip(levels, effects, arms, strict=True):

@@ -1,4 +1,4 @@
-"""An interval as a picture within a line of text."""
+"""Sparklines: small inline SVGs of intervals."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,11 +10,11 @@ EDGE = 6
 
 
 def sparks(intervals: Sequence[Interval], smallest: float) -> Callable[[Interval, str], Element]:
-    """A drawer of intervals on one scale, with marks at 0 and at the smallest effect.
+    """A function that draws intervals on a common scale, with marks at 0 and `smallest`.
 
-    The scale holds every estimate, and of the intervals what lies within reach of those: one vague
-    condition must not make all others look alike. What has no interval is a hollow point. The
-    drawer takes the classes of the arm's ink, too.
+    The scale covers every estimate, and extends beyond them by at most their range: one very wide
+    interval must not make all others look alike. An estimate without an interval is a hollow point.
+    The second argument of the function is the classes of the arm's ink.
     """
     middles = [0.0, smallest, *(held.estimate for held in intervals)]
     low, high = min(middles), max(middles)

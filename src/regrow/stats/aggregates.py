@@ -1,10 +1,9 @@
-"""Many tasks in a few numbers, after *Deep RL at the Edge of the Statistical Precipice*.
+"""Aggregate metrics over tasks, after *Deep RL at the Edge of the Statistical Precipice*.
 
-The interquartile mean is in `regrow.stats.intervals`; here are the other metrics of that paper,
-arXiv 2108.13264 (optimality gap, probability of improvement, performance profile), and how well one
-number ranks as another does. Scores are normalised by the caller: `scores[task]` has shape
-(seeds,), two seeds or more: an interval resamples the seeds of each task, and one run says nothing
-of its spread.
+The interquartile mean is in `regrow.stats.intervals`. This module has the other metrics of that
+paper, arXiv 2108.13264 (optimality gap, probability of improvement, performance profile), and a
+rank correlation. The caller normalises the scores: `scores[task]` has shape (seeds,). At least two
+seeds are needed: an interval resamples the seeds of each task, and a single run has no spread.
 """
 
 from collections.abc import Sequence
@@ -32,10 +31,10 @@ def optimality_gap(scores: ArrayLike, axis: None = None) -> float: ...
 @overload
 def optimality_gap(scores: ArrayLike, axis: int) -> Floats: ...
 def optimality_gap(scores: ArrayLike, axis: int | None = None) -> float | Floats:
-    """How far scores fall short of 1 on average: the mean of max(1 − score, 0).
+    """The mean amount by which scores fall short of 1: the mean of max(1 − score, 0).
 
-    `scores` has any shape; all of it is pooled, or reduced along `axis` where that is given. What
-    lies above 1 counts as 1.
+    `scores` has any shape. It is reduced over all axes, or along `axis` if given. Scores above 1
+    count as 1.
     """
     short = np.maximum(1.0 - np.asarray(scores, dtype=np.float64), 0.0)
     return float(short.mean()) if axis is None else short.mean(axis=axis)
@@ -49,10 +48,11 @@ def over_tasks(
     resamples: int = 2000,
     confidence: float = 0.95,
 ) -> Interval:
-    """The mean or the median (`np.mean`, `np.median`) over tasks of their means over seeds.
+    """The mean or median (`np.mean`, `np.median`) over tasks of each task's mean over seeds.
 
-    Its interval resamples the seeds of each task. The median over tasks is what many papers report;
-    it ignores nearly half of the tasks. Raises `RegrowError` for no task, or one of one run.
+    The interval resamples the seeds of each task. Many papers report the median over tasks; it
+    ignores nearly half of the tasks. Raises `RegrowError` if there is no task, or a task has only
+    one run.
     """
     require(len(scores) > 0, "scores must hold at least one task, got none")
     require_spread(scores, "task")
@@ -73,12 +73,12 @@ def probability_of_improvement(
     resamples: int = 2000,
     confidence: float = 0.95,
 ) -> Interval:
-    """How probable it is that a treated run beats one of the control, on a task drawn at random.
+    """The probability that a treated run beats a control run, on a task drawn at random.
 
-    The mean over tasks of the share of pairs of runs in which the treated one is higher, ties
-    counting half; its interval resamples the seeds of each task, in both arms alike independently.
-    There is none where all pairs agree. Raises `RegrowError` where the two have not as many tasks,
-    or a task has one run.
+    This is the mean over tasks of the share of pairs of runs in which the treated one is higher;
+    ties count half. The interval resamples the seeds of each task, independently in both arms.
+    There is no interval if all pairs agree. Raises `RegrowError` if the two do not have the same
+    number of tasks, or a task has only one run.
     """
     require(
         len(treated) == len(control) > 0,
@@ -112,10 +112,11 @@ def performance_profile(
     resamples: int = 2000,
     confidence: float = 0.95,
 ) -> tuple[Floats, Floats, Floats]:
-    """(share, low, high) of runs that score above each threshold; shapes (thresholds,).
+    """The share of runs that score above each threshold: (share, low, high), shapes (thresholds,).
 
-    The interval is that of a bootstrap within tasks, threshold by threshold; NaN where all runs of
-    each task are on one side of the threshold. Raises `RegrowError` for a task of one run.
+    The intervals are from a stratified bootstrap within tasks, one per threshold. They are NaN if
+    all runs of each task are on the same side of the threshold. Raises `RegrowError` if a task has
+    only one run.
     """
     bands = [
         stratified_bootstrap(
@@ -140,12 +141,12 @@ def rank_correlation(
     resamples: int = 2000,
     confidence: float = 0.95,
 ) -> Interval:
-    """Spearman's ρ between x and y, shapes (points,), and its interval by bootstrap.
+    """Spearman's ρ between x and y, shapes (points,), with a bootstrap interval.
 
-    Points of a group are resampled together, since they are not independent of each other; where
-    there are fewer than three groups, points are. A resample without any spread counts as 0; where
-    all resamples rank alike, there is no interval. Raises `RegrowError` on unequal shapes, fewer
-    than three points, or values that are all equal: they have no ranks.
+    Whole groups are resampled, as the points of a group are not independent of each other. With
+    fewer than three groups, single points are resampled. A resample without any spread counts as
+    ρ = 0. If all resamples have the same ρ, there is no interval. Raises `RegrowError` on unequal
+    shapes, fewer than three points, or values that are all equal, as they have no ranks.
     """
     x, y, group = np.asarray(x, np.float64), np.asarray(y, np.float64), np.asarray(groups)
     require(
@@ -166,7 +167,7 @@ def rank_correlation(
 
 
 def _spearman(x: Floats, y: Floats, times: NDArray[Any]) -> Floats:
-    """Pearson's correlation of the ranks of samples that hold each point so many `times`.
+    """Pearson's correlation of the ranks in samples that contain each point `times` times.
 
     `times` has shape (samples, points), the result (samples,).
     """
@@ -178,7 +179,7 @@ def _spearman(x: Floats, y: Floats, times: NDArray[Any]) -> Floats:
 
 
 def _ranks(values: Floats, times: NDArray[Any]) -> Floats:
-    """The ranks of points in such samples, ties sharing theirs; shape (samples, points)."""
+    """The ranks of points in such samples, with ties averaged; shape (samples, points)."""
     _, place = np.unique(values, return_inverse=True)
     held = np.stack([times[:, place == one].sum(axis=1) for one in range(place.max() + 1)], axis=1)
     ranks = np.cumsum(held, axis=1) - held + (held + 1) / 2

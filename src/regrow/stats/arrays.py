@@ -1,4 +1,4 @@
-"""Arrays of numbers, checked before anything is computed from them."""
+"""Validation of arrays before anything is computed from them."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,7 +9,7 @@ Floats = NDArray[np.float64]
 
 
 def numbers(name: str, values: ArrayLike, *, dims: int | None = None) -> Floats:
-    """The values as float64, once they are known to be some, finite and of `dims` axes."""
+    """The values as float64; `RegrowError` if empty, non-finite, or not of `dims` axes."""
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -27,7 +27,7 @@ def numbers(name: str, values: ArrayLike, *, dims: int | None = None) -> Floats:
 
 
 def flags(shape: tuple[int, ...], **given: ArrayLike) -> list[NDArray[np.bool_]]:
-    """The flags as booleans, once they are known to have the shape of what they belong to."""
+    """The flags as boolean arrays; `RegrowError` if one is not boolean or not of this shape."""
     arrays = {name: np.asarray(values) for name, values in given.items()}
     for name, array in arrays.items():
         require(array.dtype == np.bool_, f"{name} must be of dtype bool, got {array.dtype}")

@@ -1,4 +1,4 @@
-"""Learning curves: from what every env step reported to returns over time."""
+"""Learning curves: returns over time, computed from the log of every env step."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from regrow.stats.arrays import Floats, flags, numbers
 
 
 def running_mean(values: ArrayLike, window: int) -> Floats:
-    """For each of a series the mean of the last `window` values up to it; of fewer at the start.
+    """The mean of the last `window` values up to each one; of fewer at the start.
 
     Raises `RegrowError` on non-finite values or a window below 1.
     """
@@ -40,16 +40,16 @@ def learning_curve(
     episode up to and including each step, and whether the episode ends there. Env step t falls into
     bin `t · bins // env_steps`, and belongs to environment `t % num_envs`. Returns shape (bins,).
 
-    Only whole episodes count. A bin in which none ends lies inside one episode of each environment;
-    it takes what those episodes return in all, on average. Of an episode that ends later in the log
-    that is known; `running`, shape (num_envs,), has it for those that run at the end of the log
-    (NaN: not known), as `Run.play_out` finds it. Where nothing is known, a bin takes the value of
-    the one before it, the first one `before`, NaN if that is unknown too. What an unfinished
-    episode has collected so far never counts: with negative rewards a longer, worse episode would
-    look better.
+    Only complete episodes count. A bin in which none ends lies inside one episode of each
+    environment. Its value is the mean of the total returns of those episodes. If an episode ends
+    later in the log, its total is known from the log. For episodes that still run at the end of
+    the log, `running` has the totals, shape (num_envs,), as `Run.play_out` returns them (NaN:
+    unknown). If no total is known, a bin takes the value of the previous bin, and the first bin
+    takes `before`, which may be NaN. The partial return of an unfinished episode never counts: with
+    negative rewards a longer, worse episode would look better.
 
-    `restarts`: env steps of the log before which all environments began new episodes though the
-    old ones had not ended; what those would have returned is not known.
+    `restarts`: env steps of the log before which all environments were forced to start new
+    episodes. The total returns of the episodes that were cut off are unknown.
 
     Raises `RegrowError` on unequal shapes, non-finite returns, or fewer env steps than bins.
     """
@@ -78,10 +78,10 @@ def learning_curve(
 
 
 def awaits_running(ended: ArrayLike, *, bins: int, num_envs: int = 1) -> bool:
-    """Whether a learning curve depends on what the episodes that run at the end of its log return.
+    """Whether `learning_curve` needs `running`.
 
-    So it does where one of them fills a bin in which no other episode ends. `ended` as for
-    `learning_curve`, whose `running` is then needed.
+    It does if an episode that runs at the end of the log fills a bin in which no episode ends.
+    `ended` is as in `learning_curve`.
     """
     (ends,) = flags(np.shape(ended), ended=ended)
     bin_of = np.arange(len(ends)) * bins // len(ends)
@@ -96,9 +96,9 @@ def awaits_running(ended: ArrayLike, *, bins: int, num_envs: int = 1) -> bool:
 def _returns_at(
     steps: NDArray[np.int64], returns: Floats, ended: Any, last: Floats, restarts: Sequence[int]
 ) -> Floats:
-    """At each of some env steps, what the episode of each environment that runs there returns.
+    """At each of `steps`, the total return of the episode that each environment is in.
 
-    Shape (steps, num_envs); NaN where that is not known. Every one of them runs on after its step.
+    Shape (steps, num_envs); NaN if unknown. Each of these episodes continues after its step.
     """
     found = np.full((len(steps), len(last)), math.nan)
     for n in range(len(last)):
@@ -116,9 +116,9 @@ def _returns_at(
 def area_under_curve(curve: ArrayLike) -> float:
     """The mean of a learning curve of shape (bins,), in the unit of a return.
 
-    A mean over env steps, not over episodes: where an arm's early episodes are short, a mean over
-    episodes counts that phase more often and can turn the sign of a comparison. Raises
-    `RegrowError` where values are missing or not finite.
+    This is a mean over env steps, not over episodes. If an arm's early episodes are short, a mean
+    over episodes gives that phase more weight and can flip the sign of a comparison. Raises
+    `RegrowError` if values are missing or not finite.
     """
     return float(numbers("curve", curve, dims=1).mean())
 
@@ -126,8 +126,8 @@ def area_under_curve(curve: ArrayLike) -> float:
 def final_return(curve: ArrayLike, fraction: float = 0.25) -> float:
     """The mean of the last `fraction` of a learning curve, in the unit of a return.
 
-    Of a curve of shape (bins,) it takes the last ceil(fraction · bins): 3 of 10 by default. Raises
-    `RegrowError` where values are missing or not finite, or the fraction lies outside (0, 1].
+    It averages the last ceil(fraction · bins) of a curve of shape (bins,): 3 of 10 by default.
+    Raises `RegrowError` if values are missing or not finite, or the fraction is outside (0, 1].
     """
     require(0 < fraction <= 1, f"fraction must lie in (0, 1], got {fraction}")
     array = numbers("curve", curve, dims=1)
@@ -143,15 +143,16 @@ def realised_values(
     *,
     unseen: float = 0.05,
 ) -> Floats:
-    """The discounted return-to-go that followed each step, to hold against predicted values.
+    """The discounted return-to-go of each step, for comparison with predicted values.
 
-    `reward`, `terminated` and `truncated` have shape (env_steps,), so has the result:
-    `G_t = r_t + discount · G_{t+1}`, with nothing after a termination. Nothing is bootstrapped
-    from predictions: diverged values must not vouch for themselves.
+    `reward`, `terminated` and `truncated` have shape (env_steps,), and so has the result:
+    `G_t = r_t + discount · G_{t+1}`, with G = 0 after a termination. There is no bootstrapping from
+    predictions: diverged values would then confirm themselves.
 
-    Where an episode is cut off after m more rewards, by truncation or by the end of the log, the
-    unseen rest would enter G_t with weight `discount ** m`. Below `unseen` the rest counts as zero;
-    else G_t is nan. A step both terminated and truncated is terminated.
+    If an episode is cut off after m more rewards, by truncation or by the end of the log, the
+    unseen rest has weight `discount ** m` in G_t. If that weight is below `unseen`, the rest counts
+    as zero; otherwise G_t is NaN. A step that is both terminated and truncated counts as
+    terminated.
 
     Raises `RegrowError` on unequal shapes, non-finite rewards, or a discount outside [0, 1].
     """
@@ -171,5 +172,5 @@ def realised_values(
 
 
 def bin_ends(start: int, env_steps: int, bins: int) -> NDArray[np.int64]:
-    """Where each of `bins` equal time bins ends, in env steps of training."""
+    """The end of each of `bins` equal time bins, in env steps of training; shape (bins,)."""
     return start + (np.arange(1, bins + 1) * env_steps) // bins

@@ -64,7 +64,7 @@ class Levels(NamedTuple):
 def levels_of(
     looks: Sequence[int], *, confidence: float = 0.95, design: Design = "paired"
 ) -> Levels:
-    """The levels of looks at these sample sizes; one look alone spends all of the error.
+    """The levels of looks at these sample sizes; each spends what `spent` leaves to it.
 
     Raises `RegrowError` unless the sizes ascend from 2 or more, and for a confidence outside
     (0, 1).
@@ -73,8 +73,6 @@ def levels_of(
     require(0 < confidence < 1, f"confidence must lie strictly in (0, 1), got {confidence}")
     ascending = len(looks) > 0 and all(a < b for a, b in zip((1, *looks), looks, strict=False))
     require(ascending, f"looks must ascend from 2 or more, got {looks}")
-    if len(looks) == 1:
-        return Levels(looks, (1.0 - confidence,))
     table = _table()
     held = table.of(design) if math.isclose(confidence, table.confidence) else {}
     usual = usual_looks(LARGEST)

@@ -1,1 +1,1 @@
-"""A Run: an agent and an environment that train, are saved, forked and measured."""
+"""Training, checkpointing, forking and probing of a Run: an agent in an environment."""

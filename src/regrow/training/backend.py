@@ -1,4 +1,4 @@
-"""What the loop on the device and the loop on the host do alike."""
+"""The interface that the device loop and the host loop share."""
 
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from regrow.types import Log
 
 
 class Advanced(NamedTuple):
-    """A state, what every env step up to it reported, and whether new episodes were forced."""
+    """A state, the log of the env steps that led to it, and whether new episodes were forced."""
 
     state: Any
     log: Log
@@ -17,16 +17,17 @@ class Advanced(NamedTuple):
 
 
 class Backend(NamedTuple):
-    """A way to step environments of one kind.
+    """The functions that step one kind of environment: device or host.
 
-    `start(environment, num_envs, root)`: (the environments' state, what is seen) at the start.
-    `blank(environment, num_envs)`: arrays of their shapes, made in `jax.eval_shape`.
-    `advance(state, agent, environment, env_steps)`: whole rounds of training.
-    `play_out(state, agent, environment, at_most)`: (the returns of the running episodes, whether
-    each ended), without learning. `exploit(state, agent, environment, root)`: (reward, whether the
-    episode ended) of one env step after another, without exploring or learning.
-    `play_at_random(environment, env_steps, root)`: the log of actions that are drawn uniformly.
-    `keeps_world`: whether the array of the environments' state identifies their simulations.
+    `start(environment, num_envs, root)`: (environment state, first observation).
+    `blank(environment, num_envs)`: arrays of the same shapes, for use in `jax.eval_shape`.
+    `advance(state, agent, environment, env_steps)`: trains for whole rounds.
+    `play_out(state, agent, environment, at_most)`: finishes the running episodes without learning;
+    (their returns, whether each ended).
+    `exploit(state, agent, environment, root)`: generates (reward, whether the episode ended), one
+    pair per env step, without exploration or learning.
+    `play_at_random(environment, env_steps, root)`: the log of a uniformly random policy.
+    `keeps_world`: whether the array of environment state identifies the live simulations.
     """
 
     start: Callable[..., tuple[Any, Any]]

@@ -1,9 +1,9 @@
 """Saving and loading a Run: exact, atomic, and never a pickle.
 
-One file: a zip of plain NumPy arrays, one per leaf, and a manifest with the agent, the environment,
-the interventions carried out, and a SHA-256 of every array. The structure is rebuilt from those
-names by the code that made it; the arrays must then fit it. A file that was cut short or altered is
-refused by name.
+A checkpoint is one zip file of plain NumPy arrays, one per leaf, and a manifest. The manifest has
+the agent, the environment, the interventions carried out, and a SHA-256 of every array. Loading
+rebuilds the structure from those names, and the arrays must fit it. A truncated or altered file
+raises an error that names it.
 """
 
 import hashlib
@@ -26,15 +26,15 @@ from regrow.training.run import Run, abstract_state
 from regrow.types import Event
 
 FORMAT = 4
-"""3 had other names of fields; 2 neither `restarts` nor, of what is remembered, `truncated`."""
+"""Format 3 used other field names. Format 2 had no `restarts`, and no `truncated` in its replay."""
 READABLE = (2, 3, 4)
-_RENAMED = {"habits": "hooks", "before": "previous_network"}  # since format 3
+_RENAMED = {"habits": "hooks", "before": "previous_network"}  # after format 3
 SAVE_EVERY = 60.0  # seconds between saves of long work
 _MANIFEST = "manifest.json"
 
 
 class Signature(msgspec.Struct):
-    """What an array of a checkpoint must be."""
+    """The expected shape, dtype and checksum of an array in a checkpoint."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -42,7 +42,7 @@ class Signature(msgspec.Struct):
 
 
 class Manifest(msgspec.Struct, kw_only=True):
-    """What a checkpoint says of itself, beside its arrays."""
+    """The metadata of a checkpoint."""
 
     format: int
     agent: str
@@ -50,12 +50,12 @@ class Manifest(msgspec.Struct, kw_only=True):
     history: list[tuple[int, str]]
     restarts: tuple[int, ...] = ()
     key_impl: str
-    threefry_partitionable: bool = True  # older checkpoints do not say it: JAX's default
+    threefry_partitionable: bool = True  # JAX's default, for older checkpoints without the field
     arrays: dict[str, Signature]
 
 
 def save(run: Run, path: Path) -> None:
-    """Writes `run` to `path`, in place of what was there, or not at all."""
+    """Saves `run` to `path` atomically, replacing what was there."""
     arrays = {name: _to_numpy(leaf) for name, leaf in _named_leaves(run.state)}
     manifest = Manifest(
         format=FORMAT,
@@ -72,7 +72,7 @@ def save(run: Run, path: Path) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             archive.writestr(_MANIFEST, msgspec.json.encode(manifest))
             for name, array in arrays.items():
-                # Straight into the file: a replay may be half of the memory that there is.
+                # Write straight to the file: a replay may fill half of the memory.
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                     np.lib.format.write_array(entry, _packed(array), allow_pickle=False)
 
@@ -81,9 +81,9 @@ def save(run: Run, path: Path) -> None:
 
 @in_float32
 def load(path: Path) -> Run:
-    """The Run that was saved at `path`.
+    """The Run saved at `path`.
 
-    Raises `RegrowError` where the file is absent, cut short, altered, or of another format.
+    Raises `RegrowError` if the file is absent, truncated, altered, or of an unknown format.
     """
     path = Path(path)
     if not path.is_file():
@@ -97,7 +97,7 @@ def load(path: Path) -> Run:
             }
     except (RegrowError, PermissionError):
         raise
-    except Exception as error:  # a byte that is not as it was may surface as anything at all
+    except Exception as error:  # a corrupted byte may raise any exception
         raise damaged(path, str(error)) from error
     for name, signature in manifest.arrays.items():
         if _signature(arrays[name]) != signature:
@@ -150,7 +150,7 @@ def _name_now(name: str) -> str:
 
 
 def _require_same_draws(manifest: Manifest, path: Path) -> None:
-    """Raises `RegrowError` where JAX would draw other numbers from the keys that were saved."""
+    """Raises `RegrowError` if JAX would draw other random numbers from the saved keys."""
     now = {
         "jax_default_prng_impl": (manifest.key_impl, setting("jax_default_prng_impl")),
         "jax_threefry_partitionable": (
@@ -189,7 +189,7 @@ def _signature(array: np.ndarray) -> Signature:
 
 
 def _packed(array: np.ndarray) -> np.ndarray:
-    """Booleans eight to a byte: a replay of binary images shrinks to an eighth."""
+    """Packs booleans eight to a byte: a replay of binary images shrinks to an eighth."""
     return np.packbits(array) if array.dtype == bool else array
 
 

@@ -1,7 +1,7 @@
-"""Which agent is taken where none is named, by what learns within a default diagnosis.
+"""The default agent of an environment: one that learns within a default diagnosis.
 
-How these were chosen, what was measured and what was not: docs/level.md. On Asterix nothing that
-was tried learns well so soon.
+docs/level.md says how these were chosen, and what was and was not measured. On Asterix no agent
+that was tried learns well in that time.
 """
 
 from collections.abc import Mapping
@@ -15,15 +15,17 @@ from regrow.registry import make, name_of
 from regrow.types import Continuous, Discrete
 
 LEARNING_RATES: Mapping[str, float] = {"minatar/asterix": 2.5e-4, "minatar/seaquest": 2.5e-4}
-"""Of Double DQN, where its own of 1e-3 stays near the random policy."""
+"""Learning rates of Double DQN on games where its default, 1e-3, stays near the random policy."""
 
 
 def default_agent(environment: Environment) -> Agent:
-    """The agent that `regrow diagnose` and `regrow train` take where none is named.
+    """The agent that `regrow diagnose` and `regrow train` use if none is given.
 
-    Vectors as actions: SAC, and on images DrQ in a laptop's size. Numbered actions: Double DQN on
-    images, at the learning rate that the game needs (a laptop's size for images of bytes, as in
-    Atari), PPO on vectors. Raises `RegrowError` where an environment's package is not there.
+    Continuous actions: SAC, or `drq:laptop` if observations are images.
+    Discrete actions on images: Double DQN with the learning rate that the game needs; for images
+    of bytes, as in Atari, `double_dqn:atari_laptop`.
+    All other cases: PPO.
+    Raises `RegrowError` if a package that the environment needs is not installed.
     """
     image = len(environment.observation_shape) == 3
     if isinstance(environment.action_space, Continuous):
@@ -37,7 +39,7 @@ def default_agent(environment: Environment) -> Agent:
 
 
 def _games(environment: Any) -> set[str]:
-    """The names of what is played: of an environment that wraps others, of those."""
+    """The names of the games played; of a wrapper, those of the environments inside."""
     inner = getattr(environment, "inner", None)
     if inner is None:
         return {name_of(environment)}

@@ -1,10 +1,10 @@
-"""The training loop on the device, in compiled chunks.
+"""The training loop for environments on the device, compiled in chunks.
 
-    round = env_steps_per_round × (act, step, add to replay), then updates_per_round × (take a
-    batch, update, and what the Learners do after an update by hook)
+    round = env_steps_per_round × (act, step, add to replay), then updates_per_round × (sample a
+    batch, update, run the Learners' update hooks)
 
-Environment, replay and update stay inside one compiled loop with donated state. Environments side
-by side (`agent.num_envs`) take their env steps at once: env step t·N + n is the t-th of the n-th.
+Environment, replay and update stay inside one compiled loop with donated state. Parallel
+environments (`agent.num_envs` = N) step together: env step t·N + n is step t of environment n.
 """
 
 import functools
@@ -29,17 +29,17 @@ from regrow.registry import describe
 from regrow.training.backend import Advanced, Backend
 from regrow.types import ActionSpace, Continuous, Discrete, Key, Keys, Log, Memory, Transition
 
-STEPS_PER_CHUNK = 2_000  # env steps; a chunk is whole rounds, one at least
+STEPS_PER_CHUNK = 2_000  # env steps; a chunk is whole rounds, at least one
 _STREAMS = ("act", "step", "reset")
 
 
 class State(eqx.Module):
     """Everything that changes while a Run advances.
 
-    Where environments are side by side, what is theirs has a leading axis for them.
+    With several parallel environments, per-environment leaves have a leading axis over them.
     """
 
-    # evolving
+    # training state
     agent: PyTree
     environment: PyTree
     observation: Shaped[Array, "*envs_and_obs"]
@@ -47,26 +47,26 @@ class State(eqx.Module):
     replay: Memory
     # random numbers: keys derive from (root, stream, counter)
     root: Key
-    origin: Key  # the root that the Run started with; a replicate keeps it
+    origin: Key  # the root at the start of the Run; a replicate keeps it
     env_steps: Int[Array, ""]
     updates: Int[Array, ""]
 
 
 def vmap_envs(function: Callable[..., Any], num_envs: int) -> Callable[..., Any]:
-    """`function` of one environment as a function of all of them; of a lone one it stays as it is.
+    """`jax.vmap(function)` over environments; `function` itself if there is only one.
 
-    A leading axis of length one would be another program, and a slower one.
+    A leading axis of length one would compile to a different, slower program.
     """
     return function if num_envs == 1 else jax.vmap(function)
 
 
 def keys_of(root: Key, name: str, start: int | Int[Array, ""], num_envs: int) -> Key | Keys:
-    """The keys of stream `name` for one env step of every environment; of a lone one just its."""
+    """Keys of stream `name` for one env step of every environment; a single key if only one."""
     return key_at(root, name, start) if num_envs == 1 else keys_from(root, name, start, num_envs)
 
 
 def reset_envs(environment: DeviceEnvironment, num_envs: int, root: Key) -> tuple[PyTree, Array]:
-    """(the environments' state, what is seen) at the start of a training."""
+    """(environment state, first observation) at the start of training."""
     return vmap_envs(environment.with_num_envs(num_envs).reset, num_envs)(
         keys_of(root, "reset", 0, num_envs)
     )
@@ -75,10 +75,10 @@ def reset_envs(environment: DeviceEnvironment, num_envs: int, root: Key) -> tupl
 def advanced(
     state: State, agent: Agent, environment: DeviceEnvironment, env_steps: int
 ) -> Advanced:
-    """The state `env_steps` later, whole rounds of them; no episode is forced to begin anew.
+    """Trains for `env_steps`, which must be whole rounds; never forces new episodes.
 
-    Raises `FaultyEnvironmentError` where the environment showed or gave what is not finite, and
-    `NotFiniteError` where the agent's own numbers are no longer finite; both after a chunk.
+    Raises `FaultyEnvironmentError` if an observation or a reward is not finite, and
+    `NotFiniteError` if a number in the agent is not finite. Both are checked after each chunk.
     """
     name, environment = describe(environment), environment.with_num_envs(agent.num_envs)
     per_round, now = agent.env_steps_per_round, int(state.env_steps)
@@ -111,9 +111,9 @@ def _chunk(
     environment: DeviceEnvironment,
     learning: bool,
 ) -> tuple[State, Log, Int[Array, ""]]:
-    """`rounds` rounds, at most those of a chunk; the log has room for that many.
+    """Runs `rounds` rounds, at most a full chunk; the log has the length of a full chunk.
 
-    Last: the first env step of the chunk at which an observation was not finite, else −1.
+    The last result is the first env step of the chunk with a non-finite observation, or −1.
     """
     steps, updates = agent.env_steps_per_round, agent.updates_per_round
     most = _rounds_per_chunk(agent)
@@ -151,7 +151,7 @@ def _rounds_per_chunk(agent: Agent) -> int:
 
 
 def _by_round(keys: Keys, agent: Agent) -> KeyArray[Array, "rounds turns *envs"]:
-    """Keys of env steps by round, by turn of the environments, and, of more than one, by those."""
+    """Keys of env steps, reshaped to (rounds, turns), or (rounds, turns, num_envs) if several."""
     turns = agent.env_steps_per_round // agent.num_envs
     own = () if agent.num_envs == 1 else (agent.num_envs,)
     return keys.reshape(-1, turns, *own)
@@ -163,7 +163,7 @@ def _empty_log(length: int) -> Log:
 
 
 class Playing(NamedTuple):
-    """An environment in the middle of an episode: its state, what is seen, the return so far."""
+    """An environment during an episode: its state, the observation, the return so far."""
 
     state: PyTree
     observation: Array
@@ -177,10 +177,10 @@ def env_step(
     keys: dict[str, Key],
     restart: Callable[[PyTree, Key], tuple[PyTree, Array]] | None,
 ) -> tuple[Playing, tuple[Array, Step, Log]]:
-    """Acts, steps and, where the episode ended, starts the next one: (after, (action, step, log)).
+    """Acts, steps and, if the episode ended, starts the next one: (after, (action, step, log)).
 
     `policy`: (observation, key) → (action, predicted value). `restart`: (state, key) → (state,
-    first observation) of the next episode; None: the environment stays where the episode ended.
+    first observation) of the next episode. With None the environment stays in the final state.
     """
     action, value = policy(playing.observation, keys["act"])
     state, step = environment.step(playing.state, clip_action(environment, action), keys["step"])
@@ -199,9 +199,9 @@ def _train_step(
     agent: Agent,
     environment: DeviceEnvironment,
 ) -> tuple[State, tuple[Log, Bool[Array, "*envs"]]]:
-    """One env step of every environment; what happened goes into the replay.
+    """One env step of every environment; adds the transitions to the replay.
 
-    (the state, (what is logged, whether what is seen is finite)).
+    Returns (state, (log, whether the observations are finite)).
     """
 
     def policy(observation: Array, key: Key) -> tuple[Array, Array]:
@@ -240,14 +240,14 @@ def _playing(state: State) -> Playing:
 
 
 def _floats(environment: Environment) -> bool:
-    """Whether observations could be other than finite."""
+    """Whether observations are floats, and so may be non-finite."""
     return np.dtype(environment.observation_dtype).kind == "f"
 
 
 def require_finite_log(log: Log, name: str, start: int) -> None:
-    """`FaultyEnvironmentError` where a reward or a return in a log is not finite.
+    """Raises `FaultyEnvironmentError` if a reward or a return in a log is not finite.
 
-    `name`: of the environment. `start`: the env step after which the log begins.
+    `name`: the environment's name. `start`: env steps taken before the log begins.
     """
     for what, numbers in (("reward", log.reward), ("return so far", log.episode_return)):
         finite = np.isfinite(numbers)
@@ -260,9 +260,9 @@ def require_finite_log(log: Log, name: str, start: int) -> None:
 
 
 def require_finite(state: PyTree, agent: Agent, env_steps: int) -> None:
-    """`NotFiniteError` where a parameter or a learned number is not finite.
+    """Raises `NotFiniteError` if a parameter or a learned scalar is not finite.
 
-    A loss or a gradient that is not finite makes the parameters so, in the same update.
+    A non-finite loss or gradient makes the parameters non-finite in the same update.
     """
     held = [x for x in jax.tree.leaves(_learned(state)) if jnp.issubdtype(x.dtype, jnp.inexact)]
     if bool(_all_finite(held)):
@@ -279,7 +279,7 @@ def require_finite(state: PyTree, agent: Agent, env_steps: int) -> None:
 
 
 def _learned(state: PyTree) -> dict[str, PyTree]:
-    """Networks, and learned numbers beside them, by name."""
+    """All networks and learned scalars, by name."""
     found: dict[str, PyTree] = {name: held.network for name, held in learners(state).items()}
     leaves, _ = jax.tree_util.tree_flatten_with_path(
         state, is_leaf=lambda x: isinstance(x, LearnedScalar)
@@ -298,7 +298,7 @@ def _all_finite(leaves: list[Array]) -> Bool[Array, ""]:
 def played_out(
     state: State, agent: Agent, environment: DeviceEnvironment, at_most: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(the return of every running episode, whether it ended) as `Run.play_out` has it."""
+    """(return of every running episode, whether it ended); see `Run.play_out`."""
     environment = environment.with_num_envs(agent.num_envs)
     totals, over = _played_out(
         state.agent,
@@ -352,9 +352,9 @@ def _played_out(
 def exploited(
     state: State, agent: Agent, environment: DeviceEnvironment, root: Key
 ) -> Generator[tuple[float, bool]]:
-    """(reward, whether the episode ended) of one env step after another, without exploring.
+    """Generates (reward, whether the episode ended), one pair per env step, without exploration.
 
-    Every episode begins where the environment of `state` is.
+    Every episode starts with `restart` from the environment state in `state`.
     """
     environment, home = environment.with_num_envs(agent.num_envs), state.environment
     if agent.num_envs > 1:
@@ -379,7 +379,7 @@ def _exploited(
     agent: Agent,
     environment: DeviceEnvironment,
 ) -> tuple[Playing, Log]:
-    """A chunk of env steps in one environment."""
+    """One chunk of env steps in one environment."""
 
     def policy(seen: Array, key: Key) -> tuple[Array, Array]:
         return agent.exploit(agent_state, as_seen(memory, seen), key), jnp.zeros(())
@@ -395,13 +395,13 @@ def _exploited(
 
 
 def clip_action(environment: Environment, action: Shaped[Array, "*action"]) -> Array:
-    """What the environment sees of an action; the replay has it as the agent chose it."""
+    """The action as the environment receives it; the replay stores it unclipped."""
     continuous = isinstance(environment.action_space, Continuous)
     return jnp.clip(action, -1.0, 1.0) if continuous else action
 
 
 def random_policy(environment: DeviceEnvironment, env_steps: int, root: Key) -> Log:
-    """What actions drawn uniformly collect."""
+    """The log of a uniformly random policy."""
 
     @jax.jit
     def played(root: Key) -> Log:
@@ -427,7 +427,7 @@ def _at_random(space: ActionSpace, key: Key) -> Shaped[Array, "*action"]:
 
 
 def tree_select(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:
-    """A tree: `yes` where the condition holds, else `no`."""
+    """`yes` if the condition holds, else `no`, leaf by leaf."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
@@ -443,13 +443,13 @@ def run_updates(state: State, keys: Keys, agent: Agent) -> State:
 def scan_updates(state: PyTree, replay: Memory, keys: Keys, agent: Agent) -> PyTree:
     """The agent's state after one update per key."""
     if len(keys) == 1:
-        # A loop of length one makes the round a quarter longer: XLA copies what it carries.
+        # No scan of length one: XLA copies its carry, which makes a round 25% slower.
         return update_once(state, replay, keys[0], agent)
     return jax.lax.scan(lambda s, key: (update_once(s, replay, key, agent), None), state, keys)[0]
 
 
 def update_once(state: PyTree, replay: Memory, key: Key, agent: Agent) -> PyTree:
-    """The agent's state after one update on a sample from the replay, and after its hooks."""
+    """The agent's state after one update on a sampled batch and its update hooks."""
     sampling, learning = jax.random.split(key)
     batch = agent.batch(replay, sampling)
     after = agent.update(state, batch, learning)

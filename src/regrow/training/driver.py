@@ -1,8 +1,8 @@
-"""The one loop that trains a Subject to an env step: in chunks, saved on the way.
+"""The loop that trains a Subject to an env step, in chunks, with regular saves.
 
-Who drives says with a `Record` what is looked at on the way, and where it is kept. Where something
-stops the work between two chunks, all of it is saved; where it happens within a chunk, all up to
-the last save, a minute ago at most.
+The caller passes a `Record`, which decides what is measured and where results are stored. If the
+loop is stopped between two chunks, everything is saved. If it is stopped within a chunk, the last
+save remains, at most about a minute old.
 """
 
 import time
@@ -20,15 +20,15 @@ SAVE_EVERY = 60.0  # seconds between saves of long work
 if TYPE_CHECKING:
 
     class Driven(Watched, Logged, Protocol):
-        """What can be driven."""
+        """What `drive` can train: a Run, or another Subject."""
 
         def advance(self, env_steps: int) -> tuple[Any, Log]:
-            """(what it is so many env steps later, what every env step reported)."""
+            """(the Subject `env_steps` later, the log of those env steps)."""
             ...
 
 else:
-    # What a protocol has is read when it is checked, in Python 3.11, and a Run that was advanced
-    # refuses to be read: at run time anything will do.
+    # Python 3.11 reads a protocol's properties when it checks an instance, and those of a used-up
+    # Run raise. So at run time any object is accepted.
     Driven = Any
 
 
@@ -38,18 +38,18 @@ R = TypeVar("R", bound=Driven, contravariant=True)
 
 @runtime_checkable
 class Record(Protocol[R]):
-    """What is kept of the way."""
+    """Measures a Subject while it trains, and stores the results."""
 
     def look(self, subject: R, /) -> None:
-        """Sees to what is due at this env step, unless that was done."""
+        """Does what is due at this env step, unless it is already done."""
         ...
 
     def next_look(self, now: int, until: int) -> int:
-        """How far the way may go before something is due again; `until` at most."""
+        """The env step at which something is due next, at most `until`."""
         ...
 
     def add(self, subject: R, log: Log, /) -> None:
-        """A chunk is done, which reported `log`."""
+        """Records a finished chunk and its log."""
         ...
 
     def recent_return(self) -> float:
@@ -57,7 +57,7 @@ class Record(Protocol[R]):
         ...
 
     def save(self, subject: R, checks: Sequence[Check], /) -> None:
-        """Keeps all there is."""
+        """Saves everything."""
         ...
 
 
@@ -72,9 +72,10 @@ def drive(
     live: Live,
     report: Callable[[int], None],
 ) -> tuple[S, list[Check]]:
-    """(the Subject at env step `until`, every look of every rule); saved at the end.
+    """Trains to env step `until` and saves: (the Subject, all checks of all rules).
 
-    `checks`: the looks so far. `report(env_steps)` hears of every chunk, and may raise to stop.
+    `checks`: the checks so far. `report(env_steps)` is called after every chunk. It may raise an
+    exception to stop the loop.
     """
     done, pacer, between = list(checks), ChunkPacer(round), True
     saved = time.monotonic()

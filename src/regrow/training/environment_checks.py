@@ -1,9 +1,9 @@
-"""Whether an environment does what it says: before training, and by `regrow check`.
+"""Checks whether an environment behaves as it declares: before training, and in `regrow check`.
 
-After Stable-Baselines3's `check_env`, and somewhat beyond it: the ends of the actions are carried
-out, two episodes of one seed are compared, and so is what follows a snapshot. What an environment
-may not do raises `FaultyEnvironmentError` with what came and what would be right; what it may do,
-but is seldom meant, is told in sentences.
+Modelled on Stable-Baselines3's `check_env`, with more checks: actions at the bounds of the action
+space, two episodes from the same seed, and two continuations of the same snapshot. Invalid
+behaviour raises `FaultyEnvironmentError`, which says what was returned and what is expected. Valid
+but suspicious behaviour becomes a warning.
 """
 
 import functools
@@ -28,15 +28,15 @@ ENV_STEPS = 200
 AT_START = 24
 """Env steps of the check before training."""
 SECONDS = 2.0
-"""After which the check before training has seen enough."""
+"""Time limit of the check before training."""
 
 LARGE_REWARD = 1_000.0
-LARGE_NUMBER = 1_000.0  # in an observation that is a vector
-LARGE_SHADE = 10.0  # in one that is an image of floats
+LARGE_NUMBER = 1_000.0  # in a vector observation
+LARGE_SHADE = 10.0  # in an image observation of floats
 
 
 class EnvironmentReport(NamedTuple):
-    """What a check of an environment found: what was looked at, and what is seldom meant."""
+    """The result of an environment check: what was checked, and the warnings."""
 
     environment: str
     looked_at: tuple[str, ...]
@@ -50,11 +50,11 @@ class EnvironmentReport(NamedTuple):
 def check_environment(
     environment: Environment | str, *, env_steps: int = ENV_STEPS
 ) -> EnvironmentReport:
-    """Looks at what an environment declares, and at `env_steps` of it; what was found.
+    """Checks what an environment declares, and how it behaves over `env_steps` env steps.
 
-    `environment`: or its name, as in gymnasium/CartPole-v1. Everything that is opened is closed.
-    Raises `RegrowError` where it cannot be made, and `FaultyEnvironmentError` where it does what it
-    may not do.
+    `environment`: an Environment or its name, e.g. gymnasium/CartPole-v1. Everything that is
+    opened is closed. Raises `RegrowError` if the environment cannot be made, and
+    `FaultyEnvironmentError` if its behaviour is invalid.
     """
     require(env_steps >= 1, f"env_steps is {env_steps}; it must be at least 1")
     made = make("environments", environment) if isinstance(environment, str) else environment
@@ -67,10 +67,10 @@ def check_environment(
 
 
 def check_before_training(environment: Environment) -> None:
-    """A look at an environment that is over in a moment; what is seldom meant is told in warnings.
+    """A quick check of an environment; suspicious behaviour becomes a warning.
 
-    On the device the functions are traced and not carried out: the loop looks at what they return.
-    Raises as `check_environment` does.
+    Device environments are traced but not run: the training loop checks what they return. Raises
+    the same errors as `check_environment`.
     """
     _check_declared(environment)
     if isinstance(environment, DeviceEnvironment):
@@ -82,7 +82,7 @@ def check_before_training(environment: Environment) -> None:
         warn_once(f"{report.environment}: {warning}")
 
 
-# What is declared.
+# Declarations.
 
 
 def _check_declared(environment: Environment) -> None:
@@ -122,7 +122,7 @@ def _declared(environment: Environment, words: tuple[str, str] = ("", "")) -> li
 
 
 class _Seen:
-    """What was met on the way."""
+    """The number of finished episodes, and the largest reward and observation so far."""
 
     def __init__(self) -> None:
         self.ended = 0
@@ -168,7 +168,7 @@ def _on_host(environment: HostEnvironment, env_steps: int, seconds: float) -> En
 
 
 def _choices(space: ActionSpace, count: int) -> Iterator[NDArray[Any]]:
-    """The ends of the action space first, then actions at random; all numbered ones, if few."""
+    """Actions at the bounds of the space first, then random ones; if few discrete, first all."""
     draw = np.random.default_rng(0)
     if isinstance(space, Discrete):
         few = range(space.number) if space.number <= count // 2 else (0, space.number - 1)
@@ -195,7 +195,7 @@ def _uniform(draw: np.random.Generator, size: int) -> NDArray[np.float32]:
 def _played(
     session: Session, chosen: list[NDArray[Any]], seen: _Seen | None, until: float
 ) -> tuple[NDArray[Any], list[HostStep]]:
-    """(the first observation, env steps) from one seed; a new episode where one ends."""
+    """(first observation, env steps) from a fixed seed; starts a new episode when one ends."""
     first, steps = session.reset(0, 0, 0), list[HostStep]()
     for i, action in enumerate(chosen):
         steps.append(session.step(0, action, i + 1))
@@ -211,7 +211,7 @@ def _played(
 def _check_copies(
     environment: HostEnvironment, session: Session, chosen: list[NDArray[Any]]
 ) -> None:
-    """`FaultyEnvironmentError` unless a simulation goes on from its snapshot as it did."""
+    """Raises `FaultyEnvironmentError` unless two continuations of a snapshot are equal."""
     session.reset(0, 1, 0)
     for i, action in enumerate(chosen[:4]):
         if (step := session.step(0, action, i + 1)).terminated or step.truncated:
@@ -253,9 +253,9 @@ def _same_steps(a: list[HostStep], b: list[HostStep]) -> bool:
 
 
 def _check_traced(environment: DeviceEnvironment) -> None:
-    """`FaultyEnvironmentError` unless the functions return arrays as declared.
+    """Raises `FaultyEnvironmentError` unless the functions return arrays as declared.
 
-    Nothing is computed: they are traced.
+    The functions are traced; nothing is computed.
     """
     name = describe(environment)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -292,7 +292,7 @@ def _require_array(
 
 
 def _require_alike(name: str, what: str, before: Any, after: Any) -> None:
-    """`FaultyEnvironmentError` unless two states are trees of arrays of the same kinds."""
+    """Raises `FaultyEnvironmentError` unless two states have the same structure and arrays."""
     was, now = (jax.tree_util.tree_flatten_with_path(state) for state in (before, after))
     if was[1] != now[1]:
         raise FaultyEnvironmentError(
@@ -334,7 +334,7 @@ def _on_device(environment: DeviceEnvironment, env_steps: int) -> EnvironmentRep
 
 @functools.partial(jax.jit, static_argnames="environment")
 def _carried_out(environment: DeviceEnvironment, chosen: jax.Array) -> tuple[jax.Array, Step]:
-    """(the first observation, what followed each action)."""
+    """(first observation, the step that follows each action)."""
     root = jax.random.key(0)
     keys = {name: keys_from(root, name, 0, len(chosen)) for name in ("step", "reset")}
     state, first = environment.reset(jax.random.fold_in(root, 1))
@@ -363,7 +363,7 @@ def _odd(step: HostStep) -> str:
     return ""
 
 
-# What is seldom meant.
+# Warnings.
 
 
 def _ends_of(space: ActionSpace, chosen: list[Any]) -> str:

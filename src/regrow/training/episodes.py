@@ -1,4 +1,4 @@
-"""The episodes of a training run, and the run as a row of results."""
+"""The episodes of a training run, and its row of results."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,27 +14,27 @@ from regrow.stats.curves import bin_ends
 from regrow.training.run import Run
 
 STUDY = "training"
-"""The study of the row that a training run leaves; its scale is ""."""
+"""The study name in the row of a training run; its scale is ""."""
 
 BINS = 20
 
 
 class Episodes(NamedTuple):
-    """Finished episodes: env steps of training at the end, undiscounted return, length."""
+    """Finished episodes: training env steps at their end, undiscounted return, length."""
 
     env_steps: NDArray[np.int64]
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
 
     def until(self, env_steps: int) -> "Episodes":
-        """Those that end no later."""
+        """The episodes that ended by `env_steps`."""
         count = int(np.searchsorted(self.env_steps, env_steps, side="right"))
         return Episodes(self.env_steps[:count], self.returns[:count], self.lengths[:count])
 
     def recent_at(self, env_steps: NDArray[np.int64], window: int) -> NDArray[np.float64]:
-        """At each of these the mean return of the episodes that ended within `window` env steps.
+        """At each env step, the mean return of the episodes that ended in the last `window` steps.
 
-        That of the last one, where none did; NaN before the first.
+        If none ended in the window, the return of the last episode; NaN before the first.
         """
         ends = np.searchsorted(self.env_steps, env_steps, side="right")
         starts = np.searchsorted(self.env_steps, env_steps - window, side="right")
@@ -44,9 +44,10 @@ class Episodes(NamedTuple):
             return (sums[ends] - sums[starts]) / (ends - starts)
 
     def binned(self, env_steps: int, bins: int) -> NDArray[np.float64]:
-        """The mean return of those that end in each of so many equal bins of time.
+        """The mean return of the episodes that end in each of `bins` equal time bins.
 
-        A bin in which none ends takes the value of the one before, the first ones of the next.
+        A bin in which none ends takes the value of the previous bin. Empty bins at the start take
+        the first known value.
         """
         at = np.minimum((self.env_steps - 1) * bins // env_steps, bins - 1)
         counts = np.bincount(at, minlength=bins)
@@ -59,7 +60,7 @@ class Episodes(NamedTuple):
 def row_of(
     run: Run, episodes: Episodes, probes: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
 ) -> Row | None:
-    """A run as a row: one arm from env step 0 on; None before the first episode has ended."""
+    """The run as a row with one arm from env step 0; None before the first episode has ended."""
     if not episodes.returns.size:
         return None
     env_steps, nan = run.env_steps, float("nan")

@@ -1,4 +1,4 @@
-"""Episodes that an agent plays as well as it can: without exploring, and without learning."""
+"""Evaluation: episodes without exploration or learning."""
 
 from contextlib import closing
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from regrow.training.numerics import in_float32
 from regrow.training.run import Run, backend_of
 from regrow.types import Report, silent
 
-LONGEST = 1_000_000  # env steps in which some episode must end
+LONGEST = 1_000_000  # env steps within which an episode must end
 
 
 class Episode(NamedTuple):
-    """The undiscounted return of an episode, and how many env steps it took."""
+    """The undiscounted return of an episode, and its length in env steps."""
 
     env_return: float
     length: int
@@ -25,12 +25,12 @@ class Episode(NamedTuple):
 def evaluate(
     run: Run, episodes: int = 20, *, seed: int = 0, report: Report = silent
 ) -> list[Episode]:
-    """The next `episodes` episodes as the agent plays them (`Agent.exploit`); the Run stays as is.
+    """Plays `episodes` episodes with `Agent.exploit`, without changing the Run.
 
-    One environment, one episode after the other. Where the task changes as training goes on, each
-    episode begins at the one that the Run is at. Rewards are the environment's own, unclipped.
-    Raises `RegrowError` unless `episodes` is at least 1, and where no episode ends within a million
-    env steps.
+    The episodes are played one after the other in one environment. If the task changes during
+    training, each episode starts at the Run's current task. Rewards are the environment's own,
+    unclipped. Raises `RegrowError` if `episodes` is below 1, or if an episode does not end within
+    a million env steps.
     """
     require(episodes >= 1, f"episodes is {episodes}; it must be at least 1")
     root = key_at(jax.random.key(seed), "evaluate", run.env_steps)

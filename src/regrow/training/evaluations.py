@@ -1,4 +1,4 @@
-"""Evaluations of a run, as a table in its folder."""
+"""The table of evaluations in a run's folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,15 +15,14 @@ from regrow.training.run import Run
 
 
 def write_evaluation(folder: Path, run: Run, seed: int, played: Sequence[Episode]) -> Path:
-    """Adds the episodes to `evaluations.parquet`, in place of those of the same env step and seed.
+    """Adds episodes to `evaluations.parquet`, replacing those with the same env step and seed.
 
-    Columns: env_steps, seed, episode, return, length. Raises `RegrowError` where the file is
-    damaged.
+    Columns: env_steps, seed, episode, return, length. Raises `RegrowError` if the file is damaged.
     """
     path, this = folder / "evaluations.parquet", {"env_steps": run.env_steps, "seed": seed}
     with waited_for(
         folder / ".evaluations.lock"
-    ):  # or what two add at once, one of them would lose
+    ):  # without a lock, one of two simultaneous writers would lose its episodes
         rows = [row for row in read_evaluations(folder) if {**row, **this} != row]
         for number, episode in enumerate(played):
             measured = {"return": episode.env_return, "length": episode.length}
@@ -33,7 +32,7 @@ def write_evaluation(folder: Path, run: Run, seed: int, played: Sequence[Episode
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """The rows of `evaluations.parquet`, none where it is absent; `RegrowError` where damaged."""
+    """The rows of `evaluations.parquet`, [] if it is absent; `RegrowError` if it is damaged."""
     path = folder / "evaluations.parquet"
     if not path.exists():
         return []

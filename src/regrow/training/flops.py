@@ -1,8 +1,8 @@
-"""Compute: how many FLOPs an agent's acting and learning take, as the compiler counts them.
+"""FLOPs of an agent's acting and learning, as XLA counts them.
 
-Counted is the program that is handed to XLA, before it optimises: the same on every machine, and
-within a percent of what it counts afterwards on a CPU. Not counted: the environment, sampling from
-the replay, hooks, and what interventions do at their moment.
+The count is that of the program before XLA optimises it. It is the same on every machine, and
+within a percent of the count after optimisation on a CPU. Not counted: the environment, sampling
+from the replay, update hooks, and the computation of the interventions themselves.
 """
 
 import functools
@@ -24,7 +24,7 @@ from regrow.types import Event
 
 
 class Cost(NamedTuple):
-    """FLOPs of choosing one action, and of one update."""
+    """FLOPs of one action and of one update."""
 
     act: float
     update: float
@@ -34,9 +34,10 @@ class Cost(NamedTuple):
 def flops(
     agent: Agent, environment: Environment, history: Sequence[Event], start: int, end: int
 ) -> float:
-    """FLOPs from env step `start` to `end`, with networks as the history left them at each step.
+    """FLOPs from env step `start` to `end`, given the network sizes at each step.
 
-    `history`: every event of the run up to `end`, in order. An event at `start` counts as done.
+    `history`: every event of the run up to `end`, in order. Interventions may change the network
+    sizes. An event at `start` counts as done.
     """
     state = abstract_state(agent, environment, ())
     total, now = 0.0, start
@@ -55,7 +56,7 @@ def _between(agent: Agent, cost: Cost, start: int, end: int) -> float:
 
 
 def _after(agent: Agent, state: State, text: str) -> State:
-    """The shapes of a state after an intervention."""
+    """The state's shapes after an intervention."""
     intervention = make("interventions", text)
 
     def changed(state: State) -> PyTree:
@@ -66,7 +67,7 @@ def _after(agent: Agent, state: State, text: str) -> State:
 
 
 def cost(agent: Agent, state: State) -> Cost:
-    """What acting and updating cost with networks of these shapes."""
+    """The cost of acting and updating with networks of the shapes in `state`."""
     leaves, structure = jax.tree.flatten((state.agent, state.replay))
     shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
     return _cost(agent, structure, shapes)
@@ -89,7 +90,7 @@ def _counted(function: Any, *arguments: PyTree) -> float:
 
 
 def _flops(program: ClosedJaxpr) -> float:
-    """What the compiler counts, and what it leaves out: a loop's body is in its sum but once."""
+    """XLA's count, corrected for scans: XLA counts the body of a loop only once."""
     return _once(program) + _repeats(program)
 
 

@@ -1,16 +1,17 @@
-"""The training loop for an environment on the host: the simulation steps while the device learns.
+"""The training loop for environments on the host: the simulation steps while the device learns.
 
-    env step t:   act (device) → learn, where a round begins (device, not waited for)
+    env step t:   act (device) → update, if a round begins (device, not waited for)
                   → step the simulation (host, meanwhile) → add to replay (device)
 
-So an update samples from what was there before the env step that it runs beside; after whole rounds
-the number of updates is that of the loop on the device. An agent that waits for its updates learns
-at the end of a round instead, and acts on what it agent_state. Simulations side by side
-(`agent.num_envs`) are acted on in one call and stepped one after the other.
+An update runs while the simulation steps, so it samples from the replay as it was before that env
+step. After whole rounds the number of updates equals that of the device loop. An agent that waits
+for its updates (`Agent.waits_for_updates`) learns at the end of a round instead, and acts with the
+result. With several simulations (`agent.num_envs`), one call chooses all actions, and the
+simulations step one after the other.
 
-A simulation is restored from its snapshot when a Run is advanced, and copied into the Run at the
-end. Where there is no snapshot, a Run that was forked or loaded begins new episodes: what was
-remembered last is then marked as truncated, and `Run.restarts` says when.
+`advance` restores a simulation from its snapshot, and stores a new snapshot in the Run at the end.
+Without snapshots, a Run that was forked or loaded starts new episodes. The last transitions in the
+replay are then marked as truncated, and `Run.restarts` records the env step.
 """
 
 import functools
@@ -42,14 +43,14 @@ from regrow.types import ActionSpace, Continuous, Discrete, Key, Log, Memory, Tr
 
 
 def reset_envs(environment: HostEnvironment, num_envs: int, root: Key) -> tuple[Array, Array]:
-    """(the snapshots, what is seen) at the start of a training."""
+    """(snapshots, first observation) at the start of training."""
     session = Session(environment, num_envs)
     seen = [session.reset(n, int(seed), 0) for n, seed in enumerate(_seeds(root, 0, num_envs))]
     return _marked(session), jnp.array(_together(seen))
 
 
 def blank(environment: HostEnvironment, num_envs: int) -> tuple[Array, Array]:
-    """Arrays of the shapes that `reset_envs` returns, without a simulation."""
+    """Arrays of the shapes that `reset_envs` returns, without opening a simulation."""
     axes = () if num_envs == 1 else (num_envs,)
     shape, dtype = environment.observation_shape, environment.observation_dtype
     snapshots = jnp.zeros((*axes, environment.snapshot_size), jnp.uint8)
@@ -57,10 +58,10 @@ def blank(environment: HostEnvironment, num_envs: int) -> tuple[Array, Array]:
 
 
 def advanced(state: State, agent: Agent, environment: HostEnvironment, env_steps: int) -> Advanced:
-    """The state `env_steps` later, whole rounds of them.
+    """Trains for `env_steps`, which must be whole rounds.
 
-    Raises `FaultyEnvironmentError` at the env step where the environment did what it may not do,
-    `NotFiniteError` where the agent's own numbers are no longer finite.
+    Raises `FaultyEnvironmentError` at the env step at which the environment's behaviour is
+    invalid, and `NotFiniteError` if a number in the agent is not finite.
     """
     resumed = _resumed(state, environment, agent.num_envs)
     session = resumed[0]
@@ -85,7 +86,7 @@ def _advanced(
     replay, updates = state.replay, int(state.updates)
     if restarted and start:
         replay = _cut_off(replay, side_by_side)
-    state.env_steps.delete()  # this state is used up from here on, as on the device
+    state.env_steps.delete()  # marks this state as used up, like donation on the device
     log = _Pages(env_steps)
     for i in range(0, env_steps, side_by_side):
         now, then = start + i, start + i + side_by_side
@@ -126,9 +127,9 @@ def _advanced(
 def env_step(
     session: Session, action: NDArray[Any], now: int, seed: Callable[[int], int]
 ) -> tuple[list[HostStep], NDArray[Any]]:
-    """Steps every simulation and, where an episode ended, starts the next: (steps, what is seen).
+    """Steps every simulation, and starts the next episode where one ended.
 
-    `seed`: that of the next episode, where one ended in env step `now` + 1 + n.
+    Returns (steps, next observations). `seed(now + n)` is the seed of simulation n's next episode.
     """
     steps = _stepped(session, action, now, range(len(session)))
     seen = [step.observation for step in steps]
@@ -141,7 +142,7 @@ def env_step(
 def _stepped(
     session: Session, action: NDArray[Any], now: int, running: Sequence[int]
 ) -> list[HostStep]:
-    """One env step of the simulations that are `running`; `action` has a row for every one."""
+    """One env step of the `running` simulations; `action` has a row for every simulation."""
     chosen = _apart(session.clipped(action), len(session))
     return [session.step(n, chosen[n], now + n + 1) for n in running]
 
@@ -149,9 +150,10 @@ def _stepped(
 def played_out(
     state: State, agent: Agent, environment: HostEnvironment, at_most: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(the return of every running episode, whether it ended) as `Run.play_out` has it.
+    """(return of every running episode, whether it ended); see `Run.play_out`.
 
-    NaN where the episode cannot be continued. A simulation without snapshots is stepped itself.
+    The return is NaN if the episode cannot be continued. Without snapshots, the live simulation
+    itself is stepped.
     """
     count, now = agent.num_envs, int(state.env_steps)
     if environment.snapshot_size:
@@ -181,7 +183,7 @@ def played_out(
 def exploited(
     state: State, agent: Agent, environment: HostEnvironment, root: Key
 ) -> Generator[tuple[float, bool]]:
-    """(reward, whether the episode ended) of one env step after another, without exploring."""
+    """Generates (reward, whether the episode ended), one pair per env step, without exploration."""
     leaves, form = jax.tree.flatten(state.agent)
 
     def seed(index: int) -> int:
@@ -204,7 +206,7 @@ def _exploit(
 
 
 def random_policy(environment: HostEnvironment, env_steps: int, root: Key) -> Log:
-    """What actions drawn uniformly collect."""
+    """The log of a uniformly random policy."""
     space, draw = environment.action_space, np.random.default_rng(_seed(root))
     resets = _seeds(root, 0, env_steps + 1)
     log, total = _Pages(env_steps), np.float32(0.0)
@@ -227,7 +229,7 @@ def _at_random(space: ActionSpace, draw: np.random.Generator) -> NDArray[Any]:
 
 
 def _marked(session: Session) -> Array:
-    """The snapshots of a session, which is kept for the Run that this array belongs to."""
+    """The snapshots of a session; registers the session under the returned array."""
     mark = jnp.array(_together(session.snapshots()))
     keep(mark, session)
     return mark
@@ -236,10 +238,10 @@ def _marked(session: Session) -> Array:
 def _resumed(
     state: State, environment: HostEnvironment, num_envs: int
 ) -> tuple[Session, NDArray[Any], NDArray[np.float32], bool]:
-    """(a session where the state's is, what is seen there, the episodes' returns so far, False).
+    """(session at the state, observation, returns so far, whether new episodes were started).
 
-    Where there is no way back into the episodes, every Run that was forked or loaded begins new
-    ones alike: then the last is True.
+    New episodes are started if the running ones cannot be restored: without snapshots, in a Run
+    that was forked or loaded. All such Runs then start the same new episodes.
     """
     kept = take(state.environment)
     session = kept or Session(environment, num_envs)
@@ -258,12 +260,12 @@ def _resumed(
 
 
 def _together(arrays: Sequence[Any]) -> NDArray[Any]:
-    """What belongs to every simulation as one array; of a lone one it stays as it is."""
+    """Stacks one array per simulation; a single array stays as it is."""
     return np.asarray(arrays[0]) if len(arrays) == 1 else np.stack(arrays)
 
 
 def _apart(array: NDArray[Any], count: int) -> Sequence[NDArray[Any]]:
-    """What `_together` put together."""
+    """The inverse of `_together`."""
     return [array] if count == 1 else [np.asarray(each) for each in array]
 
 
@@ -272,15 +274,15 @@ def _seed(key: Key) -> int:
 
 
 def _seeds(root: Key, start: int, count: int) -> NDArray[np.uint32]:
-    """The seed of the episode that would begin after each env step."""
+    """For each env step, the seed of an episode that would start after it."""
     return np.asarray(jax.vmap(jax.random.bits)(keys_from(root, "reset", start, count)))
 
 
 def _numbers(steps: Sequence[HostStep]) -> NDArray[np.float32]:
-    """(reward, discount, whether it was cut off) of what the agent learns from.
+    """(reward, discount, truncated) as the agent learns from them.
 
-    The log has the rewards and ends of the environment itself. One array of all numbers, since each
-    that is handed to the device costs some microseconds.
+    The log has the environment's own rewards and episode ends. All numbers go into one array,
+    since each transfer to the device costs some microseconds.
     """
     numbers = [
         (
@@ -293,8 +295,8 @@ def _numbers(steps: Sequence[HostStep]) -> NDArray[np.float32]:
     return np.array(numbers[0] if len(steps) == 1 else numbers, np.float32)
 
 
-# The agent's state goes in and out as leaves: its modules would be taken apart in Python, and put
-# together again, at every call.
+# The agent's state is passed as leaves. As modules, it would be flattened and rebuilt in Python at
+# every call.
 @functools.partial(jax.jit, static_argnames=("form", "agent"))
 def _act(
     leaves: list[Array],
@@ -337,7 +339,7 @@ def _cut_off(replay: Memory, count: int) -> Memory:
 
 
 class _Pages:
-    """A log that is being written."""
+    """A log under construction."""
 
     def __init__(self, env_steps: int):
         numbers = [np.zeros(env_steps, np.float32) for _ in range(3)]
@@ -345,7 +347,7 @@ class _Pages:
         self.log = Log(numbers[0], *flags, *numbers[1:])
 
     def write(self, i: int, step: HostStep, episode_return: np.float32, value: float) -> None:
-        """The entry of one env step."""
+        """Writes the entry of one env step."""
         entry = (step.reward, step.terminated, step.truncated, episode_return, value)
         for page, number in zip(self.log, entry, strict=True):
             page[i] = number

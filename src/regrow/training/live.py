@@ -1,18 +1,18 @@
-"""What a run is doing, told to sinks about once a second while it trains.
+"""Live logging: writes the metrics of a run to sinks about once a second while it trains.
 
-The names are those of the field; the x axis is env steps.
+The x axis is env steps.
 
-    rollout/episode_return      mean of the episodes that ended since it was told last
-    rollout/episode_length      env steps of one environment; of episodes seen from their beginning
-    train/value                 mean of what the agent predicted for the actions that it took
-    train/loss/<learner>        on one batch, with the agent as it is (`Run.losses`); less often
-                                where it would take more than a hundredth of the time
-    time/env_steps_per_second   since it was told last
-    probes/<probe>/<part>       wherever probes are measured; probes_fresh/… of a fresh network
+    rollout/episode_return      mean over the episodes that ended since the last report
+    rollout/episode_length      in env steps of one environment; episodes seen from their start
+    train/value                 mean predicted value of the actions taken
+    train/loss/<learner>        on one batch, with the current agent (`Run.losses`); less often
+                                if it would take more than a hundredth of the time
+    time/env_steps_per_second   since the last report
+    probes/<probe>/<part>       whenever probes are measured; probes_fresh/… for a fresh network
     event                       an intervention that was carried out
 
-Nothing here changes the run, and where no sink asks nothing is computed. A log is no result: where
-a sink fails that is said in a sentence, and training goes on without it.
+Logging does not change the run, and without sinks nothing is computed. If a sink fails, a message
+is printed and training continues without that sink.
 """
 
 import math
@@ -31,13 +31,13 @@ from regrow.records.sinks import SINKS, About, Sink, event_name
 from regrow.types import Event, Log
 
 EVERY = 1.0  # seconds
-SHARE = 0.01  # of the time, at most, for losses
+SHARE = 0.01  # the largest share of the time spent on losses
 
 
 if TYPE_CHECKING:
 
     class Logged(Protocol):
-        """What can be logged: a Run, or another Subject."""
+        """What can be logged: a Run or another Subject."""
 
         @property
         def env_steps(self) -> int:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
         @property
         def num_envs(self) -> int:
-            """How many environments take turns in its logs."""
+            """The number of environments, which take turns in the log."""
             ...
 
         @property
@@ -56,39 +56,39 @@ if TYPE_CHECKING:
 
         @property
         def restarts(self) -> tuple[int, ...]:
-            """Env steps at which new episodes were begun."""
+            """Env steps at which new episodes were forced."""
             ...
 
         @property
         def used_up(self) -> bool:
-            """Whether it was advanced, so that its memory has passed on."""
+            """Whether it was advanced, so that its buffers are donated."""
             ...
 
         def losses(self) -> dict[str, float]:
-            """The losses of now, by name; none where there are none."""
+            """The current losses, by name; may be empty."""
             ...
 
 else:
-    # What a protocol has is read when it is checked, in Python 3.11, and a Run that was advanced
-    # refuses to be read: at run time anything will do.
+    # Python 3.11 reads a protocol's properties when it checks an instance, and those of a used-up
+    # Run raise. So at run time any object is accepted.
     Logged = Any
 
 
 class Live:
-    """The log of one run; `names`: of sinks, which keep their files in `folder`.
+    """The live log of one run. `names`: the sinks, which write their files into `folder`.
 
-    To be told of every piece of training in order, and to be flushed before the run is saved: a run
-    that goes back to where it was saved then has all of its log up to there.
+    Call `advanced` after every chunk of training, in order. Call `flush` before the run is saved:
+    then a run that resumes from the save has its complete log up to there.
     """
 
     def __init__(self, names: Sequence[str], folder: Path, about: About):
         self.names, self.folder, self.about = names, folder, about
         self._sinks = dict[str, Sink]()
         self._opened = False
-        self._told = 0  # events of the run's history
+        self._told = 0  # events of the run's history that are logged already
         self._episodes, self._losses = _Episodes(), _Losses()
         self._said = time.monotonic()
-        # What is not told yet.
+        # Not reported yet.
         self._logs: list[Log] = []
         self._lengths: list[int] = []
         self._run: Logged | None = None
@@ -108,7 +108,7 @@ class Live:
         self._each(lambda sink: sink.close(failed=kind is not None))
 
     def advanced(self, run: Logged, log: Log) -> None:
-        """A piece of training is done, which reported `log`."""
+        """Records a finished chunk of training and its log."""
         if not self.names:
             return
         self._open(run, run.env_steps - len(log.reward))
@@ -119,28 +119,28 @@ class Live:
             self._tell_what_is_new(run)
 
     def flush(self, run: Logged) -> None:
-        """What was not told yet is told."""
+        """Reports everything that was not reported yet."""
         if self.names:
             self._open(run, run.env_steps)
             self._reached = run.env_steps
             self._tell_what_is_new(run)
 
     def probed(self, run: Logged, values: Mapping[str, float], *, fresh: bool = False) -> None:
-        """Probes were measured, by name as `regrow.training.probing.measured` has it."""
+        """Logs measured probes, named as in `Run.measure`."""
         if self.names:
             self.flush(run)
             self._tell({_probe_name(name, fresh): value for name, value in values.items()})
             self._each(lambda sink: sink.flush())
 
     def _open(self, run: Logged, start: int) -> None:
-        """Opens the sinks, of a run that was at `start` when this sitting began."""
+        """Opens the sinks for a run that is at env step `start` in this session."""
         if self._opened:
             return
         self._opened = True
         for name in self.names:
             try:
                 self._sinks[name] = SINKS[name](self.folder, self.about, start)
-            except Exception as error:  # whatever a package of others may raise
+            except Exception as error:  # third-party packages may raise anything
                 _say(name, error)
         self._told = sum(event.env_steps < start for event in run.history)
 
@@ -154,7 +154,7 @@ class Live:
             try:
                 losses = self._losses.measured(run)
                 self._tell(scalars(log, self._lengths, now - self._said, losses))
-            except Exception as error:  # the losses may want more memory than there is
+            except Exception as error:  # computing the losses may run out of memory
                 for name in list(self._sinks):
                     self._give_up(name, error)
             self._logs, self._lengths, self._said = [], [], now
@@ -178,7 +178,7 @@ class Live:
         self._each(tell)
 
     def _each(self, act: Callable[[Sink], None]) -> None:
-        """Does it with every sink; one that fails is given up."""
+        """Calls `act` with every sink, and drops a sink that fails."""
         for name, sink in list(self._sinks.items()):
             try:
                 act(sink)
@@ -187,7 +187,7 @@ class Live:
 
     def _give_up(self, name: str, error: Exception) -> None:
         sink = self._sinks.pop(name)
-        with suppress(Exception):  # it has failed: what it still can is no matter
+        with suppress(Exception):  # it has failed already: further errors do not matter
             sink.close(failed=True)
         _say(name, error)
 
@@ -195,9 +195,9 @@ class Live:
 def scalars(
     log: Log, lengths: Sequence[int], seconds: float, losses: Mapping[str, float]
 ) -> dict[str, float]:
-    """The numbers of a stretch of training that reported `log`; what is not there has no entry.
+    """The metrics of the env steps in `log`; a metric without data has no entry.
 
-    `lengths`: of episodes that ended in it. `seconds`: that it took. `losses`: by Learner.
+    `lengths`: of the episodes that ended. `seconds`: wall-clock time. `losses`: by Learner.
     """
     ended = log.terminated | log.truncated
     returns = np.asarray(log.episode_return)[ended]
@@ -212,14 +212,14 @@ def scalars(
 
 
 class _Losses:
-    """The losses of a run, as often as there is time for them."""
+    """Measures the losses of a run, at most a share `SHARE` of the time."""
 
     def __init__(self) -> None:
-        self.seconds = math.inf  # that they take, the least so far
+        self.seconds = math.inf  # the shortest time that a measurement took so far
         self.due = -math.inf
 
     def measured(self, run: Logged) -> dict[str, float]:
-        """Those of now; none where it is too early, or where an error has ended the training."""
+        """The current losses; empty if it is too early, or if an error has ended the training."""
         if run.used_up or time.monotonic() < self.due:
             return {}
         if self.seconds == math.inf:
@@ -234,13 +234,13 @@ class _Losses:
 
 
 class _Episodes:
-    """Where the running episodes began, in turns of the environments; −1 where it was not seen."""
+    """The env step of its environment at which each running episode began; −1 if unknown."""
 
     def __init__(self) -> None:
         self.begun: NDArray[np.int64] | None = None
 
     def lengths(self, run: Logged, log: Log) -> list[int]:
-        """Of the episodes that end in a log, those whose beginning was seen."""
+        """Lengths of the episodes that end in `log` and whose start was seen."""
         count, start = run.num_envs, run.env_steps - len(log.reward)
         if self.begun is None:
             self.begun = np.full(count, -1, np.int64)

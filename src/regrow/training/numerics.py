@@ -1,8 +1,8 @@
-"""What regrow's numbers are made of, whatever JAX was told: float32 and int32.
+"""Fixed numerics: regrow computes in float32 and int32, however JAX is configured.
 
-A program of one's own may have switched JAX to double precision (`JAX_ENABLE_X64`), or to refuse
-mixed types (`JAX_NUMPY_DTYPE_PROMOTION=strict`, which Optax does not bear). A Run comes out the
-same in every bit, and what was saved under one setting is gone on with under another.
+A user's program may have enabled double precision (`JAX_ENABLE_X64`) or strict type promotion
+(`JAX_NUMPY_DTYPE_PROMOTION=strict`, which Optax does not support). A Run is bit for bit the same
+under all of these settings, and a checkpoint saved under one can be resumed under another.
 """
 
 import functools
@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 
 def setting(name: str) -> Any:
-    """How JAX is set at this point of the program."""
+    """The current value of a JAX config option."""
     return getattr(jax.config, name)
 
 
 def in_float32(function: Callable[P, T]) -> Callable[P, T]:
-    """`function`, carried out under the settings that regrow is written for."""
+    """Decorator: runs `function` under the JAX settings that regrow is written for."""
 
     @functools.wraps(function)
     def carried_out(*arguments: P.args, **named: P.kwargs) -> T:
@@ -38,7 +38,7 @@ def in_float32(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def nan_is_an_answer(function: Callable[P, T]) -> Callable[P, T]:
-    """`function`, carried out without JAX_DEBUG_NANS: it says NaN for "nothing there"."""
+    """Decorator: runs `function` without JAX_DEBUG_NANS, as NaN is a valid result ("no value")."""
 
     @functools.wraps(function)
     def carried_out(*arguments: P.args, **named: P.kwargs) -> T:
@@ -50,7 +50,7 @@ def nan_is_an_answer(function: Callable[P, T]) -> Callable[P, T]:
 
 @functools.lru_cache
 def _require_device(platforms: str | None, device: object) -> None:
-    """Raises `RegrowError` where JAX does not find what it was told to work on."""
+    """Raises `RegrowError` if JAX does not find the configured device."""
     try:
         jax.devices(device if isinstance(device, str) else None)
     except (RuntimeError, AssertionError) as error:
@@ -64,7 +64,7 @@ def _require_device(platforms: str | None, device: object) -> None:
 
 @functools.lru_cache
 def _warn_of_slowness(disabled: bool) -> None:
-    """Says once that nothing is compiled; workers leave it to their parent."""
+    """Warns once that nothing is compiled; worker processes leave the warning to their parent."""
     if disabled and multiprocessing.parent_process() is None:
         warnings.warn(
             "JAX_DISABLE_JIT is set: nothing is compiled, and an env step may take a second",

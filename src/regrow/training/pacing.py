@@ -1,18 +1,18 @@
-"""How much of a run is done at a time, between two looks at whether to stop."""
+"""How many env steps to run between two checks for a stop request."""
 
 import time
 
 from regrow.training.device_loop import STEPS_PER_CHUNK
 
-FIRST = 64  # rounds: a moment for most agents, and seconds for the slowest
-SECONDS = 1.0  # that a piece shall take, within a factor of two
+FIRST = 64  # rounds: an instant for most agents, seconds for the slowest
+SECONDS = 1.0  # the duration of a chunk to aim for, within a factor of two
 
 
 class ChunkPacer:
-    """ChunkPacer of a run in whole rounds, each of about a second; at most a chunk of the device.
+    """Chooses chunk sizes: whole rounds that take about a second, at most one device chunk.
 
-    An update of a large agent takes as long as a thousand of a small one: so many env steps at a
-    time would keep whoever presses Ctrl-C waiting for minutes, or save too often.
+    An update of a large agent takes as long as a thousand updates of a small one. So with a fixed
+    chunk size, Ctrl-C could take minutes, or saves would be too frequent.
     """
 
     def __init__(self, env_steps_per_round: int):
@@ -22,7 +22,7 @@ class ChunkPacer:
         self._began: float | None = None
 
     def next(self) -> int:
-        """Env steps of the next piece, judged by how long it is since this was asked last."""
+        """Env steps of the next chunk, adapted to the time since the last call."""
         now = time.monotonic()
         if self._began is not None:
             seconds = now - self._began

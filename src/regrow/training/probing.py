@@ -1,13 +1,13 @@
-"""Every probe, by name and part."""
+"""The set of all probes, by name and part."""
 
 from regrow.probes.base import PartProbe, Probe
 from regrow.registry import members
 
 
 def every_probe(*, costly: bool = False) -> dict[str, Probe]:
-    """All probes with their default fields, by name and part; the costly ones only if asked for.
+    """All probes with default fields, as "name.part"; costly ones only with `costly=True`.
 
-    A probe of a part is there for the encoder and for the head; the part of any other is "network".
+    A `PartProbe` is listed for "encoder" and for "head". Any other probe has the part "network".
     """
     probes: dict[str, Probe] = {}
     for name, probe in members("probes").items():

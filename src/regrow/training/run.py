@@ -1,8 +1,8 @@
-"""A training run: one pytree, started, advanced, forked, intervened in, probed.
+"""A training run as one pytree: start, advance, fork, intervene, probe.
 
-Nothing that matters is kept elsewhere: a Run that was saved and loaded goes on bit for bit as if it
-had never stopped, and so does a fork with nothing done to it, wherever the environment can be
-copied. `device_loop.py` and `host_loop.py` advance it, by one contract (`backend.py`).
+A Run has all of its state. If the environment can be copied, a Run that was saved and loaded
+continues bit for bit as if it had never stopped, and so does a fork without an intervention.
+`device_loop.py` and `host_loop.py` advance a Run; both implement `backend.py`.
 """
 
 import functools
@@ -33,7 +33,7 @@ from regrow.training.probing import every_probe
 from regrow.types import Event, Key, Log, Memory, Transition
 
 LONGEST = 30_000
-"""Env steps after which an episode that is played out is given up: a little more than Atari's."""
+"""Env steps after which `play_out` gives up an episode: slightly above the limit of Atari."""
 
 
 class Run(eqx.Module):
@@ -44,16 +44,16 @@ class Run(eqx.Module):
     environment: Environment = eqx.field(static=True)
     history: tuple[Event, ...] = eqx.field(static=True, default=())
     restarts: tuple[int, ...] = eqx.field(static=True, default=())
-    """Env steps at which new episodes were begun, since a simulation could not be copied."""
+    """Env steps at which new episodes were forced, as a simulation could not be copied."""
 
     @staticmethod
     @in_float32
     def start(agent: Agent, environment: Environment, *, seed: int) -> "Run":
-        """A Run at env step 0; everything random in it follows from `seed`."""
+        """A Run at env step 0; `seed` determines all of its random numbers."""
         root = jax.random.key(seed)
         first = backend_of(environment).start(environment, agent.num_envs, root)
         state = _begun(agent, environment, root, *first)
-        # The replay shares nothing, and there may be no room for a second one.
+        # The replay shares no memory, and there may be no room for a second one.
         rest = _unshared_but_for(eqx.tree_at(lambda s: s.replay, state, None), environment)
         state = eqx.tree_at(
             lambda s: s.replay, rest, state.replay, is_leaf=lambda leaf: leaf is None
@@ -67,7 +67,7 @@ class Run(eqx.Module):
 
     @property
     def num_envs(self) -> int:
-        """How many environments take turns."""
+        """The number of parallel environments."""
         return self.agent.num_envs
 
     @property
@@ -77,12 +77,13 @@ class Run(eqx.Module):
 
     @in_float32
     def advance(self, env_steps: int) -> tuple["Run", Log]:
-        """(the Run `env_steps` later, what every env step reported); this Run is used up.
+        """(the Run `env_steps` later, the log of those env steps); this Run is used up.
 
-        Raises `FaultyEnvironmentError` where the environment did what it may not do,
-        `NotFiniteError` where the agent's own numbers are no longer finite, and `RegrowError`
-        unless `env_steps` is a positive multiple of the agent's round, or when this Run was
-        advanced before (its memory has passed to the Run that came out).
+        This Run's buffers are donated to the returned Run, so this Run cannot be used again.
+
+        Raises `FaultyEnvironmentError` if the environment's behaviour is invalid,
+        `NotFiniteError` if a number in the agent is not finite, and `RegrowError` if `env_steps`
+        is not a positive multiple of the agent's round or this Run was advanced before.
         """
         require_rounds("env_steps", env_steps, self.agent.env_steps_per_round)
         state, now = self._alive().state, self.env_steps
@@ -92,13 +93,14 @@ class Run(eqx.Module):
         return Run(done.state, self.agent, self.environment, self.history, restarts), done.log
 
     def play_out(self, *, at_most: int = LONGEST) -> tuple[np.ndarray, np.ndarray]:
-        """(returns of the running episodes, whether each ended), without learning from them.
+        """Finishes the running episodes without learning: (returns, whether each ended).
 
-        Both of shape (num_envs,), in the order of the environments. The agent acts as in training
-        at this env step; an episode is given up after `at_most` further env steps, and its return
-        is then what it had collected. NaN where an episode cannot be continued. This Run stays as
-        it is, but for a simulation that cannot be copied: it is used for this, and a later
-        `advance` begins new episodes.
+        Both have shape (num_envs,), in the order of the environments. The agent acts as in
+        training at this env step. After `at_most` further env steps an episode is given up, and
+        its return is the sum so far. The return is NaN if an episode cannot be continued.
+
+        This Run does not change, unless its simulation cannot be copied. Then the simulation
+        itself is used, and a later `advance` starts new episodes.
         """
         state = self._alive().state
         backend = backend_of(self.environment)
@@ -106,10 +108,10 @@ class Run(eqx.Module):
 
     @in_float32
     def fork(self, replicate: int = 0) -> "Run":
-        """A copy that shares nothing with this one.
+        """A copy that shares no memory with this Run.
 
-        With `replicate` 0 it goes on exactly as this Run would; any other number gives it random
-        numbers of its own from here on.
+        With `replicate` 0 it continues exactly as this Run would. Any other number gives it
+        different random numbers from here on.
         """
         state = _unshared(self._alive().state)
         if replicate:
@@ -120,7 +122,7 @@ class Run(eqx.Module):
 
     @in_float32
     def intervene(self, intervention: Intervention) -> "Run":
-        """A copy on whose agent the intervention was carried out; an Event in its history."""
+        """A copy with the intervention applied to its agent, and recorded in its history."""
         state = self._alive().state
         require(
             not intervention.needs_experience or int(state.replay.size) > 0,
@@ -145,12 +147,13 @@ class Run(eqx.Module):
         fresh: bool = False,
         since: "Run | None" = None,
     ) -> list[dict[str, float]]:
-        """For every probe its value for each Learner, on `count` transitions from the replay.
+        """For every probe, its value for each Learner, on `count` transitions from the replay.
 
-        Probes that compare with an earlier time do so with `since`, or with the state before
-        training where none is given. With `fresh` the same probes look at newly drawn networks of
-        the same architectures, on the same transitions and beside the same past: what is normal
-        there is no sign of loss. Raises `RegrowError` on an empty replay.
+        `since`: the earlier Run with which some probes compare; by default the state before
+        training. `fresh`: measure newly initialised networks of the same architectures instead, on
+        the same transitions and with the same earlier state. Their values are the baseline: a value
+        that is normal for fresh networks is no sign of lost plasticity.
+        Raises `RegrowError` if the replay is empty.
         """
         state = self._alive().state
         require(int(state.replay.size) > 0, "the replay is empty; advance the run first")
@@ -170,10 +173,10 @@ class Run(eqx.Module):
         costly: bool = False,
         since: "Run | None" = None,
     ) -> dict[str, float]:
-        """Probes by name, as `dead_units.head`; of several Learners `actor.dead_units.head`.
+        """Probe values by name: `dead_units.head`, or `actor.dead_units.head` if several Learners.
 
-        `probes`: which, as the grammar names them; by default all with their default fields, the
-        costly ones only if asked for. `fresh` and `since` as in `probe`.
+        `probes`: which to measure, as written in the grammar; by default all with default fields,
+        costly ones only with `costly=True`. `fresh` and `since` are as in `probe`.
         """
         named = {text: make("probes", text) for text in probes} or every_probe(costly=costly)
         values = self.probe(tuple(named.values()), fresh=fresh, since=since)
@@ -184,15 +187,15 @@ class Run(eqx.Module):
         }
 
     def learned_rewards(self, log: Log) -> np.ndarray:
-        """The rewards of a log as the agent learns from them, with the statistics of now."""
+        """The rewards of a log as the agent learns from them, with the current statistics."""
         rewards = self.environment.learned(np.asarray(log.reward))
         return np.asarray(as_learned(self._alive().state.replay, rewards))
 
     def losses(self) -> dict[str, float]:
-        """The agent's losses as it is now, on what an update would learn from, by Learner.
+        """The agent's current losses by Learner, on a batch as an update would sample it.
 
-        Of none that has not learnt yet. The batch and what else is random have a stream of their
-        own.
+        Empty before the first update. The random numbers have their own stream, so training is
+        not affected.
         """
         state = self._alive().state
         if not int(state.updates):
@@ -203,7 +206,7 @@ class Run(eqx.Module):
 
     @property
     def used_up(self) -> bool:
-        """Whether `advance` was called on this Run, so that its memory has passed on."""
+        """Whether `advance` was called on this Run, so that its buffers are donated."""
         return self.state.env_steps.is_deleted()
 
     def _alive(self) -> "Run":
@@ -218,7 +221,7 @@ class Run(eqx.Module):
 def _begun(
     agent: Agent, environment: Environment, root: Key, world: PyTree, observation: Array
 ) -> State:
-    """The state at env step 0, given that of the environment and what is seen first."""
+    """The state at env step 0, given the environment state and the first observation."""
     return State(
         agent=_initial(agent, environment, root),
         environment=world,
@@ -233,7 +236,7 @@ def _begun(
 
 
 def _empty(agent: Agent, environment: Environment) -> Memory:
-    """What the agent will remember, normalised where it asks for that."""
+    """An empty replay, with normalisation if the agent asks for it."""
     return NormalizingMemory.around(
         _stored(agent, environment),
         environment.observation_shape,
@@ -246,10 +249,10 @@ def _empty(agent: Agent, environment: Environment) -> Memory:
 
 
 def _stored(agent: Agent, environment: Environment) -> Memory:
-    """What is kept as it came; every frame once, where the environment stacks them."""
+    """An empty replay of raw transitions; with frame stacking it stores every frame once."""
     shape, dtype = environment.observation_shape, environment.observation_dtype
     actions, stacked = environment.action_space, environment.frames
-    # On policy a whole round is needed, and short episodes would cost its beginning.
+    # On-policy agents need the whole round; with short episodes a FrameReplay would lose its start.
     if stacked == 1 or agent.waits_for_updates:
         return Replay.empty(agent.capacity, shape, dtype, actions)
     return FrameReplay.empty(
@@ -258,14 +261,14 @@ def _stored(agent: Agent, environment: Environment) -> Memory:
 
 
 def _initial(agent: Agent, environment: Environment, root: Key) -> PyTree:
-    """The agent's state before training, the same in every bit whenever it is asked for."""
+    """The agent's state before training; every call returns the same bits."""
     shape, dtype = environment.observation_shape, environment.observation_dtype
     return agent.init(shape, dtype, environment.action_space, key_at(root, "init", 0))
 
 
 @jax.jit
 def _drawn_anew(state: PyTree, key: Key) -> PyTree:
-    """Apart from `_probed`, which is long in compiling and mostly serves both."""
+    """Separate from `_probed`, which compiles slowly, so that both cases share its program."""
     return map_learners(lambda learner, key: learner.fresh(key), state, key)
 
 
@@ -286,9 +289,9 @@ def _losses(state: PyTree, replay: Memory, key: Key, agent: Agent) -> dict[str, 
 def abstract_state(
     agent: Agent, environment: Environment, interventions: Sequence[Intervention]
 ) -> State:
-    """The shapes of a Run's state after some interventions, without computing any of it.
+    """The shapes of a Run's state after some interventions; nothing is computed.
 
-    Raises what the interventions raise where they cannot be carried out on this agent.
+    If an intervention cannot be carried out on this agent, its error is raised.
     """
 
     def start() -> State:
@@ -308,19 +311,19 @@ def abstract_state(
 @in_float32
 @nan_is_an_answer
 def random_policy(environment: Environment, env_steps: int, *, seed: int) -> Log:
-    """What actions drawn uniformly collect in `env_steps`; their predicted value is NaN."""
+    """The log of `env_steps` of a uniformly random policy; predicted values are NaN."""
     root = key_at(jax.random.key(seed), "random policy", 0)
     return backend_of(environment).play_at_random(environment, env_steps, root)
 
 
 def _drawing_otherwise(replicate: int, leaf: Array) -> Array:
-    """A leaf of an agent's state: where it is a key, as UPGD's noise has, one of its own."""
+    """A leaf of a replicate's agent state: keys (as in UPGD's noise) are replaced."""
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return key_at(leaf, "draws", replicate) if is_key else leaf
 
 
 def _unshared_but_for(state: State, environment: Environment) -> State:
-    """`_unshared`, but for the array by which the session of a host environment is known."""
+    """`_unshared`, except for the array that identifies the session of a host environment."""
     copy = _unshared(state)
     if backend_of(environment).keeps_world:
         copy = eqx.tree_at(lambda s: s.environment, copy, state.environment)
@@ -328,12 +331,12 @@ def _unshared_but_for(state: State, environment: Environment) -> State:
 
 
 def _unshared(state: State) -> State:
-    """A copy in which no two leaves share memory, so that all of it can be donated."""
+    """A copy in which no two leaves share memory, so that every leaf can be donated."""
     return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
 
 
 def backend_of(environment: Environment) -> Backend:
-    """How an environment is stepped: on the device, or on the host."""
+    """The backend that steps an environment: device or host."""
     on_host = isinstance(environment, HostEnvironment)
     return host_loop.BACKEND if on_host else device_loop.BACKEND
 

@@ -1,4 +1,4 @@
-"""Rules: an intervention and when to carry it out, written as one reads it.
+"""Rules: an intervention and when to carry it out, parsed from text.
 
 inject at 500_000
 reset every 200_000 at most 3 times
@@ -44,14 +44,14 @@ _ALLOWED = {
 
 
 class Rule(NamedTuple):
-    """What to do, and when."""
+    """An intervention and its trigger."""
 
     intervention: Intervention
     trigger: Trigger
 
     @staticmethod
     def parse(text: str) -> "Rule":
-        """The rule that a text describes; raises `RegrowError` for a text that describes none."""
+        """Parses a rule; raises `RegrowError` if `text` is not a valid rule."""
         match = _RULE.fullmatch(text)
         if match is None:
             raise RegrowError(f"'{text}' is no rule; write e.g. {FORMS}")
@@ -66,7 +66,7 @@ class Rule(NamedTuple):
 
 
 def is_rule(text: str) -> bool:
-    """Whether a text has the form of a rule, and not that of a bare intervention."""
+    """Whether a text has the form of a rule, rather than of an intervention alone."""
     return _RULE.fullmatch(text) is not None
 
 
@@ -99,17 +99,17 @@ def _whole(text: str | None) -> int | None:
 
 
 RECENT = 100
-"""Episodes whose mean return is the return of now."""
+"""The number of episodes over which the recent return is averaged."""
 
 
 def recent_return(returns: NDArray[Any]) -> float:
-    """The mean return of the last episodes, all of them given in order; NaN where there is none."""
+    """The mean of the last `RECENT` of `returns`, which is in order; NaN if there is none."""
     recent = returns[-RECENT:]
     return float(recent.mean()) if recent.size else math.nan
 
 
 class Check(NamedTuple):
-    """One look of one rule: when, its number, what it saw, whether it acted."""
+    """One check of one rule: when, the rule's index, the value, whether it fired."""
 
     env_steps: int
     rule: int
@@ -118,7 +118,7 @@ class Check(NamedTuple):
 
 
 def check_rules(rules: Sequence[Rule], per_round: int) -> None:
-    """Raises `RegrowError` for a rule that is there twice, or whose time falls within a round."""
+    """Raises `RegrowError` if a rule occurs twice, or its time is not a multiple of a round."""
     names = [str(rule) for rule in rules]
     for name in names:
         require(names.count(name) == 1, f"the rule '{name}' is there twice")
@@ -127,7 +127,7 @@ def check_rules(rules: Sequence[Rule], per_round: int) -> None:
 
 
 def next_check(rules: Sequence[Rule], now: int, until: int) -> int:
-    """How far a run may go from `now` before some rule is due; `until` at most."""
+    """The next env step after `now` at which a rule is due, at most `until`."""
     due = [step for rule in rules if (step := rule.trigger.next(now + 1)) is not None]
     return min([*due, until])
 
@@ -135,7 +135,7 @@ def next_check(rules: Sequence[Rule], now: int, until: int) -> int:
 if TYPE_CHECKING:
 
     class Watched(Protocol):
-        """A training run that rules can be followed on."""
+        """A training run to which rules can be applied."""
 
         @property
         def env_steps(self) -> int:
@@ -148,16 +148,16 @@ if TYPE_CHECKING:
             ...
 
         def measure(self, probes: Sequence[str]) -> dict[str, float]:
-            """Probes by name."""
+            """Probe values by name."""
             ...
 
         def intervene(self, intervention: Intervention) -> Any:
-            """A copy on which an intervention was carried out."""
+            """A copy with the intervention applied."""
             ...
 
 else:
-    # What a protocol has is read when it is checked, in Python 3.11, and a Run that was advanced
-    # refuses to be read: at run time anything will do.
+    # Python 3.11 reads a protocol's properties when it checks an instance, and those of a used-up
+    # Run raise. So at run time any object is accepted.
     Watched = Any
 
 
@@ -167,10 +167,10 @@ Subject = TypeVar("Subject", bound=Watched)
 def followed(
     run: Subject, rules: Sequence[Rule], checks: Sequence[Check], recent_return: float
 ) -> tuple[Subject, list[Check]]:
-    """(the run after what the rules ask for at this env step, the checks with those made now).
+    """Applies the rules due at this env step: (the run, `checks` and the new checks).
 
-    A rule that was looked at already at this env step is not looked at again, and one that has
-    fired as often as it may not any more.
+    A rule is skipped if it was checked at this env step already, or if it has fired as often as
+    its trigger allows.
     """
     now, found = run.env_steps, list(checks)
     for number, rule in enumerate(rules):
@@ -190,7 +190,7 @@ def followed(
 
 
 def _watched(subject: Watched, trigger: Trigger, recent_return: float) -> float:
-    """The value that a trigger looks at; of several Learners the one nearest to firing."""
+    """The value that a trigger watches; of several Learners, the one closest to firing."""
     if trigger.watches == "":
         return math.nan
     if trigger.watches == RETURNS:
@@ -203,7 +203,7 @@ def _watched(subject: Watched, trigger: Trigger, recent_return: float) -> float:
 
 
 def until_now(checks: Sequence[Check], run: Watched) -> list[Check]:
-    """The checks that a saved Run knows of: none after it, none whose event it does not hold."""
+    """The checks that a saved Run includes: none later, and none whose event it lacks."""
     now = run.env_steps
     here = [check for check in checks if check.env_steps == now]
     acted = sum(event.env_steps == now for event in run.history)

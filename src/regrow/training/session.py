@@ -1,11 +1,11 @@
-"""A session: the live simulations of one Run, side by side, watched and closed.
+"""Sessions: the live simulations of one Run, with checks, time limits and cleanup.
 
-Whatever a simulation returns is compared with what its environment declares, before anything learns
-from it. A `FaultyEnvironmentError` names the environment, the env step and what came; it closes the
-session.
+Everything that a simulation returns is checked against what its environment declares, before an
+agent learns from it. A `FaultyEnvironmentError` names the environment, the env step and the value;
+it closes the session.
 
-A session belongs to the Run whose array of snapshots it was kept under. Where that array is gone,
-the session is closed: a Run that is dropped, whatever the reason, leaves nothing open.
+A session belongs to the Run whose array of snapshots it was registered under. When that array is
+garbage-collected, the session is closed. So a dropped Run leaves no simulation open.
 """
 
 import math
@@ -30,7 +30,7 @@ from regrow.types import Continuous
 LARGEST = float(np.finfo(np.float32).max)
 
 PATIENCE = "REGROW_PATIENCE"
-"""The environment variable with the seconds that a reset or a step may take; 0: for ever."""
+"""The environment variable with the time limit of a reset or a step, in seconds; 0: no limit."""
 
 _DEFAULT_PATIENCE = 600.0
 
@@ -58,7 +58,7 @@ class Session:
 
     @property
     def simulators(self) -> tuple[Simulator, ...]:
-        """The simulations themselves, which nobody watches."""
+        """The simulations themselves; calls on them are neither checked nor timed."""
         return tuple(self._simulators)
 
     def __enter__(self) -> "Session":
@@ -68,7 +68,7 @@ class Session:
         self.close()
 
     def reset(self, n: int, seed: int, env_step: int) -> NDArray[Any]:
-        """Starts an episode of the n-th simulation, after `env_step`: its first observation."""
+        """Starts an episode of the n-th simulation after `env_step`; its first observation."""
         _watch.begin(self._patience)
         try:
             seen = self._simulators[n].reset(seed)
@@ -79,7 +79,7 @@ class Session:
         return self._observation(seen, env_step)
 
     def step(self, n: int, action: NDArray[Any], env_step: int) -> HostStep:
-        """The env step `env_step` of training, with the n-th simulation."""
+        """Takes env step `env_step` of training in the n-th simulation."""
         if self._vectors and not np.isfinite(action).all():
             raise self._fault(env_step, f"the agent's action is {_shown(action)}, not finite")
         _watch.begin(self._patience)
@@ -96,11 +96,11 @@ class Session:
         return step if seen is step.observation else step._replace(observation=seen)
 
     def clipped(self, action: NDArray[Any]) -> NDArray[Any]:
-        """What the environment is given of an action: vectors within [−1, 1]."""
+        """The action as the environment receives it: continuous ones are clipped to [−1, 1]."""
         return np.clip(action, -1.0, 1.0) if self._vectors else action
 
     def snapshots(self) -> list[NDArray[np.uint8]]:
-        """What each simulation can be continued from."""
+        """A snapshot of each simulation."""
         return [one.snapshot() for one in self._simulators]
 
     def restore(self, n: int, snapshot: NDArray[np.uint8]) -> None:
@@ -108,21 +108,21 @@ class Session:
         self._simulators[n].restore(snapshot)
 
     def rest(self) -> None:
-        """Nothing is timed until the next reset or step."""
+        """Stops the timer until the next reset or step."""
         _watch.stop()
 
     def close(self) -> None:
-        """Closes every simulation; one that cannot be closed is told in a warning."""
+        """Closes every simulation; warns of one that raises in `close()`."""
         self.rest()
         while self._simulators:
             try:
                 self._simulators.pop().close()
             except Exception as error:
-                # Nothing is lost, and whoever closes may be at work on an error of more weight.
+                # Nothing is lost, and the caller may be handling a more important error.
                 warnings.warn(f"{self.name}: close() raised {in_a_line(error)}", stacklevel=2)
 
     def _raised(self, what: str, error: BaseException, env_step: int) -> FaultyEnvironmentError:
-        """Whatever a simulation raises is a fault of the environment."""
+        """Turns any exception of a simulation into a `FaultyEnvironmentError`."""
         ours = isinstance(error, FaultyEnvironmentError)
         words = str(error) if ours else f"{what}() raised {in_a_line(error)}"
         return self._fault(env_step, words)
@@ -154,33 +154,33 @@ def _patience() -> float:
 
 
 class _Watch:
-    """Raises TimeoutError in a call that takes longer than so many seconds; 0: never.
+    """Raises TimeoutError in a call that takes longer than a number of seconds; 0: never.
 
-    A timer for every call would cost two system calls at every env step. One timer rings ten times
-    within the seconds instead, and looks when the call began.
+    A timer for every call would cost two system calls per env step. Instead, one periodic timer
+    fires ten times within the time limit, and checks when the current call began.
     """
 
     def __init__(self):
         self._seconds, self._began, self._rings = 0.0, 0.0, False
 
     def begin(self, seconds: float) -> None:
-        """A call begins."""
+        """Call before a timed call."""
         if seconds and (self._rings or self._started(seconds)):
             self._seconds, self._began = seconds, monotonic()
 
     def end(self) -> None:
-        """The call came back."""
+        """Call after a timed call."""
         self._began = 0.0
 
     def stop(self) -> None:
-        """The timer is put away, until the next call begins."""
+        """Stops the timer until the next `begin`."""
         if self._rings:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             self._rings = False
 
     def _started(self, seconds: float) -> bool:
-        """Whether there is a timer now: one that interrupts here, and is nobody else's."""
+        """Starts the timer if this is the main thread and SIGALRM is free; whether it started."""
         self._rings = (
             hasattr(signal, "setitimer")
             and threading.current_thread() is threading.main_thread()
@@ -203,13 +203,13 @@ _watch = _Watch()
 
 
 def _finite(array: NDArray[Any]) -> bool:
-    """Whether every number is; a product tells it of most arrays in a fraction of the time."""
+    """Whether all numbers are finite; a dot product settles it faster for most arrays."""
     flat = array.ravel()
     return math.isfinite(np.dot(flat, flat)) or bool(np.isfinite(flat).all())
 
 
 def _shown(array: NDArray[Any]) -> str:
-    """Where an array is not finite, and what stands there first."""
+    """The first non-finite number of an array, its index, and how many more there are."""
     flat = np.ravel(array)
     (odd,) = np.nonzero(~np.isfinite(flat))
     where = np.unravel_index(odd[0], array.shape)
@@ -218,20 +218,20 @@ def _shown(array: NDArray[Any]) -> str:
     return f"{flat[odd[0]]} at {place}{more}"
 
 
-# Which Run a session belongs to.
+# Sessions by Run.
 
 _kept: dict[int, Session] = {}
 
 
 def keep(mark: Array, session: Session) -> None:
-    """Keeps a session for the Run that this very array belongs to, until one of the two is gone."""
+    """Registers a session under `mark`, by identity; closes it when `mark` is collected."""
     session.rest()
     _kept[id(mark)] = session
     weakref.finalize(mark, _drop, id(mark), session)
 
 
 def take(mark: Array) -> Session | None:
-    """The session that was kept under an array, once; None where there is none."""
+    """Removes and returns the session registered under `mark`; None if there is none."""
     return _kept.pop(id(mark), None)
 
 

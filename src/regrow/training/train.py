@@ -1,10 +1,10 @@
-"""Training alone: one run in one folder, saved on the way, resumed exactly.
+"""Training of one run in one folder, with saves and exact resumption.
 
 config.json        agent, environment, seed, rules
-run.ckpt           the Run, as of the last save
+run.ckpt           the Run at the last save
 episodes.parquet   env_steps (at its end), return, length: a row per finished episode
-checks.parquet     env_steps, rule, value, fired: a row per look of a rule
-probes.parquet     env_steps, probe, value, fresh: the probes over the life of the run
+checks.parquet     env_steps, rule, value, fired: a row per check of a rule
+probes.parquet     env_steps, probe, value, fresh: the probes over the course of the run
 """
 
 import math
@@ -43,7 +43,7 @@ from regrow.types import Log, Report
 
 
 class Diary(NamedTuple):
-    """What happened in a run, beside the Run itself."""
+    """The history of a run: episodes, checks of rules, and probe values."""
 
     episodes: Episodes
     checks: list[Check]
@@ -55,7 +55,7 @@ class Diary(NamedTuple):
         return Diary(Episodes(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64)), [], [])
 
     def recent_return(self) -> float:
-        """The mean return of the last episodes; NaN before the first."""
+        """The mean return of the last episodes; NaN before the first has ended."""
         return recent_return(self.episodes.returns)
 
 
@@ -72,16 +72,21 @@ def train(
     report: Report,
     log: str | Sequence[str] = (),
 ) -> tuple[Run, Diary]:
-    """Trains until `env_steps` in all; (the Run, what happened), both also in `folder`.
+    """Trains to `env_steps` in total: (the Run, its Diary). Both are also saved in `folder`.
 
-    `rules`: what to do on the way, and when. `probe_every`: measure every probe that is not costly
-    so often, in env steps (0: never). `log`: "csv", "tensorboard" or "wandb", or several of them,
-    into which the run is logged while it trains. Raises `RegrowError` where the folder holds a run
-    and `resume` is False, or where it holds none and `resume` is True, or another run than the one
-    described; where a rule cannot be carried out on this agent; where the environment does what it
-    may not do (`check_environment`, in short); where `log` is none of these or its package is not
-    there. Where `report` raises, what was done is saved; where anything else stops it, it was saved
-    a minute ago at most.
+    `rules`: interventions to carry out during training.
+    `probe_every`: env steps between measurements of all probes that are not costly; 0: never.
+    `log`: "csv", "tensorboard", "wandb", or several of them: the sinks for live logging.
+
+    Raises `RegrowError` if
+    - the folder has a run and `resume` is False, or has none, or a different one, and `resume` is
+      True;
+    - a rule cannot be carried out on this agent;
+    - the environment fails a short `check_environment`;
+    - `log` is unknown, or its package is not installed.
+
+    If `report` raises, all progress is saved. If anything else stops training, the last save is at
+    most about a minute old.
     """
     log = checked(log)
     folder, checkpoint = Path(folder), Path(folder) / "run.ckpt"
@@ -97,7 +102,7 @@ def train(
     config = {"agent": describe(agent), "environment": describe(environment), "seed": seed}
     config["rules"] = [str(rule) for rule in rules]
     with claimed(folder, {"kind": "training", **config}):
-        _refuse_begun(folder, resume)  # another process may have begun and ended since
+        _refuse_begun(folder, resume)  # another process may have started and finished since
         if resume:
             run = _loaded(checkpoint, agent, environment, env_steps)
             diary = _read(folder, run)
@@ -133,10 +138,7 @@ def _loaded(checkpoint: Path, agent: Agent, environment: Environment, until: int
 
 
 class _Training:
-    """How a run is trained: what is looked at on the way, and where it is written.
-
-    A `regrow.training.driver.Record`: it keeps the diary up to where the run is.
-    """
+    """Measures and saves a run while it trains; a `regrow.training.driver.Record`."""
 
     def __init__(
         self,
@@ -152,10 +154,10 @@ class _Training:
         self.diary = Diary.empty()
 
     def done(self, run: Run, diary: Diary, rules: Sequence[Rule]) -> tuple[Run, Diary]:
-        """The run at its end, saved."""
+        """Trains to the end: (the Run, its Diary), both saved."""
         self.diary = diary
         self.report("training", run.env_steps)
-        self.save(run, diary.checks)  # a folder that cannot be written to is found out now
+        self.save(run, diary.checks)  # fails now if the folder cannot be written to
         path = self.folder / "training.progress.json"
         with report_progress(path, self.until, self.report) as report:
             report(self.words(), 0)
@@ -172,7 +174,7 @@ class _Training:
         return run, self.diary._replace(checks=checks)
 
     def look(self, run: Run) -> None:
-        """Every probe, of the run and of a fresh network, where they are due."""
+        """If probes are due, measures them all on the run and on fresh networks."""
         now, every = run.env_steps, self.probe_every
         due = every and ((now and now % every == 0) or now >= self.until)
         if not due or now in _probed_at(self.diary):
@@ -186,12 +188,12 @@ class _Training:
             self.live.probed(run, values, fresh=fresh)
 
     def next_look(self, now: int, until: int) -> int:
-        """Up to where the probes are due again."""
+        """The env step at which probes are due next, at most `until`."""
         every = self.probe_every
         return min(until, (now // every + 1) * every) if every else until
 
     def add(self, run: Run, log: Log) -> None:
-        """The episodes that ended in a chunk."""
+        """Adds the episodes that ended in a chunk to the diary."""
         start = run.env_steps - len(log.reward)
         episodes = _with(self.diary.episodes, log, start, run.agent.num_envs, run.restarts)
         self.diary = self.diary._replace(episodes=episodes)
@@ -201,12 +203,15 @@ class _Training:
         return self.diary.recent_return()
 
     def words(self) -> str:
-        """What the progress bar says."""
+        """The text of the progress bar."""
         mean = self.diary.recent_return()
         return "training" if math.isnan(mean) else f"training, return {mean:.2f}"
 
     def save(self, run: Run, checks: Sequence[Check]) -> None:
-        """Saves the run; the diary first: after a crash between, it is ahead and never behind."""
+        """Saves the diary, then the run; after a crash in between, the diary is ahead of the run.
+
+        It is never behind, and `_read` drops what is later than the run.
+        """
         self.diary = self.diary._replace(checks=list(checks))
         columns = {
             "env_steps": self.diary.episodes.env_steps,
@@ -253,10 +258,10 @@ def _probed_at(diary: Diary) -> set[int]:
 def _with(
     episodes: Episodes, log: Log, start: int, num_envs: int, restarts: Sequence[int]
 ) -> Episodes:
-    """`episodes` and those that end in a log that begins after env step `start`.
+    """`episodes` and those that end in `log`, which begins after env step `start`.
 
-    Environments take turns; those that run at its start began at the last of the `restarts`, or
-    after one that ended.
+    The environments take turns in the log. An episode that is running at the start of the log
+    began at the last of the `restarts`, or after the previous episode of its environment.
     """
     begun = max(restarts, default=0)
     (ends,) = np.nonzero(log.terminated | log.truncated)
@@ -276,16 +281,16 @@ def _with(
 
 
 class Trained(NamedTuple):
-    """A training run as its folder tells of it, without the networks."""
+    """A training run as read from its folder, without the networks."""
 
     environment: str
-    what: str  # the agent, and the rules that it was trained with
+    what: str  # the agent and the rules that it was trained with
     seed: int
     episodes: Episodes
 
 
 def read_training(folder: Path) -> Trained:
-    """What was trained in a folder; `RegrowError` where nothing was, or a file is damaged."""
+    """Reads the run in a folder; `RegrowError` if there is none, or a file is damaged."""
     path = Path(folder) / "config.json"
     if kind_of(Path(folder)) != "training":
         raise RegrowError(f"there is no run in {folder}; give the --out of a `regrow train`")
@@ -309,7 +314,7 @@ def _read_episodes(folder: Path) -> Episodes:
 
 
 def _read(folder: Path, run: Run) -> Diary:
-    """The diary of a saved run, up to where that run is."""
+    """The diary of a saved run, up to the env step of that run."""
     episodes = _read_episodes(folder)
     checks: list[Check] = []
     if (folder / "checks.parquet").is_file():
@@ -327,7 +332,7 @@ def _read(folder: Path, run: Run) -> Diary:
 
 
 def read_probes(folder: Path) -> list[dict[str, Any]]:
-    """The rows of probes.parquet; `RegrowError` where it is absent or damaged."""
+    """The rows of probes.parquet; `RegrowError` if it is absent or damaged."""
     return _table(folder / "probes.parquet", _PROBES).to_pylist()
 
 

@@ -1,7 +1,7 @@
-"""When something is done: at a step, again and again, or when a measurement says so.
+"""Triggers: when to act. At an env step, periodically, or depending on a measurement.
 
-A trigger is a frozen dataclass and a pure function of what was seen so far. It keeps no state of
-its own, so a run that is stopped and resumed decides as it would have without stopping.
+A trigger is a frozen dataclass, and its decision is a pure function of the checks so far. It has no
+state of its own, so a run that is stopped and resumed makes the same decisions.
 """
 
 import abc
@@ -13,11 +13,11 @@ from typing import NamedTuple
 from regrow.errors import require
 
 RETURNS = "returns"
-"""What a trigger watches if not a probe: the mean return of recent episodes."""
+"""The name under which a trigger watches the mean return of recent episodes."""
 
 
 class Seen(NamedTuple):
-    """One look of a trigger: what it watches had this value (NaN where there is none)."""
+    """One check of a trigger: the watched value at an env step; NaN if there is none."""
 
     env_steps: int
     value: float
@@ -26,18 +26,18 @@ class Seen(NamedTuple):
 class Trigger(abc.ABC):
     """Decides, at the env steps at which it is due, whether to act.
 
-    `times`: how often it fires at most; None is without limit.
+    `times`: the largest number of times that it fires; None: no limit.
     """
 
     times: int | None = None
 
     @property
     def watches(self) -> str:
-        """What is measured at every look: a probe in the grammar, `RETURNS`, or nothing ("")."""
+        """The quantity measured at every check: a probe's text, `RETURNS`, or "" for nothing."""
         return ""
 
     def spent(self, fired: Sequence[int]) -> bool:
-        """Whether it has fired as often as it may; then nothing need be looked at any more."""
+        """Whether it has fired `times` times; then it need not be checked again."""
         return self.times is not None and len(fired) >= self.times
 
     @abc.abstractmethod
@@ -46,16 +46,16 @@ class Trigger(abc.ABC):
 
     @abc.abstractmethod
     def fires(self, seen: Sequence[Seen], fired: Sequence[int]) -> bool:
-        """Whether to act now, at the last of `seen`; `fired`: at which env steps it did before."""
+        """Whether to act now, at the last of `seen`; `fired`: env steps when it fired before."""
 
     @abc.abstractmethod
     def __str__(self) -> str:
-        """The trigger as a rule names it."""
+        """The trigger as written in a rule."""
 
 
 @dataclass(frozen=True)
 class At(Trigger):
-    """Once, at one env step; 0 is before the first."""
+    """Fires once, at one env step; 0 is before the first."""
 
     env_steps: int
 
@@ -63,11 +63,11 @@ class At(Trigger):
         require(self.env_steps >= 0, f"at {self.env_steps}: it must be 0 or more env steps")
 
     def next(self, now: int) -> int | None:
-        """That env step, while it lies ahead."""
+        """That env step, or None once it has passed."""
         return self.env_steps if now <= self.env_steps else None
 
     def fires(self, seen: Sequence[Seen], fired: Sequence[int]) -> bool:
-        """True."""
+        """Always fires at its env step."""
         del seen, fired
         return True
 
@@ -77,7 +77,7 @@ class At(Trigger):
 
 @dataclass(frozen=True)
 class Every(Trigger):
-    """At every multiple of some env steps, `times` times at most (None: without end)."""
+    """Fires at every multiple of `env_steps`, at most `times` times (None: no limit)."""
 
     env_steps: int
     times: int | None = None
@@ -91,7 +91,7 @@ class Every(Trigger):
         return _multiple(self.env_steps, now)
 
     def fires(self, seen: Sequence[Seen], fired: Sequence[int]) -> bool:
-        """Until it has fired `times` times."""
+        """Whether it has fired fewer than `times` times."""
         del seen
         return not self.spent(fired)
 
@@ -102,10 +102,11 @@ class Every(Trigger):
 
 @dataclass(frozen=True)
 class When(Trigger):
-    """When a probe was above (or below) a level at `patience` looks in a row.
+    """Fires when a probe was above (or below) a level at `patience` consecutive checks.
 
-    A look every `every` env steps. After it fired it starts to count anew; it fires `times` times
-    at most. Adaptive injection (arXiv 2305.15555) is `inject when ... above ...`.
+    There is a check every `every` env steps. After it fires, the count starts again from zero. It
+    fires at most `times` times. Adaptive injection (arXiv 2305.15555) is
+    `inject when ... above ...`.
     """
 
     probe: str
@@ -134,11 +135,11 @@ class When(Trigger):
         return self.probe
 
     def next(self, now: int) -> int | None:
-        """The next look."""
+        """The env step of the next check."""
         return _multiple(self.every, now)
 
     def fires(self, seen: Sequence[Seen], fired: Sequence[int]) -> bool:
-        """Whether the last looks since it fired were all beyond the level."""
+        """Whether the last `patience` checks, all since it last fired, were beyond the level."""
         if self.spent(fired):
             return False
         fresh = [look.value for look in seen if not fired or look.env_steps > fired[-1]]
@@ -155,10 +156,10 @@ class When(Trigger):
 
 @dataclass(frozen=True)
 class Plateau(Trigger):
-    """When the mean return has not improved at `patience` looks in a row.
+    """Fires when the mean return has not improved at `patience` consecutive checks.
 
-    An improvement is a return above the best one since it last fired by more than `improvement`
-    times that one's size. A look every `every` env steps.
+    An improvement exceeds the best return since it last fired by more than `improvement` times
+    the absolute value of that return. There is a check every `every` env steps.
     """
 
     improvement: float = 0.05
@@ -180,11 +181,11 @@ class Plateau(Trigger):
         return RETURNS
 
     def next(self, now: int) -> int | None:
-        """The next look."""
+        """The env step of the next check."""
         return _multiple(self.every, now)
 
     def fires(self, seen: Sequence[Seen], fired: Sequence[int]) -> bool:
-        """Whether the best return is `patience` looks ago."""
+        """Whether the best return is at least `patience` checks ago."""
         if self.spent(fired):
             return False
         best, waited = -math.inf, 0
@@ -204,7 +205,7 @@ def _multiple(of: int, now: int) -> int:
 
 
 def _looks(trigger: "When | Plateau") -> str:
-    """What differs from the defaults of looking, as a rule names it."""
+    """The non-default options of the checks, as written in a rule."""
     kind = type(trigger)
     text = "" if trigger.patience == kind.patience else f" for {trigger.patience} checks"
     if trigger.times != kind.times:

@@ -25,13 +25,8 @@ from regrow.files.folders import kind_of
 from regrow.files.formats import as_meant, plan_as_meant
 from regrow.records.study_spec import Plan, plain_name, read_plans
 
-<<<<<<< HEAD
 FORMAT = 3
-"""Counted up when a column changes its meaning, or the numbers in it would come out otherwise.
-=======
-FORMAT = 2
 """Incremented when a column changes its meaning, or when its numbers would come out differently.
->>>>>>> prose-p3
 
 Rows of format 1 can be read. Names of interventions and parts in them are translated to the current
 ones (`regrow.files.formats`).
@@ -42,13 +37,8 @@ SAME_NUMBERS = (2, 3)
 _ADDED = {"replicate": (pa.int64(), 0), "random_error": (pa.float64(), 0.0)}
 """Columns that earlier formats do not have, with what they stand for there."""
 
-<<<<<<< HEAD
 Key = tuple[str, str, str, str, int, int]
-"""What there is one row of: study, scale, condition, arm, seed, replicate."""
-=======
-Key = tuple[str, str, str, str, int]
-"""The unique key of a row: study, scale, condition, arm, seed."""
->>>>>>> prose-p3
+"""The unique key of a row: study, scale, condition, arm, seed, replicate."""
 
 
 WHEN = ("fork", "fresh", "end")
@@ -90,32 +80,18 @@ class Happened(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-<<<<<<< HEAD
-    """What one arm did with one seed, in one replicate.
-
-    `axis` and `level`: what a study turns from condition to condition and where it stands, as
-    "learning_rate" and 1e-3; "" and None where conditions have no order. Curves are mean returns of
-    time bins, of which `env_steps…` are the ends. `predicted`: mean |value| in every bin after the
-    fork; `realised`: mean |discounted return| that followed. `random_return`, `random_error`: what
-    a random policy earns, and its standard error. `seconds` and `flops` are of this arm from the
-    fork on, `…_to_fork` of the way that all arms share; FLOPs are what the compiler counts for
-    acting and updating, with networks as large as they were then. `config`: JSON of the plan
-    (`Plan.from_config` reads it) and, under "parts", of every part with all of its fields.
-    `commit`: of the source, "" where that is no working tree.
-=======
-    """The results of one arm with one seed.
+    """The results of one arm with one seed, in one replicate.
 
     `axis`, `level`: the variable that a study varies across conditions, and its value, e.g.
     "learning_rate" and 1e-3; "" and None if the conditions have no order.
     `returns…`: mean returns per time bin; `env_steps…` are the ends of the bins.
     `predicted`: mean |value| in every bin after the fork. `realised`: mean |discounted return|
-    that followed.
+    that followed. `random_return`, `random_error`: of a random policy, and its standard error.
     `seconds`, `flops`: of this arm from the fork on; `…_to_fork`: of the shared run up to the fork.
     FLOPs are XLA's count for acting and updating, with the network sizes at the time.
     `config`: JSON of the plan (`Plan.from_config` reads it) and, under "parts", of every part with
     all of its fields.
     `commit`: the source commit, "" if the source is no git checkout.
->>>>>>> prose-p3
     """
 
     study: str
@@ -161,13 +137,8 @@ class Row:
 
     @property
     def key(self) -> Key:
-<<<<<<< HEAD
-        """There is one row of each."""
-        return self.study, self.scale, self.condition, self.arm, self.seed, self.replicate
-=======
         """The unique key of this row."""
-        return self.study, self.scale, self.condition, self.arm, self.seed
->>>>>>> prose-p3
+        return self.study, self.scale, self.condition, self.arm, self.seed, self.replicate
 
     @property
     def parts(self) -> tuple[Any, ...]:
@@ -197,14 +168,9 @@ SCHEMA = pa.schema({name: _column(kind) for name, kind in get_type_hints(Row).it
 
 
 def file_of(folder: Path, key: Key) -> Path:
-<<<<<<< HEAD
     """Where the row of (study, scale, condition, arm, seed, replicate) is."""
     named = key if key[5] else key[:5]  # as before there were replicates
     digest = hashlib.sha256("\n".join(map(str, named)).encode()).hexdigest()[:16]
-=======
-    """The path of the row with this key: (study, scale, condition, arm, seed)."""
-    digest = hashlib.sha256("\n".join(map(str, key)).encode()).hexdigest()[:16]
->>>>>>> prose-p3
     return folder / "rows" / f"{plain_name(key[0])}--{digest}.parquet"
 
 
@@ -358,13 +324,8 @@ def _row(values: Mapping[str, Any]) -> Row:
 # Which rows belong to the plan of a study.
 
 
-<<<<<<< HEAD
 def _place(row: Row, plan: Plan | None) -> tuple[str, str, int, str, int, str, int, int]:
-    """Rows in the order of their plan, or of the alphabet where there is none."""
-=======
-def _place(row: Row, plan: Plan | None) -> tuple[str, str, int, str, int, str, int]:
     """The sort key of a row: in the order of its plan, or alphabetical without a plan."""
->>>>>>> prose-p3
     conditions = plan.conditions if plan else {}
     condition = conditions.get(row.condition)
     arms = condition.arm_names if condition else ()

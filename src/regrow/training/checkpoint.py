@@ -29,7 +29,6 @@ FORMAT = 4
 """Format 3 used other field names. Format 2 had no `restarts`, and no `truncated` in its replay."""
 READABLE = (2, 3, 4)
 _RENAMED = {"habits": "hooks", "before": "previous_network"}  # after format 3
-SAVE_EVERY = 60.0  # seconds between saves of long work
 _MANIFEST = "manifest.json"
 
 

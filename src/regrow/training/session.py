@@ -205,7 +205,8 @@ _watch = _Watch()
 def _finite(array: NDArray[Any]) -> bool:
     """Whether all numbers are finite; a dot product settles it faster for most arrays."""
     flat = array.ravel()
-    return math.isfinite(np.dot(flat, flat)) or bool(np.isfinite(flat).all())
+    with np.errstate(over="ignore"):  # then the second look decides
+        return math.isfinite(np.dot(flat, flat)) or bool(np.isfinite(flat).all())
 
 
 def _shown(array: NDArray[Any]) -> str:

@@ -55,12 +55,12 @@ class Trigger(abc.ABC):
 
 @dataclass(frozen=True)
 class At(Trigger):
-    """Fires once, at one env step; 0 is before the first."""
+    """Fires once, at one env step from 1 on."""
 
     env_steps: int
 
     def __post_init__(self) -> None:
-        require(self.env_steps >= 0, f"at {self.env_steps}: it must be 0 or more env steps")
+        require(self.env_steps >= 1, f"at {self.env_steps}: it must be 1 or more env steps")
 
     def next(self, now: int) -> int | None:
         """That env step, or None once it has passed."""

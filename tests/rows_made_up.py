@@ -39,6 +39,8 @@ def rows_of(
         environment=make("environments", environment),
         arms=tuple(Arm.parse(arm) for arm in arms) if "inject" in arms else DEFAULT,
         seeds=max(seeds, 2),
+        replicates=1,
+        fixed=True,
     )
     config = json.dumps(plan.config())
     rng = np.random.default_rng(abs(hash_of(study, condition)))
@@ -61,6 +63,7 @@ def rows_of(
                 "arm": arm,
                 "intervention": arm,
                 "seed": seed,
+                "replicate": 0,
                 "fork_at": plan.fork_at,
                 "horizon": plan.horizon,
                 "env_steps_to_fork": ends(0, plan.fork_at),
@@ -71,6 +74,7 @@ def rows_of(
                 "realised": 3.5,
                 "largest_reward": 1.0,
                 "random_return": 0.4,
+                "random_error": 0.0,
                 "probes": measured(rng, gain),
                 "events": happened(plan, arm),
                 "seconds": 60.0,

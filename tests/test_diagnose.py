@@ -30,7 +30,7 @@ from regrow.training.run import Run
 
 module = importlib.import_module("regrow.diagnosis.diagnose")
 AGENT = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400, exploration_steps=200)
-PLAN = Diagnosis(AGENT, ActionReward(), seeds=2, fork_at=200, horizon=200)
+PLAN = Diagnosis(AGENT, ActionReward(), seeds=2, fork_at=200, horizon=200, replicates=1, fixed=True)
 
 
 SRANK = ("srank", "head", "fork")
@@ -317,10 +317,17 @@ def test_the_layer_that_was_broken_is_the_one_that_is_named(layer):
     environment = MatchingReward()
     arms = tuple(Arm.parse(text) for text in arms_at_every_split(Native(agent, environment).splits))
     assert [arm.name for arm in arms] == [
-        *("nothing", "again", "inject(split=0)", "inject(split=1)", "inject(split=2)", "reset")
+        *("nothing", "inject(split=0)", "inject(split=1)", "inject(split=2)", "reset")
     ]
     plan = Diagnosis(
-        agent, environment, arms, seeds=3, fork_at=200, horizon=1_200, before=(Deaden(layer),)
+        agent,
+        environment,
+        arms,
+        seeds=3,
+        fork_at=200,
+        horizon=1_200,
+        before=(Deaden(layer),),
+        fixed=True,
     )
     verdict = diagnose(plan)
     assert verdict.claim == "plasticity loss"

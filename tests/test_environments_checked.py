@@ -314,7 +314,9 @@ def test_training_and_diagnosing_begin_with_it(tmp_path):
         "(in a check), env step 5: the reward is nan; it must be a finite number"
     ):
         train(DQN, environment, tmp_path / "a", env_steps=40, report=silent)
-    plan = regrow.Diagnosis(DQN, environment, seeds=2, fork_at=80, horizon=80)
+    plan = regrow.Diagnosis(
+        DQN, environment, seeds=2, fork_at=80, horizon=80, replicates=1, fixed=True
+    )
     with refused_in_a_line("(in a check), env step 5: the reward is nan"):
         regrow.diagnose(plan, tmp_path / "b")
     assert not list(tmp_path.iterdir())  # nothing is begun

@@ -80,7 +80,9 @@ def made(tmp_path_factory) -> Path:
     folder, agent = tmp_path_factory.mktemp("made"), make("agents", TINY)
     train(agent, ActionReward(), folder / "trained", env_steps=200, report=silent)
     arms = tuple(map(Arm.parse, ("nothing", "inject")))
-    plan = Diagnosis(agent, ActionReward(), arms, seeds=2, fork_at=200, horizon=200)
+    plan = Diagnosis(
+        agent, ActionReward(), arms, seeds=2, fork_at=200, horizon=200, replicates=1, fixed=True
+    )
     diagnose(plan, folder / "diagnosed")
     rows_made_up.write_study(folder / "studied", rows_made_up.rows_of(seeds=2))
     return folder
@@ -422,7 +424,16 @@ def a_full_log(stage: Stage) -> str:
 
 def a_log_of_nothing(stage: Stage) -> str:
     arms = tuple(map(Arm.parse, ("nothing", "inject")))
-    plan = Diagnosis(make("agents", TINY), ActionReward(), arms, seeds=2, fork_at=200, horizon=200)
+    plan = Diagnosis(
+        make("agents", TINY),
+        ActionReward(),
+        arms,
+        seeds=2,
+        fork_at=200,
+        horizon=200,
+        replicates=1,
+        fixed=True,
+    )
     return python(lambda: diagnose(plan, log="csv"))
 
 

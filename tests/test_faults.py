@@ -145,6 +145,8 @@ PLAN = Diagnosis(
     Device(),
     (*map(Arm.parse, ("nothing", "inject")), Arm("blown", Blown())),
     seeds=2,
+    replicates=1,
+    fixed=True,
     fork_at=200,
     horizon=200,
 )
@@ -242,7 +244,16 @@ def test_what_is_interrupted_is_closed():
 def test_everything_that_was_opened_is_closed(copied):
     Counted.forget()
     arms = tuple(map(Arm.parse, ("nothing", "inject")))
-    plan = Diagnosis(AGENT, Host(copied=copied), arms, seeds=2, fork_at=200, horizon=200)
+    plan = Diagnosis(
+        AGENT,
+        Host(copied=copied),
+        arms,
+        seeds=2,
+        fork_at=200,
+        horizon=200,
+        replicates=1,
+        fixed=True,
+    )
     diagnose(plan)
     gc.disable()  # nothing may hang on what collects cycles
     try:
@@ -315,7 +326,16 @@ QUICK = {("within a bin", Device), ("longer than a bin", Device), ("longer than 
 def test_every_arm_earns_what_its_episodes_return(world, pay, agent, length):
     """Every episode returns the same, so every bin of every arm has to say just that."""
     arms = tuple(map(Arm.parse, ("nothing", "inject")))
-    plan = Diagnosis(agent, world(length=length, pay=pay), arms, 2, fork_at=320, horizon=640)
+    plan = Diagnosis(
+        agent,
+        world(length=length, pay=pay),
+        arms,
+        2,
+        fork_at=320,
+        horizon=640,
+        replicates=1,
+        fixed=True,
+    )
     verdict = diagnose(plan)
     for comparison in verdict.comparisons:
         assert comparison.area == comparison.final == pay * length
@@ -333,6 +353,18 @@ def test_mountain_car_earns_what_its_episodes_return(tmp_path):
     arms = tuple(map(Arm.parse, ("nothing", "inject")))
     agent = PPO(epochs=1, minibatches=4, hidden=8)
     world = Gymnasium("MountainCarContinuous-v0")
-    verdict = diagnose(Diagnosis(agent, world, arms, 2, fork_at=2_048, horizon=40_960), tmp_path)
+    verdict = diagnose(
+        Diagnosis(
+            agent,
+            world,
+            arms,
+            2,
+            fork_at=2_048,
+            horizon=40_960,
+            replicates=1,
+            fixed=True,
+        ),
+        tmp_path,
+    )
     for comparison in verdict.comparisons:
         assert -60 < comparison.area < -40, describe(world)

@@ -19,7 +19,8 @@ def plan():
     return regrow.Diagnosis(
         agent=regrow.agents.DoubleDQN(hidden=16, learn_start=40, replay_capacity=400),
         environment=regrow.environments.ActionReward(),
-        fork_at=200, horizon=200, seeds=2, arms=tuple(map(Arm.parse, ("nothing", "inject"))),
+        fork_at=200, horizon=200, seeds=2, replicates=1, fixed=True,
+        arms=tuple(map(Arm.parse, ("nothing", "inject"))),
     )
 
 def quiet(phase, steps):

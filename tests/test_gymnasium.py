@@ -573,6 +573,7 @@ def work():
         regrow.agents.DoubleDQN(hidden=4, learn_start=40, replay_capacity=100),
         regrow.environments.Gymnasium("Own-v0", {{"max_episode_steps": 9}}),
         tuple(map(Arm.parse, ("nothing", "inject"))), seeds=2, fork_at=80, horizon=80,
+        replicates=1, fixed=True,
     )
     print(regrow.diagnose(plan, execute=Processes(1)).claim)
 

@@ -225,10 +225,10 @@ def test_lengths_of_episodes_are_right_where_a_run_that_goes_on_begins_new_ones(
 
 
 def test_a_diagnosis_says_that_the_episodes_were_restarted(monkeypatch):
-    module = importlib.import_module("regrow.sources.native")
+    module = importlib.import_module("regrow.sources.base")
     monkeypatch.setattr(module, "RANDOM_STEPS", 200)
     arms = (Arm.parse("nothing"), Arm.parse("inject"))
-    plan = Diagnosis(AGENT, POLE, arms, seeds=2, fork_at=80, horizon=80)
+    plan = Diagnosis(AGENT, POLE, arms, seeds=2, fork_at=80, horizon=80, replicates=1, fixed=True)
     assert plan.source.restarts
     codes = {finding.code for finding in diagnose(plan).findings}
     assert "episodes_restarted" in codes

@@ -452,8 +452,17 @@ def test_the_example_is_checked_trained_and_diagnosed(example, monkeypatch, tmp_
     report = regrow.check_environment(environment, env_steps=250)
     assert report.environment == "jax/own_jax_environment:track"
     assert not report.warnings
-    module = importlib.import_module("regrow.sources.native")
+    module = importlib.import_module("regrow.sources.base")
     monkeypatch.setattr(module, "RANDOM_STEPS", 400)
-    plan = Diagnosis(POLICY, environment, (Arm.parse("nothing"), Arm.parse("inject")), 2, 320, 320)
+    plan = Diagnosis(
+        POLICY,
+        environment,
+        (Arm.parse("nothing"), Arm.parse("inject")),
+        2,
+        320,
+        320,
+        replicates=1,
+        fixed=True,
+    )
     assert plan.config()["environment"] == "jax/own_jax_environment:track"
     assert diagnose(plan, tmp_path / "out").claim

@@ -362,6 +362,8 @@ PLAN = Diagnosis(
     DQN,
     ActionReward(),
     seeds=2,
+    replicates=1,
+    fixed=True,
     fork_at=200,
     horizon=200,
     arms=tuple(map(Arm.parse, ("nothing", "inject", "reset every 100 at most 1 times"))),

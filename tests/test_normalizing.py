@@ -486,7 +486,16 @@ class InGymnasium(gymnasium.Env):
 def test_values_are_held_against_rewards_in_their_own_unit(unit, tmp_path):
     agent = dataclasses.replace(POLICY, learning_rate=3e-3)
     arms = (Arm.parse("nothing"), Arm.parse("inject"))
-    plan = Diagnosis(agent, Gymnasium("Loud-v0"), arms, seeds=2, fork_at=640, horizon=1_280)
+    plan = Diagnosis(
+        agent,
+        Gymnasium("Loud-v0"),
+        arms,
+        seeds=2,
+        fork_at=640,
+        horizon=1_280,
+        replicates=1,
+        fixed=True,
+    )
     verdict = diagnose(plan, tmp_path)
     assert "values_diverged" not in {finding.code for finding in verdict.findings}
     for outcome in outcomes_of(tmp_path):

@@ -134,7 +134,7 @@ ARMS = tuple(map(Arm.parse, ("nothing", "again", "inject")))
 
 
 def plan(*, loses: bool) -> Plan:
-    return Plan(Linears(loses), ARMS, seeds=5, fork_at=1_000, horizon=400)
+    return Plan(Linears(loses), ARMS, seeds=5, fork_at=1_000, horizon=400, replicates=1, fixed=True)
 
 
 def test_they_are_what_they_say():

@@ -72,7 +72,7 @@ def _nobody_learns(look: Look) -> Finding | None:
     if not math.isfinite(scale.random):
         return None
     lead, degrees = lead_over_random(look.sample, scale)
-    if lead > stdtrit(degrees, 0.95):
+    if lead > float(stdtrit(degrees, 0.95)):
         return None
     best = max(float(finals(runs).mean()) for runs in look.sample.arms.values())
     return Finding(
@@ -125,7 +125,8 @@ def _control_did_not_learn(look: Look, roles: Roles) -> Finding | None:
 def _reset_alone(look: Look, inject: str, reset: str) -> Finding | None:
     """The reset helps, injection is not seen to, and the difference between the two is clear."""
     injection, renewal = look.shares[inject], look.shares[reset]
-    apart = look.difference(reset, inject).low > 0
+    difference = look.difference(reset, inject)
+    apart = (difference.estimate if difference.missing else difference.low) > 0
     if not (look.side(reset) > 0 and look.side(inject) <= 0 and apart):
         return None
     return Finding(
@@ -162,9 +163,11 @@ def shares_by_unit(look: Look, arm: str) -> np.ndarray:
 
     Units are seeds or, of a single agent, replicates, put side by side in their order; shape (n,).
     """
-    n = look.n
+    n, unit = look.n, look.scale.value
+    if not unit > 0:
+        return np.full(n, math.nan)
     treated, control = (areas(look.sample.arms[name])[:n] for name in (arm, look.control))
-    return (treated - control) / look.scale.value
+    return (treated - control) / unit
 
 
 def _two_modes(look: Look, inject: str) -> Finding | None:

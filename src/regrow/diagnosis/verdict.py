@@ -285,10 +285,11 @@ def _over_all(now: Interval, looked: Sequence[Looked]) -> Interval:
 
 
 def _ratio(look: Look, inject: str) -> Interval | None:
-    """Injection / nothing − 1 with Fieller's interval, where the control is clearly above 0."""
+    """Injection / nothing − 1 with Fieller's interval, where no return is below 0."""
     arms = look.sample.arms
     treated, control = areas(arms[inject]), areas(arms[look.control])
-    if look.sample.design != "paired" or not (treated > 0).all() or not (control > 0).all():
+    above_zero = look.scale.random >= 0 and (treated > 0).all() and (control > 0).all()
+    if look.sample.design != "paired" or not above_zero:
         return None
     measured = paired(treated, control, control)
     interval = measured.interval(look.critical(measured.degrees), look.confidence)

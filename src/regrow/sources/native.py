@@ -1,15 +1,10 @@
 """Agents of this library, trained from the start."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from regrow.agents.base import Agent
 from regrow.diagnosis.plan import (
-    BINS,
     DEFAULT_ARMS,
     FORK_AT,
     HORIZON,
@@ -19,143 +14,14 @@ from regrow.diagnosis.plan import (
     Arm,
     Plan,
 )
-from regrow.diagnosis.subject import Subject
-from regrow.environments.base import DeviceEnvironment, Environment, HostEnvironment
+from regrow.environments.base import Environment
 from regrow.interventions.base import Intervention
-from regrow.learners.learner import learners
-from regrow.registry import describe, make
-from regrow.stats.curves import final_return, learning_curve
-from regrow.training.checkpoint import load, save
-from regrow.training.environment_checks import check_before_training
-from regrow.training.flops import flops
-from regrow.training.run import LONGEST, Run, abstract_state, random_policy
-from regrow.types import Event, Log
-
-RANDOM_STEPS = 10_000
+from regrow.sources.base import RunSource
 
 
 @dataclass(frozen=True)
-class Native:
+class Native(RunSource):
     """An agent and an environment of this library, trained from the start."""
-
-    agent: Agent
-    environment: Environment
-
-    def __post_init__(self) -> None:
-        if isinstance(self.environment, DeviceEnvironment):
-            self.environment.with_num_envs(self.agent.num_envs)
-
-    @property
-    def round(self) -> int:
-        """Env steps of a round of the agent."""
-        return self.agent.env_steps_per_round
-
-    @property
-    def splits(self) -> int:
-        """Layers of the smallest of the agent's networks."""
-        held = learners(abstract_state(self.agent, self.environment, ()).agent).values()
-        return min(len(learner.network.layers) for learner in held)
-
-    @property
-    def restarts(self) -> bool:
-        """Whether the simulation cannot be copied."""
-        environment = self.environment
-        return isinstance(environment, HostEnvironment) and environment.snapshot_size == 0
-
-    def start(self, seed: int) -> Run:
-        """A Run at env step 0."""
-        return Run.start(self.agent, self.environment, seed=seed)
-
-    def save(self, subject: Subject, path: Path) -> None:
-        """Writes a checkpoint."""
-        assert isinstance(subject, Run), "a Subject of this source"
-        save(subject, path)
-
-    def load(self, path: Path) -> Run:
-        """The Run of a checkpoint."""
-        return load(path)
-
-    def check(self, interventions: Sequence[Intervention]) -> None:
-        """`RegrowError` where an intervention does not fit, or a package is missing."""
-        _ = self.environment.observation_shape, self.environment.action_space
-        if interventions:
-            abstract_state(self.agent, self.environment, interventions)
-
-    def check_environment(self) -> None:
-        """`check_environment`, in short."""
-        check_before_training(self.environment)
-
-    def trunk(self, fork_at: int) -> int:
-        """All of the way."""
-        return fork_at
-
-    def so_far(self, seed: int) -> tuple[float, ...]:
-        """Nothing: it starts at env step 0."""
-        del seed
-        return ()
-
-    def random_return(self, start: int, end: int) -> tuple[float, float]:
-        """What actions drawn uniformly earn, and its standard error.
-
-        Where the task stays as it is, that is what they earn at any time; else it is measured over
-        these env steps of every environment.
-        """
-        environment, count = self.environment, self.agent.num_envs
-        if isinstance(environment, DeviceEnvironment) and environment.shifts:
-            log = random_policy(environment.with_num_envs(count), end // count, seed=0)
-            return _final_mean(Log(*(entries[start // count :] for entries in log)))
-        log = random_policy(environment, RANDOM_STEPS, seed=0)
-        if not (log.terminated | log.truncated).any():
-            log = random_policy(environment, RANDOM_STEPS + LONGEST, seed=0)
-        return _mean_return(log)
-
-    def random_return_is_of(self, start: int, end: int) -> tuple[Any, ...]:
-        """The environment; where its task changes, when, and how many there are, too."""
-        shifts = self.environment.shifts
-        when = (start, end - start, self.agent.num_envs) if shifts else ()
-        return repr(self.environment), when
-
-    def flops(self, history: Sequence[Event], start: int, end: int) -> float:
-        """What the compiler counts for acting and updating."""
-        return flops(self.agent, self.environment, history, start, end)
-
-    def config(self) -> dict[str, Any]:
-        """Both in the grammar of `regrow.registry`."""
-        return {"agent": describe(self.agent), "environment": describe(self.environment)}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Native":
-        """The agent and the environment that `config` wrote down."""
-        return cls(make("agents", config["agent"]), make("environments", config["environment"]))
-
-    def parts(self) -> dict[str, str]:
-        """Both with all of their fields."""
-        return {"agent": repr(self.agent), "environment": repr(self.environment)}
-
-
-def _mean_return(log: Log) -> tuple[float, float]:
-    """(mean return of the episodes that end in a log, its standard error).
-
-    Where none ends, what the last one has collected. The error of fewer than two is not known, and
-    0 stands for it.
-    """
-    ended = log.terminated | log.truncated
-    counted = log.episode_return[ended] if ended.any() else log.episode_return[-1:]
-    counted = np.asarray(counted, np.float64)
-    error = counted.std(ddof=1) / np.sqrt(len(counted)) if len(counted) > 1 else 0.0
-    return float(counted.mean()), float(error)
-
-
-def _final_mean(log: Log) -> tuple[float, float]:
-    """What an arm with this log after the fork has for its `final`, from the episodes it ends.
-
-    The standard error is that of its episodes.
-    """
-    ended = log.terminated | log.truncated
-    mean, error = _mean_return(log)
-    if ended.any():
-        mean = final_return(learning_curve(log.episode_return, ended, bins=BINS))
-    return mean, error
 
 
 class Diagnosis:

@@ -9,7 +9,7 @@ from regrow.diagnosis.plan import BINS
 from regrow.errors import require
 from regrow.interventions.base import Intervention
 from regrow.registry import describe, make
-from regrow.sources.native import Native
+from regrow.sources.base import RunSource
 from regrow.training.checkpoint import load
 from regrow.training.run import Run, abstract_state
 from regrow.training.train import read_training
@@ -17,7 +17,7 @@ from regrow.types import Event
 
 
 @dataclass(frozen=True)
-class Trained(Native):
+class Trained(RunSource):
     """Folders of `regrow train`, all of one agent and environment, trained equally long.
 
     `env_steps`: where they are, and so where a diagnosis forks. `history`: what was done to the

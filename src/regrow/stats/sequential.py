@@ -209,7 +209,7 @@ def outlook(
         drawn = true + np.sqrt(variance) * generator.standard_normal((look - before, paths))
         sums, squares, before = sums + drawn.sum(0), squares + (drawn**2).sum(0), look
         error = np.sqrt(np.maximum(squares - sums**2 / look, 1e-300) / (look - 1) / look)
-        crossed = np.abs(sums / look / error) > levels.critical(look, look - 1)
+        crossed = np.abs(sums / look / error) > levels.critical(look, look - 1.0)
         settled = np.where((settled == 0) & crossed, look, settled)
     reached = np.where(settled > 0, settled, later[-1])
     return Outlook(float(reached.mean() - n), float((settled > 0).mean()))

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal, get_args
 
 from regrow.agents.base import Agent
-from regrow.diagnosis.plan import DEFAULT_ARMS, Arm, Plan
+from regrow.diagnosis.plan import Arm, Plan
 from regrow.environments.base import Environment
 from regrow.errors import require
 from regrow.registry import make
@@ -77,13 +77,17 @@ def study_name(study: type[Study]) -> str:
     return re.sub("(?<!^)(?=[A-Z])", "-", study.__name__).lower()
 
 
+ARMS = ("nothing", "again", "inject", "reset")
+"""`again` is a second replicate of `nothing`: of the other arms a study runs one."""
+
+
 @dataclass(frozen=True)
 class Setting:
-    """What the conditions of a study share."""
+    """What the conditions of a study share. All seeds are run: studies do not stop early."""
 
     agent: Agent
     environment: Environment
-    arms: tuple[str, ...] = DEFAULT_ARMS
+    arms: tuple[str, ...] = ARMS
     before: tuple[str, ...] = ()
     seeds: int = 5
     fork_at: int = 60_000
@@ -121,6 +125,8 @@ class Setting:
             before=tuple(
                 make("interventions", text) for text in (self.before if before is None else before)
             ),
+            replicates=1,
+            fixed=True,
         )
         return Condition(label, plan, axis, level)
 

@@ -110,8 +110,14 @@ class Linears:
     def check_environment(self):
         pass
 
+    def trunk(self, fork_at):
+        return fork_at
+
+    def so_far(self, seed):
+        return ()
+
     def random_return(self, start, end):
-        return -20.0
+        return -20.0, 0.0
 
     def random_return_is_of(self, start, end):
         return ("linear",)
@@ -134,7 +140,16 @@ ARMS = tuple(map(Arm.parse, ("nothing", "again", "inject")))
 
 
 def plan(*, loses: bool) -> Plan:
-    return Plan(Linears(loses), ARMS, seeds=5, fork_at=1_000, horizon=400, replicates=1, fixed=True)
+    return Plan(
+        Linears(loses),
+        ARMS,
+        seeds=5,
+        fork_at=1_000,
+        horizon=400,
+        replicates=1,
+        fixed=True,
+        smallest_effect=0.05,
+    )
 
 
 def test_they_are_what_they_say():

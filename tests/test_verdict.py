@@ -136,27 +136,27 @@ def test_a_layer_is_named_only_where_the_next_split_does_worse(spread, told):
 
 @pytest.mark.parametrize(("seeds", "sd"), [(2, 0.15), (3, 0.15), (3, 0.3), (5, 0.3)])
 def test_agents_that_learned_are_said_to(seeds, sd):
-    """Four arms at ten times the random return: said to be at random in 1% of 300 at most."""
+    """Four arms at ten times the random return: 60 diagnoses each."""
     rng, told = np.random.default_rng(0), 0
-    for _ in range(300):
+    for _ in range(60):
         arms = [
             arm(name, 10.0, noise=rng.normal(0, 10 * sd, seeds))
             for name in ("nothing", "again", "inject", "reset")
         ]
         told += "nobody_learns" in codes(verdict(*arms, random_return=1.0, random_error=0.1))
-    assert told <= (12 if seeds == 2 else 3)
+    assert told <= (4 if seeds == 2 else 1)
 
 
 def test_arms_at_the_random_policy_are_said_to_be():
     """Three arms of five seeds: one of them seems to learn in about three of twenty."""
     rng, told = np.random.default_rng(0), 0
-    for _ in range(300):
+    for _ in range(60):
         arms = [
             shaped(name, np.full(20, -9.0), noise=rng.normal(0, 0.3, 5))
             for name in ("nothing", "inject", "reset")
         ]
         told += "nobody_learns" in codes(verdict(*arms, random_return=1.0))
-    assert told > 230
+    assert told > 44
 
 
 def test_where_every_episode_is_cut_off_early_there_is_no_scale():

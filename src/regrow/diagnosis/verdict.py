@@ -220,7 +220,7 @@ def _levels(sample: Sample, looks: Sequence[int], confidence: float) -> Levels:
     if not looks:
         return Levels((sample.size,), (1.0 - confidence,))
     now = [n for n in looks if n <= sample.size] or [looks[0]]
-    return levels_of(now, confidence=confidence, design=sample.design)
+    return levels_of(now, confidence=confidence)
 
 
 def _looked(look: Look, inject: str) -> Looked:
@@ -320,7 +320,7 @@ def _continued(look: Look) -> Levels:
     """The looks so far and the usual ones after them, for what is to be expected."""
     done = look.levels.looks
     later = tuple(n for n in usual_looks(LARGEST) if n > done[-1])
-    usual = levels_of(usual_looks(LARGEST), confidence=look.confidence, design=look.sample.design)
+    usual = levels_of(usual_looks(LARGEST), confidence=look.confidence)
     return Levels((*done, *later), (*look.levels.levels, *usual.levels[-len(later) :]))
 
 

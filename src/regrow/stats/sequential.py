@@ -61,11 +61,12 @@ class Levels(NamedTuple):
         return float(stdtrit(degrees, 1.0 - level / 2.0)) if level > 0 else math.inf
 
 
-def levels_of(
-    looks: Sequence[int], *, confidence: float = 0.95, design: Design = "paired"
-) -> Levels:
+def levels_of(looks: Sequence[int], *, confidence: float = 0.95) -> Levels:
     """The levels of looks at these sample sizes; each spends what `spent` leaves to it.
 
+    They are those of a paired t test. A Welch test with the same levels errs in 4.0% of cases by 20
+    replicates where both arms are as noisy, and in 5.0% at most, where one is six times as noisy
+    (60,000 simulated paths each; 4.5% were planned).
     Raises `RegrowError` unless the sizes ascend from 2 or more, and for a confidence outside
     (0, 1).
     """
@@ -74,23 +75,18 @@ def levels_of(
     ascending = len(looks) > 0 and all(a < b for a, b in zip((1, *looks), looks, strict=False))
     require(ascending, f"looks must ascend from 2 or more, got {looks}")
     table = _table()
-    held = table.of(design) if math.isclose(confidence, table.confidence) else {}
-    usual = usual_looks(LARGEST)
-    if all(look in held for look in looks) and looks == usual[: len(looks)]:
+    held = table.levels if math.isclose(confidence, table.confidence) else {}
+    if all(look in held for look in looks) and looks == usual_looks(LARGEST)[: len(looks)]:
         return Levels(looks, tuple(held[look] for look in looks))
-    return Levels(looks, simulated_levels(looks, 1.0 - confidence, design))
+    return Levels(looks, simulated_levels(looks, 1.0 - confidence))
 
 
 class _Table(msgspec.Struct):
-    """`boundaries.json`: for each design the level of every usual look."""
+    """`boundaries.json`: the level of every usual look."""
 
     confidence: float
     paths: int
-    paired: dict[int, float]
-    independent: dict[int, float]
-
-    def of(self, design: Design) -> dict[int, float]:
-        return self.paired if design == "paired" else self.independent
+    levels: dict[int, float]
 
 
 @functools.cache
@@ -101,18 +97,21 @@ def _table() -> _Table:
 
 @functools.lru_cache(maxsize=64)
 def simulated_levels(
-    looks: tuple[int, ...], error: float, design: Design, paths: int = 400_000, seed: int = 0
+    looks: tuple[int, ...], error: float, paths: int = 200_000, seed: int = 0
 ) -> tuple[float, ...]:
     """The levels of looks from simulated paths: each look spends what `spent` leaves to it."""
     generator, alive, used = np.random.default_rng(seed), np.ones(paths, bool), 0.0
     levels = []
-    for n, p in zip(looks, p_paths(looks, paths, generator, design), strict=True):
+    for n, (t, degrees) in zip(
+        looks, _t_paths(looks, paths, generator, "paired", 0.0, 1.0), strict=True
+    ):
+        size = np.abs(t)
         spend = round((error * spent(n) - used) * paths)
-        running = np.sort(p[alive])
-        level = float(running[spend]) if spend > 0 else 0.0  # the first that does not reject
-        alive &= ~(p < level)
+        running = np.sort(size[alive])
+        critical = float(running[-spend - 1]) if spend > 0 else math.inf  # the last not to reject
+        alive &= ~(size > critical)
         used = 1.0 - float(alive.mean())
-        levels.append(level)
+        levels.append(float(2.0 * stdtr(degrees, -critical)))
     return tuple(levels)
 
 
@@ -189,7 +188,7 @@ class Outlook(NamedTuple):
 
 
 def outlook(
-    mean: float, sd: float, n: int, levels: Levels, *, paths: int = 4_000, seed: int = 0
+    mean: float, sd: float, n: int, levels: Levels, *, paths: int = 2_000, seed: int = 0
 ) -> Outlook:
     """What the looks after sample size n would bring, with a mean and sd as uncertain as they are.
 
@@ -215,7 +214,7 @@ def outlook(
     return Outlook(float(reached.mean() - n), float((settled > 0).mean()))
 
 
-def power(shift: float, levels: Levels, *, paths: int = 20_000, seed: int = 0) -> float:
+def power(shift: float, levels: Levels, *, paths: int = 4_000, seed: int = 0) -> float:
     """The probability that differences of mean `shift`, in their sd, settle by the last look.
 
     On the side that they are on.

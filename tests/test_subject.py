@@ -140,16 +140,8 @@ ARMS = tuple(map(Arm.parse, ("nothing", "again", "inject")))
 
 
 def plan(*, loses: bool) -> Plan:
-    return Plan(
-        Linears(loses),
-        ARMS,
-        seeds=5,
-        fork_at=1_000,
-        horizon=400,
-        replicates=1,
-        fixed=True,
-        smallest_effect=0.05,
-    )
+    options = {"replicates": 1, "fixed": True, "smallest_effect": 0.05}
+    return Plan(Linears(loses), ARMS, seeds=5, fork_at=1_000, horizon=400, **options)
 
 
 def test_they_are_what_they_say():

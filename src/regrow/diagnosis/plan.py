@@ -172,9 +172,13 @@ class Plan:
         if self.replicates > 1:  # `again` is one of them
             kept = tuple(arm for arm in self.arms if arm.role != "replicate")
             object.__setattr__(self, "arms", kept)
-        if self.fixed or not self.looks:
-            looks = (self.most,) if self.fixed else usual_looks(self.most)
-            object.__setattr__(self, "looks", looks)
+        if self.fixed:
+            looks = (self.most,)
+        elif self.looks:
+            looks = (*(n for n in self.looks if n < self.most), self.most)
+        else:
+            looks = usual_looks(self.most)
+        object.__setattr__(self, "looks", looks)
         for name in ("fork_at", "horizon"):
             value = getattr(self, name)
             least = self.source.round * (BINS if name == "horizon" else 1)

@@ -366,7 +366,7 @@ def test_seeds_are_added_in_looks_and_more_may_be_asked_for_later(tmp_path):
     never = dataclasses.replace(GROWING, smallest_effect=1e-9, returns_range=(0.0, 1e9))
     first = diagnose(dataclasses.replace(never, seeds=5, looks=()), tmp_path)
     assert [look.n for look in first.looks] == [4, 5]
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("rows/*")}
+    kept = {path: path.stat().st_mtime_ns for path in jobs_of(tmp_path).glob("*.json")}
     more = diagnose(dataclasses.replace(never, seeds=6, looks=()), tmp_path)
     assert [look.n for look in more.looks] == [4, 5, 6]
     assert more.looks[:2] == first.looks

@@ -9,7 +9,7 @@ WORKERS ?= 2
 .PHONY: help diagnose test test-all lint types bench clean
 
 help:
-	@echo "make diagnose   install into .venv, train Double DQN on Breakout, fork it, print a verdict"
+	@echo "make diagnose   install into .venv, diagnose two agents, one damaged and one not"
 	@echo "make test       install what tests need; lint, types, tests"
 	@echo "make test-all   the same with the slow tests"
 	@echo "make bench      beside Stable-Baselines3 and sbx, and what interventions cost; one core"
@@ -31,7 +31,7 @@ $(VENV)/bench: $(VENV)/run
 	@touch $@
 
 diagnose: $(VENV)/run
-	$(BIN)/regrow diagnose minatar/breakout --out runs/diagnose
+	$(BIN)/regrow demo
 
 test: lint types
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

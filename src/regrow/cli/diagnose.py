@@ -3,6 +3,7 @@
 import argparse
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from regrow.cli.arguments import (
 from regrow.errors import require
 
 if TYPE_CHECKING:
+    from regrow.diagnosis.diagnose import Diagnosed
     from regrow.diagnosis.plan import Plan
     from regrow.diagnosis.subject import Source
     from regrow.diagnosis.verdict import Verdict
@@ -104,45 +106,57 @@ def add_diagnose(parser: argparse.ArgumentParser) -> None:
 
 
 def _diagnose(options: argparse.Namespace) -> None:
+    from regrow.records.sinks import checked
+
+    plan, log = _plan(options), checked(options.log)  # where W&B asks for a key, before the bar
+    folder: Path = options.out or default_folder("diagnose", options.what[0])
+    minutes = math.inf if options.minutes is None else options.minutes
+    diagnosed(plan, folder, options.processes, minutes=minutes, log=log)
+
+
+def diagnosed(
+    plan: "Plan",
+    folder: Path,
+    processes: int | None,
+    *,
+    minutes: float = math.inf,
+    log: Sequence[str] = (),
+) -> "Diagnosed":
+    """Carries a diagnosis out with a bar, writes its pictures and its page, prints the verdict."""
     from rich.console import Console
 
     from regrow.analysis.summary import summarise_rows
     from regrow.diagnosis.diagnose import carry_out, probe_means
     from regrow.diagnosis.verdict import Verdict
     from regrow.execution.processes import Processes, cores
-    from regrow.records.sinks import checked
     from regrow.report import terminal
     from regrow.report.figure import draw_diagnosis
     from regrow.report.looks import draw_looks, units
     from regrow.report.progress import progress
     from regrow.report.sections import write_page
 
-    began = time.perf_counter()
-    plan, log = _plan(options), checked(options.log)  # where W&B asks for a key, before the bar
-    folder: Path = options.out or default_folder("diagnose", options.what[0])
-    execute = Processes(cores() if options.processes is None else options.processes)
-    console, to_do = Console(), plan.env_steps(plan.looks[0])
-    with progress("env steps", to_do) as report:
+    began, console = time.perf_counter(), Console()
+    execute = Processes(cores() if processes is None else processes)
+    with progress("env steps", plan.env_steps(plan.looks[0])) as report:
 
         def looked(verdict: Verdict, to_come: int) -> None:
             report.more(to_come)
             effect = terminal.interval(verdict.effect)
             console.print(f"{verdict.n} {units(verdict)}: {effect}, not settled", highlight=False)
 
-        minutes = math.inf if options.minutes is None else options.minutes
         done = carry_out(
             plan, folder, execute=execute, report=report, log=log, minutes=minutes, looked=looked
         )
     seconds = time.perf_counter() - began
     verdict, agent = done.verdict, plan.source.config()["agent"]
-    environment = plan.source.config()["environment"]
-    title = f"{environment}: {verdict.claim}"
+    title = f"{plan.source.config()['environment']}: {verdict.claim}"
     draw_diagnosis(folder / "curves.png", done.rows, title=title, subtitle=_what(plan, verdict))
     draw_looks(folder / "looks.png", verdict, title=title)
     write_page(folder / "report.html", summarise_rows(folder, done.rows))
     terminal.show(console, verdict, done.rows, probe_means(done.rows))
     told = f"{agent}: {verdict.n} {units(verdict)}, {seconds:.0f} s; written to {shown(folder)}"
     console.print(told, highlight=False, markup=False)
+    return done
 
 
 def _plan(options: argparse.Namespace) -> "Plan":

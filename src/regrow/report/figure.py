@@ -40,28 +40,57 @@ def draw_diagnosis(path: Path, rows: Sequence[Row], *, title: str, subtitle: str
 
     What an arm did after the fork is drawn as ticks.
     """
+    curves, events = _curves_of(rows)
+    draw_curves(
+        path,
+        curves,
+        fork_at=rows[0].fork_at,
+        title=title,
+        subtitle=subtitle,
+        random_return=rows[0].random_return,
+        events=events,
+    )
+
+
+def draw_side_by_side(path: Path, diagnoses: Mapping[str, Sequence[Row]], *, title: str) -> None:
+    """Writes the learning curves of several diagnoses to `path`, a panel each, on one scale."""
+    with mpl.rc_context(look_of(9)):
+        size = (4.4 * len(diagnoses), 3.6)
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(1, len(diagnoses), sharey=True, squeeze=False).flat
+        for axes, (name, rows) in zip(panels, diagnoses.items(), strict=True):
+            curves, events = _curves_of(rows)
+            _draw_arms(axes, curves, events)
+            axes.axvline(rows[0].fork_at, color=SOFT, linestyle="--", linewidth=1)
+            axes.axhline(rows[0].random_return, color=SOFT, linestyle=":", label="random policy")
+            axes.set_title(name, loc="left", fontsize=9)
+            axes.set_xlabel("env steps")
+            axes.margins(x=0)
+            _tidy(axes)
+        panels[0].set_ylabel("return")
+        panels[0].legend(frameon=False, fontsize=8)
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+        write_figure(figure, path)
+
+
+def _curves_of(rows: Sequence[Row]) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    """(the curve up to the fork and of every arm, when arms acted after the fork)."""
     arms: dict[str, list[Row]] = {}
     counted = [row for row in rows if row.returns]
     for row in means_of_replicates(counted, roles_of(rows[0])):
         arms.setdefault(row.arm, []).append(row)
     first, *_ = arms.values() or [list(rows)]
-    to_fork = np.array([row.returns_to_fork for row in first])
-    curves = {UP_TO_FORK: (np.array(first[0].env_steps_to_fork), to_fork)}
+    curves: dict[str, Any] = {}
+    if first[0].returns_to_fork:
+        to_fork = np.array([row.returns_to_fork for row in first])
+        curves[UP_TO_FORK] = np.array(first[0].env_steps_to_fork), to_fork
     events: dict[str, list[int]] = {}
     for arm, held in arms.items():
         curves[arm] = np.array(held[0].env_steps), np.array([row.returns for row in held])
         if held[0].intervention != arm:  # a rule
             begun = len(held[0].before)
             events[arm] = [step for row in held for step, _ in row.events[begun:]]
-    draw_curves(
-        path,
-        curves,
-        fork_at=first[0].fork_at,
-        title=title,
-        subtitle=subtitle,
-        random_return=first[0].random_return,
-        events=events,
-    )
+    return curves, events
 
 
 def draw_curves(

@@ -24,6 +24,7 @@ OUT = Path("runs/calibration/minatar")
 SCENARIOS = {
     "none": (),
     **{f"fit_noise {n}": (f"fit_noise(rounds={n})",) for n in (1, 2, 5, 10, 20)},
+    "fit_noise fixed": ("fit_noise(rounds=20, redraw=False)",),
     **{f"deaden {share}": (f"deaden(share={share})",) for share in (0.5, 0.9, 1.0)},
 }
 FORK_AT, HORIZON, BLOCK = 2_000, 20_000, 4

@@ -155,7 +155,8 @@ def alike(rows: list[Row], arm: str, gain: float) -> list[Row]:
     """
     control = {
         row.seed: np.mean(
-            [r.returns for r in rows if r.arm in ("nothing", "again") and r.seed == row.seed], axis=0
+            [r.returns for r in rows if r.arm in ("nothing", "again") and r.seed == row.seed],
+            axis=0,
         )
         for row in rows
     }

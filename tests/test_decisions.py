@@ -40,9 +40,7 @@ def test_early_updates_damage(level, expected):
 
 def test_the_reason_has_the_paired_interval():
     ordinary, primed = judged(turned("ordinary", 0.0), turned("primed", 9.0, level=5.0))
-    a, b = (
-        np.array([run.area for run in case.outcomes["nothing"]]) for case in (primed, ordinary)
-    )
+    a, b = (np.array([run.area for run in case.outcomes["nothing"]]) for case in (primed, ordinary))
     worth = b - 0.4  # of the better one, above the random policy
     shares = np.linspace(-2, 2, 40_001)
     kept = [share for share in shares if stats.ttest_1samp(a - b - share * worth, 0).pvalue > 0.05]

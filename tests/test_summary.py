@@ -58,7 +58,11 @@ def test_a_row_of_a_case_is_the_mean_of_the_replicates_of_its_seed():
         if row.arm == "inject"
     ]
     case = only([*rows, *later])
-    for arm, of in (("nothing", ("nothing", "again")), ("inject", ("inject",)), ("reset", ("reset",))):
+    for arm, of in (
+        ("nothing", ("nothing", "again")),
+        ("inject", ("inject",)),
+        ("reset", ("reset",)),
+    ):
         assert [row.seed for row in case.arms[arm]] == [0, 1, 2, 3, 4]
         for made in case.arms[arm]:
             held = [r for r in (*rows, *later) if r.arm in of and r.seed == made.seed]
@@ -285,9 +289,7 @@ def test_negative_returns_keep_the_sign_of_a_gain_in_scores():
 
 def test_where_learning_is_worth_nothing_there_are_no_scores_and_no_gains():
     """No share of a unit that is not above 0, and none where the random policy is not known."""
-    learns = [
-        row for i in range(3) for row in rows_of(condition=f"c{i}", level=4.0 + i, gain=2.0)
-    ]
+    learns = [row for i in range(3) for row in rows_of(condition=f"c{i}", level=4.0 + i, gain=2.0)]
     more = [
         *rows_of(condition="worse", level=-9.0),
         *rows_of(condition="unknown", random_return=math.nan),

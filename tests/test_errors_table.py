@@ -219,7 +219,7 @@ def with_a_run(*arguments: str) -> Callable[[Stage], str]:
 
     def provoked(stage: Stage) -> str:
         stage.put("trained")
-        return stage.run("diagnose", "runs/x", "--out", "runs/z", *arguments)
+        return stage.run("diagnose", "runs/x", *arguments, "--out", "runs/z")
 
     return provoked
 

@@ -133,11 +133,10 @@ def carry_out(
 
 def _fixed_part(plan: Plan) -> dict[str, Any]:
     """What of a plan must be the same to continue it: more seeds may be asked for later."""
-    config = plan.config()
-    if plan.fixed:
-        return config
-    grows = {"looks", "replicates" if plan.single else "seeds"}
-    return {name: value for name, value in config.items() if name not in grows}
+    grows = {"looks"}  # of a fixed plan they are what the sizes say
+    if not plan.fixed:
+        grows.add("replicates" if plan.single else "seeds")
+    return {name: value for name, value in plan.config().items() if name not in grows}
 
 
 def _continued(plan: Plan, folder: Path) -> Plan:

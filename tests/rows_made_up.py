@@ -1,5 +1,6 @@
 """Rows as a study would leave them, without training: for tests of what is made of them."""
 
+import dataclasses
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -145,3 +146,23 @@ def write_study(folder: Path, *groups: list[Row], **told) -> Path:
     plan = {"study": rows[0].study, "scale": rows[0].scale, "conditions": conditions}
     write_plan(folder, {**plan, "question": "", "claims": [], "figure": "curves", **told})
     return write(folder, *groups)
+
+
+def alike(rows: list[Row], arm: str, gain: float) -> list[Row]:
+    """Rows in which an arm collects so much more than the control, the same in every seed.
+
+    The control of a seed is the mean of `nothing` and `again`.
+    """
+    control = {
+        row.seed: np.mean(
+            [r.returns for r in rows if r.arm in ("nothing", "again") and r.seed == row.seed],
+            axis=0,
+        )
+        for row in rows
+    }
+    return [
+        dataclasses.replace(row, returns=tuple((control[row.seed] + gain).tolist()))
+        if row.arm == arm
+        else row
+        for row in rows
+    ]

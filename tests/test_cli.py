@@ -25,7 +25,7 @@ from regrow.training.run import Run
 SMALL = "double_dqn(hidden=16, learn_start=40, replay_capacity=400)"
 TRAIN = ["train", "toy/action_reward", "--agent", SMALL]
 DIAGNOSE = ["diagnose", "toy/action_reward", "--agent", SMALL, "--fork-at", "200", "--horizon"]
-DIAGNOSE += ["200", "--seeds", "2", "--processes", "1"]
+DIAGNOSE += ["200", "--seeds", "2", "--fixed", "--replicates", "1", "--processes", "1"]
 
 
 def main(arguments: list[str]) -> int:
@@ -63,7 +63,25 @@ WRONG = [
     (["diagnose", "minatar/breakout", "--fork-at", "-5"], "-5 is out of range"),
     (["diagnose", "minatar/breakout", "--fork-at", "many"], "'many' is not a whole number"),
     (["diagnose", "minatar/breakout", "--horizon", "0"], "horizon is 0; it must be at least 80"),
-    (["diagnose", "minatar/breakout", "--seeds", "1"], "seeds is 1; a verdict needs at least 2"),
+    (
+        ["diagnose", "minatar/breakout", "--seeds", "1", "--replicates", "1"],
+        "seeds is 1 and replicates 1; a verdict needs at least 2 seeds, or 2 replicates of one",
+    ),
+    (["diagnose", "minatar/breakout", "--seeds", "0"], "seeds is 0; it must be at least 1"),
+    (
+        ["diagnose", "minatar/breakout", "--replicates", "0"],
+        "replicates is 0; it must be at least 1",
+    ),
+    (
+        ["diagnose", "minatar/breakout", "--range", "3", "1"],
+        "the range of returns is 3.0 to 1.0; give the lower end first",
+    ),
+    (["diagnose", "minatar/breakout", "--range", "1"], "expected 2 arguments"),
+    (["diagnose", "minatar/breakout", "--minutes", "long"], "'long' is not a number"),
+    (
+        ["diagnose", "minatar/breakout", "toy/action_reward"],
+        "'minatar/breakout' and 'toy/action_reward': give one environment, or folders",
+    ),
     (
         ["diagnose", "minatar/breakout", "--fork-at", "9000", "--env-steps", "8000"],
         "the fork at 9000 env steps is not before the end at 8000",
@@ -116,7 +134,7 @@ def test_a_disk_that_cannot_be_written_to_is_named(command, capsys):
 def test_list_names_what_there_is(capsys):
     assert main(["list", "interventions"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("inject ") and "fresh pair" in line for line in lines)
+    assert any(line.startswith("inject ") and "newly initialised pair" in line for line in lines)
 
 
 def test_list_shows_what_the_names_of_many_look_like(capsys):
@@ -136,21 +154,23 @@ def test_help_is_there(capsys):
 
 def test_a_diagnosis_in_processes(tmp_path, capsys):
     out = tmp_path / "out"
-    assert main([*DIAGNOSE, "--out", str(out)]) == 0
+    diagnose = [*DIAGNOSE, "--out", str(out)]
+    assert main(diagnose) == 0
     printed = capsys.readouterr().out
-    for word in ("nothing", "again", "inject", "reset", "dead_units", "random policy"):
+    for word in ("nothing", "inject", "reset", "dead_units", "random policy", "2 seeds"):
         assert word in printed
+    assert "not settled" not in printed  # there is one look
     for name in ("verdict.json", "report.html", "config.json", "curves.png"):
         assert (out / name).is_file(), name
     # The same again is there at once; another plan in that folder is refused.
-    assert main([*DIAGNOSE, "--out", str(out)]) == 0
+    assert main(diagnose) == 0
     capsys.readouterr()
-    assert main([*DIAGNOSE, "--out", str(out), "--before", "fit_noise"]) == 2
+    assert main([*diagnose, "--before", "fit_noise"]) == 2
     assert "holds another run: its before is []" in capsys.readouterr().err
     checkpoint = jobs_of(out) / "seed0-fork.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     (jobs_of(out) / "seed0-inject.json").unlink()
-    assert main([*DIAGNOSE, "--out", str(out)]) == 2
+    assert main(diagnose) == 2
     assert "seed0-fork.ckpt is cut short or altered" in capsys.readouterr().err
 
 
@@ -219,7 +239,7 @@ def test_a_signal_loses_nothing(tmp_path, command, times, number):
     out = tmp_path / "out"
     arguments = [*TRAIN, "--env-steps", "40_000_000"]
     if command == "diagnose":
-        arguments = [*DIAGNOSE[:4], "--fork-at", "40_000_000", "--seeds", "2", "--processes", "1"]
+        arguments = [*DIAGNOSE[:4], "--fork-at", "40_000_000", *DIAGNOSE[8:]]
     # A bar as on a terminal: it shows when the first steps are done.
     shown = os.environ | {"FORCE_COLOR": "1", "COLUMNS": "200"}
     with (tmp_path / "err").open("wb") as err:

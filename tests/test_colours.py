@@ -17,10 +17,9 @@ from regrow.report.palette import COLOURS, FIXED, GREYS, HUES, INK, KNOWN, ON_DA
 from regrow.training.train import Episodes, Trained
 from regrow.types import Event
 
-ARMS = ("nothing", "again", "inject", "reset", "regrama", "redo", "reset every 10_000")
+ARMS = ("nothing", "inject", "reset", "regrama", "redo", "reset every 10_000")
 EXPECTED = {
     "nothing": ("#6a7077", "-"),
-    "again": ("#a5abb2", "--"),
     "inject": ("#0072b2", "-"),
     "reset": ("#d55e00", "-"),
     "redo": ("#cc79a7", "-"),
@@ -32,9 +31,10 @@ NOBODY = {INK, SOFT}
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    """A study of four conditions, each with all arms."""
+    """A study of four conditions, each with all arms, and with replicates of `nothing`."""
+    arms = ("nothing", "again", *ARMS[1:])
     groups = [
-        rows_of("growing", f"size {at}", axis="hidden", at=at, gain=at, level=9.0, arms=ARMS)
+        rows_of("growing", f"size {at}", axis="hidden", at=at, gain=at, level=9.0, arms=arms)
         for at in (1.0, 2.0, 3.0, 4.0)
     ]
     folder = write_study(tmp_path_factory.mktemp("out"), *groups, figure="compute")
@@ -77,7 +77,7 @@ def rows_drawn(axes) -> dict[str, tuple[str, str]]:
 def drawn(monkeypatch):
     """The figures that `regrow.report.figure` would write, in place of files."""
     held = []
-    monkeypatch.setattr(figure, "_write", lambda made, path: held.append(made))
+    monkeypatch.setattr(figure, "write_figure", lambda made, path: held.append(made))
     return held
 
 
@@ -216,6 +216,7 @@ def test_the_page(told):
     text = sections.page(told)
     said = page_colours(text)
     assert {arm: said[arm] for arm in ARMS} == EXPECTED
+    assert "again" not in said
     for place, dash in enumerate(("-", "--", ":", "-.")):
         assert said[f"size {place + 1}.0: reset"] == ("#d55e00", dash)
     assert {*re.findall(r'class="spark (c\d d\d)', text)} == {KNOWN["inject"].classes}

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from rows_made_up import rows_of
+from rows_made_up import alike, rows_of
 from scipy import stats
 
 from regrow.analysis.across_conditions import gains_by_seed
@@ -40,10 +40,18 @@ def test_early_updates_damage(level, expected):
 
 def test_the_reason_has_the_paired_interval():
     ordinary, primed = judged(turned("ordinary", 0.0), turned("primed", 9.0, level=5.0))
-    a, b = ([run.area for run in case.outcomes["nothing"]] for case in (primed, ordinary))
-    low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
-    expected = f"[{low / np.mean(b):+.0%}, {high / np.mean(b):+.0%}]"
+    a, b = (np.array([run.area for run in case.outcomes["nothing"]]) for case in (primed, ordinary))
+    worth = b - 0.4  # of the better one, above the random policy
+    shares = np.linspace(-2, 2, 40_001)
+    kept = [share for share in shares if stats.ttest_1samp(a - b - share * worth, 0).pvalue > 0.05]
+    estimate = np.mean(a - b) / np.mean(worth)
+    expected = f"{estimate:+.0%} [{kept[0]:+.0%}, {kept[-1]:+.0%}]"
     assert expected in decide(1, [ordinary, primed]).reason
+    # The unit is what the better of the two earns, here the treated one.
+    (better,) = judged(turned("better", 9.0, level=20.0))
+    a = np.array([run.area for run in better.outcomes["nothing"]])
+    expected = f"it collects {np.mean(a - b) / np.mean(a - 0.4):+.0%} ["
+    assert expected in decide(1, [ordinary, better]).reason
 
 
 @pytest.mark.parametrize(("gain", "expected"), [(4.0, HOLDS), (0.0, FAILS), (-4.0, FAILS)])
@@ -126,17 +134,6 @@ def test_injection_compares_well_unless_another_is_ahead():
     assert answer(10, ahead) == FAILS
     assert "the best of 2 others, dash" in decide(10, judged(ahead)).reason
     assert answer(10, turned("fork", 1.0, arms=("nothing", "inject"))) == OPEN
-
-
-def alike(rows, arm, gain):
-    """Rows in which an arm collects so much more than `nothing`, the same in every seed."""
-    control = {row.seed: row.returns for row in rows if row.arm == "nothing"}
-    return [
-        dataclasses.replace(row, returns=tuple(x + gain for x in control[row.seed]))
-        if row.arm == arm
-        else row
-        for row in rows
-    ]
 
 
 def test_a_difference_that_is_the_same_for_every_seed_decides_nothing():

@@ -52,7 +52,16 @@ LAYER_NORM = "double_dqn(layer_norm=True)"
 STUDY = ["study", "pace", "--scale", "smoke", "--out", "runs/x"]
 TOY = ["toy/action_reward", "--agent", TINY, "--out", "runs/x"]
 ARMS = ["--arms", "nothing", "inject", "--fork-at", "200", "--horizon", "200"]
-DIAGNOSED = ["diagnose", *TOY, *ARMS, "--seeds", "2"]  # what `made` has as "diagnosed"
+DIAGNOSED = [
+    "diagnose",
+    *TOY,
+    *ARMS,
+    "--fixed",
+    "--replicates",
+    "1",
+    "--seeds",
+    "2",
+]  # what `made` has as "diagnosed"
 BREAKOUT = ["minatar/breakout", "--agent", "double_dqn", "--out", "runs/x"]
 
 
@@ -194,6 +203,23 @@ def cut(name: str, *arguments: str) -> Callable[[Stage], str]:
         said = stage.run(*arguments)
         assert path.read_bytes() == before
         return said
+
+    return provoked
+
+
+def trained_otherwise(stage: Stage) -> str:
+    stage.put("trained")
+    other = ["--env-steps", "40", "--probe-every", "0", "--out", "runs/y"]
+    assert stage.run("train", *TOY[:3], *other) == ""
+    return stage.run("diagnose", "runs/x", "runs/y", "--out", "runs/z")
+
+
+def with_a_run(*arguments: str) -> Callable[[Stage], str]:
+    """A diagnosis of a trained run."""
+
+    def provoked(stage: Stage) -> str:
+        stage.put("trained")
+        return stage.run("diagnose", "runs/x", *arguments, "--out", "runs/z")
 
     return provoked
 
@@ -473,7 +499,12 @@ CASES: dict[str, Callable[[Stage], str]] = {
         "diagnose", *BREAKOUT, "--fork-at", "9000", "--env-steps", "8000"
     ),
     "env steps that are not whole rounds": saying("train", *BREAKOUT, "--env-steps", "41"),
-    "one seed, arms without": saying("diagnose", *BREAKOUT, "--seeds", "1"),
+    "one seed with one replicate, arms without": saying(
+        "diagnose", *BREAKOUT, "--seeds", "1", "--replicates", "1"
+    ),
+    "a range of returns": saying("diagnose", *BREAKOUT, "--range", "3", "1"),
+    "two environments": saying("diagnose", *BREAKOUT[:1], *TOY[:1]),
+    "trained runs that differ": trained_otherwise,
     "a rule that is none": saying("train", *BREAKOUT, "--do", "inject at noon"),
     "a rule that cannot be carried out": saying(
         "train", *BREAKOUT, "--do", "inject(split=7) at 40"
@@ -542,6 +573,20 @@ FURTHER: list[tuple[str, Callable[[Stage], str], str]] = [
         "a package of an environment",
         without("dm_control.suite", "train", "pixels/hopper-hop", "--agent", "double_dqn"),
         "pixels/hopper-hop needs dm_control: pip install 'regrow[pixels]' (",
+    ),
+    ("two env", with_a_run("--agent", TINY), "--agent is given, but the folders hold trained"),
+    (
+        "two env",
+        with_a_run("--fork-at", "100"),
+        "--fork-at is 100; trained runs are forked where they are, at 200",
+    ),
+    ("trained runs", with_a_run("--seeds", "3"), "seeds is 3; there are 1 trained agents to fork"),
+    ("trained runs", with_a_run("runs/x"), "a run is given twice"),
+    ("one seed", saying("diagnose", *BREAKOUT, "--seeds", "0"), "seeds is 0; it must be at least"),
+    (
+        "one seed",
+        saying("diagnose", *BREAKOUT, "--replicates", "0"),
+        "replicates is 0; it must be at least 1",
     ),
     ("one seed", saying(*ARMS, "inject", "reset"), "the arms must include 'nothing'"),
     ("one seed", saying(*ARMS, "nothing", "reset"), "the arms must include an injection"),

@@ -1,5 +1,6 @@
 """What `regrow train` and `regrow diagnose` made, in other programs: every number, and no other."""
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -7,12 +8,18 @@ from itertools import product
 
 import pyarrow.parquet as pq
 import pytest
+from rows_made_up import rows_of
 from test_rows_elsewhere import events_in
 
 from regrow.cli import entry as cli
+from regrow.diagnosis.plan import Arm
+from regrow.diagnosis.recording import STUDY, alone
 from regrow.experiments.export import of_row, of_training
 from regrow.records.query import query
-from regrow.records.rows import read_rows
+from regrow.records.rows import read_rows, write_row
+from regrow.records.study_spec import write_plan
+from regrow.registry import make
+from regrow.sources.native import Diagnosis
 
 SMALL = "double_dqn(hidden=16, learn_start=40, replay_capacity=400)"
 AGENT = ["toy/action_reward", "--agent", SMALL]
@@ -93,11 +100,16 @@ def test_points_come_in_the_order_of_env_steps(trained):
 def test_a_diagnosis_as_one_table(diagnosed, tmp_path, capsys):
     command = ["export", str(diagnosed), "--to", "parquet", "--into", str(tmp_path)]
     assert cli.run(command) is None
-    assert capsys.readouterr().out.startswith("4 rows; written to ")
+    assert capsys.readouterr().out.startswith("8 rows; written to ")
     rows = read_rows(diagnosed).rows
     assert read_rows(tmp_path).rows == rows
-    assert {(row.arm, row.seed) for row in rows} == set(product(("nothing", "inject"), (0, 1)))
-    (run,) = [of_row(row) for row in rows if (row.arm, row.seed) == ("inject", 1)]
+    every = set(product(("nothing", "inject"), (0, 1), (0, 1)))
+    assert {(row.arm, row.seed, row.replicate) for row in rows} == every
+    (run,) = [of_row(r) for r in rows if (r.arm, r.seed, r.replicate) == ("inject", 1, 1)]
+    names = [of_row(row).name for row in rows]
+    assert len(set(names)) == 8  # replicates do not overwrite each other
+    assert run.name == "diagnosis/-/toy-action_reward/inject/seed1-1"
+    assert (run.settings["seed"], run.settings["replicate"]) == (1, 1)
     probed = {point[:2] for point in run.points if "srank/head" in point.name}
     both = {("probes/srank/head", 200), ("probes/srank/head", 400)}
     assert probed == both | {("probes_fresh/srank/head", 200)}
@@ -108,6 +120,39 @@ def test_a_diagnosis_that_is_not_done_is_named(diagnosed, tmp_path):
     next((tmp_path / "out" / "rows").iterdir()).unlink()
     said = cli.run(["export", str(tmp_path / "out"), "--to", "parquet"])
     assert said == f"the diagnosis in {tmp_path / 'out'} is not done; run the same command again"
+
+
+@pytest.mark.parametrize(("seeds", "replicates"), [(20, 2), (1, 20)])
+def test_a_diagnosis_is_done_at_any_of_its_looks(tmp_path, capsys, seeds, replicates):
+    """One that is settled early is done; one that was stopped between two looks is not."""
+    arms = ("nothing", "inject")
+    plan = Diagnosis(
+        make("agents", AGENT[2]),
+        make("environments", AGENT[0]),
+        tuple(map(Arm.parse, arms)),
+        seeds=seeds,
+        replicates=replicates,
+    )
+    (tmp_path / "config.json").write_text('{"kind": "diagnosis"}')
+    told = {"study": STUDY, "scale": "", "question": "", "claims": [], "figure": "curves"}
+    write_plan(tmp_path, {**told, "conditions": [alone(plan).config()]})
+    shared = {"study": STUDY, "condition": AGENT[0], "scale": "", "environment": AGENT[0]}
+    (one,) = rows_of(seeds=1, arms=("nothing",), **shared)
+    one = dataclasses.replace(
+        one, agent=plan.source.config()["agent"], config=json.dumps(plan.config())
+    )
+    done = []
+    for unit in range(7):
+        runs = [(0, unit)] if seeds == 1 else [(unit, replicate) for replicate in range(2)]
+        for arm in arms:
+            for seed, replicate in runs:
+                write_row(
+                    tmp_path, dataclasses.replace(one, arm=arm, seed=seed, replicate=replicate)
+                )
+                command = ["export", str(tmp_path), "--to", "parquet"]
+                done.append(cli.run([*command, "--into", str(tmp_path / str(len(done)))]) is None)
+    looks = [n * len(arms) * len(runs) for n in (4, 6)]
+    assert [i + 1 for i, held in enumerate(done) if held] == looks
 
 
 def test_a_training_is_reported_queried_and_watched_as_a_study(trained, capsys):
@@ -126,9 +171,9 @@ def test_a_training_is_reported_queried_and_watched_as_a_study(trained, capsys):
 
 
 def test_a_diagnosis_is_reported_queried_and_watched_as_a_study(diagnosed, capsys):
-    sql = "select arm, count(*) as n from rows group by arm order by arm"
+    sql = "select arm, count(*) as n, max(replicate) as r from rows group by arm order by arm"
     found = query(diagnosed, sql).to_pylist()
-    assert found == [{"arm": "inject", "n": 2}, {"arm": "nothing", "n": 2}]
+    assert found == [{"arm": "inject", "n": 4, "r": 1}, {"arm": "nothing", "n": 4, "r": 1}]
     claim = json.loads((diagnosed / "verdict.json").read_text())["claim"]
     page = (diagnosed / "report.html").read_text("utf-8")
     assert page.index(">Verdict<") < page.index(f">{claim}<") < page.index("What to do next")

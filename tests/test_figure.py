@@ -5,11 +5,14 @@ import math
 import numpy as np
 import pytest
 
+from regrow.diagnosis.outcomes import Outcome
+from regrow.diagnosis.verdict import conclude
 from regrow.errors import RegrowError
 from regrow.report.figure import draw_curves, draw_learning
+from regrow.report.looks import draw_looks, known, looks_picture
 from regrow.training.train import Episodes, Trained
 
-NAMES = ["nothing", "again", "inject", "inject when dead_units above 0.3 at most 3 times"]
+NAMES = ["nothing", "inject", "reset", "inject when dead_units above 0.3 at most 3 times"]
 
 
 @pytest.mark.parametrize("arms", [4, 7, 8, 27])
@@ -66,4 +69,52 @@ def test_runs_are_drawn_by_environment_and_agent(tmp_path, suffix):
 def test_what_cannot_be_drawn_is_refused(tmp_path, runs, name, message):
     with pytest.raises(RegrowError, match=message):
         draw_learning(tmp_path / name, runs)
+    assert not list(tmp_path.iterdir())
+
+
+# Looks.
+
+
+def looked(effect: float, seeds: int = 12, looks=(4, 6, 8, 10, 12, 14)):
+    generator = np.random.default_rng(1)
+    runs = []
+    for seed in range(seeds):
+        for arm, level in (("nothing", 5.0), ("inject", 5.0 + effect)):
+            curve = tuple((level + generator.normal(size=20)).tolist())
+            runs.append(Outcome(arm, seed, curve, (1.0,), 1.0, 1.0))
+    return conclude(runs, random_return=0.0, looks=looks)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+@pytest.mark.parametrize("effect", [0.5, 500.0])
+def test_the_looks_are_drawn_with_their_boundaries(tmp_path, effect, suffix):
+    verdict, path = looked(effect), tmp_path / f"looks.{suffix}"
+    draw_looks(path, verdict, title="a")
+    assert path.stat().st_size > 1_000
+    assert [look.n for look in known(verdict)] == [4, 6, 8, 10, 12]
+    picture = looks_picture(verdict)
+    upper, lower, held = (
+        [tuple(map(float, point.split(","))) for point in line.get("points").split()]
+        for line in picture.iter("polyline")
+    )
+    assert [x for x, _ in upper] == [x for x, _ in lower] == [x for x, _ in held]
+    middle = [(a + b) / 2 for (_, a), (_, b) in zip(upper, lower, strict=True)]
+    assert max(middle) - min(middle) <= 0.1  # as of rounding
+    for (_, top), (_, bottom), (_, at), look in zip(
+        upper, lower, held, known(verdict), strict=True
+    ):
+        assert (at < top) == (look.statistic > look.critical)  # higher up is further above
+        assert (at > bottom) == (look.statistic < -look.critical)
+    height = float(picture.find("svg").get("height"))
+    assert all(0 <= y <= height for line in (upper, lower, held) for _, y in line)
+
+
+def test_where_no_look_has_a_statistic_none_is_drawn(tmp_path):
+    """Where no arm is above the random policy, or there was no look yet."""
+    alike = [Outcome(arm, s, (5.0,) * 20, (1.0,), 1.0, 1.0) for arm in ("nothing", "inject")
+             for s in (0, 1, 2, 3)]  # fmt: skip
+    for verdict in (conclude(alike, random_return=0.0), looked(1.0, seeds=3)):
+        assert known(verdict) == []
+        draw_looks(tmp_path / "looks.png", verdict, title="a")
+        assert looks_picture(verdict) is None
     assert not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from rows_made_up import rows_of, write, write_study
+from rows_made_up import alike, rows_of, write, write_study
 
 from regrow.analysis.summary import summarise
 from regrow.records.rows import table_of, write_table
@@ -78,12 +78,12 @@ def test_everything_is_drawn(page):
     assert figures.count() > 10
     for i in range(figures.count()):
         assert figures.nth(i).locator("svg.drawing").count() > 0
-    assert drawn_arms(page) == {"before the fork", "nothing", "again", "inject", "reset"}
+    assert drawn_arms(page) == {"before the fork", "nothing", "inject", "reset"}
     paths = page.locator(f"{CURVES} path.mean")
-    assert paths.count() == 3 * 5
-    assert all(len(paths.nth(i).get_attribute("d")) > 50 for i in range(15))
+    assert paths.count() == 3 * 4
+    assert all(len(paths.nth(i).get_attribute("d")) > 50 for i in range(12))
     widths = {
-        paths.nth(i).evaluate("e => e.ownerSVGElement.viewBox.baseVal.width") for i in (0, 14)
+        paths.nth(i).evaluate("e => e.ownerSVGElement.viewBox.baseVal.width") for i in (0, 11)
     }
     assert len(widths) == 1
     assert "NaN" not in page.content()
@@ -92,7 +92,6 @@ def test_everything_is_drawn(page):
 
 INK_OF = {
     "nothing": ("rgb(106, 112, 119)", "none"),
-    "again": ("rgb(165, 171, 178)", "6px, 3px"),
     "inject": ("rgb(0, 114, 178)", "none"),
     "reset": ("rgb(213, 94, 0)", "none"),
 }
@@ -113,7 +112,7 @@ def test_every_arm_has_its_colour_in_curves_intervals_and_verdicts(page):
     assert stroke(page, ".spark .held") == {INK_OF["inject"]}
     chart = "[data-chart='generality-smoke-arms'] g.interval line"
     rows = page.locator(chart).evaluate_all("all => all.map(e => getComputedStyle(e).stroke)")
-    assert rows == [INK_OF[arm][0] for arm in ("again", "inject", "reset")]
+    assert rows == [INK_OF[arm][0] for arm in ("inject", "reset")]
     for arm in ("nothing", "inject"):
         for place, dashes in enumerate(("none", "6px, 3px")):
             size = ("small", "wide")[place]
@@ -128,7 +127,7 @@ def test_one_seed_has_no_band_and_says_so(browser, tmp_path):
     page.goto((tmp_path / "report.html").as_uri())
     page.wait_for_selector("figure .drawing")
     assert page.locator(f"{CURVES} p.note").inner_text() == "one seed: no interval"
-    assert page.locator(f"{CURVES} path.mean").count() == 5
+    assert page.locator(f"{CURVES} path.mean").count() == 4
     bands = page.locator(f"{CURVES} path.band")
     assert {bands.nth(i).get_attribute("d") for i in range(bands.count())} == {""}
     panel = page.locator(f"{CURVES} .panel").first
@@ -145,13 +144,7 @@ def test_a_band_is_interrupted_where_seeds_do_not_differ_and_an_interval_is_said
         dataclasses.replace(row, returns=(*row.returns[:9], 4.0, *row.returns[10:]))
         for row in rows_of()
     ]
-    control = {row.seed: row.returns for row in rows if row.arm == "nothing"}
-    rows = [
-        dataclasses.replace(row, returns=tuple(x + 2 for x in control[row.seed]))
-        if row.arm == "reset"
-        else row
-        for row in rows
-    ]
+    rows = alike(rows, "reset", 2.0)
     write_page(tmp_path / "report.html", summarise(write(tmp_path / "out", rows)))
     page = browser.new_page()
     page.goto((tmp_path / "report.html").as_uri())
@@ -192,7 +185,7 @@ def test_conditions_seeds_and_axes_are_chosen(page):
     chart.locator("select").select_option(label="game 1")
     assert chart.locator("svg.drawing").count() == 1
     chart.get_by_label("seeds").check()
-    assert chart.locator("path.seed").count() == 5 * 3
+    assert chart.locator("path.seed").count() == 4 * 3
     assert chart.locator("path.band").count() == 0
     chart.get_by_label("FLOPs").check()
     assert "5T" in chart.locator("svg.drawing").text_content()

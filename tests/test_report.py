@@ -1,6 +1,5 @@
 """The page and the figures as files: whole, on their own, and deaf to what is written in rows."""
 
-import dataclasses
 import io
 import json
 import re
@@ -9,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
-from rows_made_up import rows_of, write, write_study
+from rows_made_up import alike, rows_of, write, write_study
 
 from regrow.analysis.across_conditions import aggregates, proxies
 from regrow.analysis.conditions import cases
@@ -132,7 +131,7 @@ def test_a_study_that_nobody_judged_is_drawn_all_the_same(tmp_path):
     summary = summarise(write(tmp_path, rows_of(seeds=1)))
     text = sections.page(summary)
     assert "not judged" in text
-    assert "at least 2 seeds, got 1" in text
+    assert "at least 2 seeds, or 2 replicates of one agent, got 1" in text
     (panel,) = charts.learning_curves(summary.studies[0].cases, Arms(summary.studies))["panels"]
     assert panel["note"] == "one seed: no interval"
     assert all(set(line["low"]) == set(line["high"]) == {None} for line in panel["lines"])
@@ -140,20 +139,9 @@ def test_a_study_that_nobody_judged_is_drawn_all_the_same(tmp_path):
     assert drawn.axes[0].get_title().endswith("(one seed: no interval)")
 
 
-def same_in_every_seed(rows, arm):
-    """Rows in which an arm collects 2 more than `nothing`, in every seed."""
-    control = {row.seed: row.returns for row in rows if row.arm == "nothing"}
-    return [
-        dataclasses.replace(row, returns=tuple(x + 2 for x in control[row.seed]))
-        if row.arm == arm
-        else row
-        for row in rows
-    ]
-
-
 @pytest.mark.parametrize("arm", ["inject", "reset"])
 def test_an_arm_that_does_the_same_to_every_seed_has_no_interval_anywhere(tmp_path, arm):
-    rows = same_in_every_seed(rows_of(axis="lr", at=1.0, level=10.0), arm)
+    rows = alike(rows_of(axis="lr", at=1.0, level=10.0), arm, 2.0)
     other = rows_of(condition="other", axis="lr", at=2.0)
     summary = summarise(write_study(tmp_path, rows, other, figure="sweep"))
     case = next(case for case in summary.studies[0].cases if case.label != "other")
@@ -162,7 +150,8 @@ def test_an_arm_that_does_the_same_to_every_seed_has_no_interval_anywhere(tmp_pa
     panels = charts.arms_beside_nothing([case], Arms(summary.studies))["panels"]
     (row,) = [row for row in panels[0]["rows"] if row["label"] == arm]
     assert (row["low"], row["high"]) == (None, None)
-    assert row["estimate"] == pytest.approx(0.2, abs=0.02)
+    best = max(one.area for one in case.means.values())
+    assert row["estimate"] == pytest.approx(2.0 / (best - 0.4))
     text = sections.page(summary)
     assert f"{case.relative[arm].estimate:+.0%} (no interval)" in text
     assert "nan" not in text.replace("nanny", "")

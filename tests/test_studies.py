@@ -100,7 +100,7 @@ def test_a_study_can_be_made_at_every_scale(name, scale):
         assert {"nothing", "again"} <= {arm.name for arm in part.plan.arms}
         assert part.plan.source.config()["agent"]
     if scale == "smoke":
-        assert sum(group.plan.env_steps for group in shared(parts, Path())) < 20_000
+        assert sum(group.plan.env_steps() for group in shared(parts, Path())) < 20_000
 
 
 def test_every_claim_but_the_one_that_tests_hold_is_decided_by_a_study():
@@ -167,10 +167,10 @@ def test_a_digest_is_of_what_numbers_hang_on():
 def test_a_row_holds_what_the_diagnosis_finds(done, tmp_path):
     rows = read_rows(done).rows
     assert [row.key[3:] for row in lasting(rows)] == [
-        ("inject", 0),
-        ("inject", 1),
-        ("nothing", 0),
-        ("nothing", 1),
+        ("inject", 0, 0),
+        ("inject", 1, 0),
+        ("nothing", 0, 0),
+        ("nothing", 1, 0),
     ]
     (condition,) = Tiny().conditions("smoke")
     verdict = diagnose(condition.plan, tmp_path / "diagnosis")
@@ -254,8 +254,8 @@ def test_studies_share_what_they_both_ask_for(done, tmp_path):
     assert len(rows) == 4 + 6
     by_study = {row.key: row.returns for row in rows}
     assert (
-        by_study["tiny", "smoke", "plain", "inject", 0]
-        == (by_study["tiny-too", "smoke", "under another name", "inject", 0])
+        by_study["tiny", "smoke", "plain", "inject", 0, 0]
+        == (by_study["tiny-too", "smoke", "under another name", "inject", 0, 0])
     )
 
 
@@ -316,7 +316,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_there(done, tmp_path):
     rows, problems = read_rows(out)
     assert not rows
     assert any(
-        "has rows of format 99; this version reads 1 to 2" in problem for problem in problems
+        "has rows of format 99; this version reads 1 to 3" in problem for problem in problems
     )
     assert any("there are no rows in" in problem for problem in problems)
 

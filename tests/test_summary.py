@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from rows_made_up import rows_of, write, write_study
-from scipy.stats import trim_mean
+from scipy.stats import trim_mean, ttest_ind
 
 from regrow.analysis.across_conditions import aggregates, proxies
 from regrow.analysis.conditions import cases
@@ -33,9 +33,84 @@ def test_a_case_has_the_verdict_of_its_outcomes():
     expected = conclude(outcomes, random_return=0.4)
     assert case.verdict.effect == expected.effect
     assert case.verdict.claim == "plasticity loss"
+    assert case.verdict.noise == expected.noise
     assert case.relative["inject"] == expected.effect
-    assert case.relative["again"] == expected.noise_floor
-    assert list(case.arms) == ["nothing", "again", "inject", "reset"]
+    (reset,) = [c for c in expected.comparisons if c.arm == "reset"]
+    assert case.relative == {"inject": expected.effect, "reset": reset.share}
+    assert list(case.arms) == ["nothing", "inject", "reset"]
+
+
+def test_a_row_of_a_case_is_the_mean_of_the_replicates_of_its_seed():
+    """`again` is a replicate of `nothing`, as are rows of a later replicate of any arm."""
+    rows = rows_of()
+    rng = np.random.default_rng(0)
+    later = [
+        dataclasses.replace(
+            row,
+            replicate=1,
+            returns=tuple(rng.normal(5, 1, 20).tolist()),
+            predicted=tuple(rng.normal(3, 1, 20).tolist()),
+            realised=4.5,
+            seconds=30.0,
+            flops=1e12,
+        )
+        for row in rows
+        if row.arm == "inject"
+    ]
+    case = only([*rows, *later])
+    for arm, of in (
+        ("nothing", ("nothing", "again")),
+        ("inject", ("inject",)),
+        ("reset", ("reset",)),
+    ):
+        assert [row.seed for row in case.arms[arm]] == [0, 1, 2, 3, 4]
+        for made in case.arms[arm]:
+            held = [r for r in (*rows, *later) if r.arm in of and r.seed == made.seed]
+            assert len(held) == (1 if arm == "reset" else 2)
+            np.testing.assert_allclose(made.returns, np.mean([r.returns for r in held], axis=0))
+            np.testing.assert_allclose(made.predicted, np.mean([r.predicted for r in held], axis=0))
+            assert made.realised == pytest.approx(np.mean([r.realised for r in held]))
+            assert made.seconds == sum(r.seconds for r in held)
+            assert made.flops == sum(r.flops for r in held)
+            assert made.replicate == 0
+    effects = [
+        np.mean(inject.returns) - np.mean(nothing.returns)
+        for inject, nothing in zip(case.arms["inject"], case.arms["nothing"], strict=True)
+    ]
+    assert case.verdict.difference.estimate == pytest.approx(np.mean(effects))
+
+
+def test_replicates_of_one_agent_are_its_sample():
+    rows = [
+        dataclasses.replace(row, seed=0, replicate=row.seed)
+        for row in rows_of(arms=("nothing", "inject", "reset"), gain=3.0)
+    ]
+    case = only(rows)
+    assert [row.replicate for row in case.arms["inject"]] == [0, 1, 2, 3, 4]
+    assert (case.verdict.population, case.verdict.n) == ("agent", 5)
+    inject, nothing = (
+        [np.mean(row.returns) for row in rows if row.arm == arm] for arm in ("inject", "nothing")
+    )
+    low, high = ttest_ind(inject, nothing, equal_var=False).confidence_interval(0.95)
+    # The degrees of freedom are those at the smallest effect, near those at none.
+    assert case.verdict.difference.low == pytest.approx(low, rel=0.02)
+    assert case.verdict.difference.high == pytest.approx(high, rel=0.02)
+    _, *arms = curves(case)
+    assert [len(curve.returns) for curve in (*arms, *whole(case))] == [5] * 6
+
+
+def test_an_agent_of_which_arms_have_not_the_same_replicates_yet_is_drawn():
+    rows = [
+        dataclasses.replace(row, seed=0, replicate=row.seed)
+        for row in rows_of(arms=("nothing", "inject", "reset"))
+    ][:-1]
+    case = only(rows)
+    assert case.seeds == (0, 1, 2, 3, 4)
+    assert [curve.arm for curve in whole(case)] == list(case.arms)
+    assert [len(curve.returns) for curve in whole(case)] == [5, 5, 4]
+    for curve, held in zip(whole(case), case.arms.values(), strict=True):
+        expected = [(*row.returns_to_fork, *row.returns) for row in held]
+        np.testing.assert_array_equal(curve.returns, expected)
 
 
 def test_a_study_that_still_runs_is_judged_by_the_seeds_that_all_arms_have():
@@ -48,8 +123,8 @@ def test_a_study_that_still_runs_is_judged_by_the_seeds_that_all_arms_have():
 @pytest.mark.parametrize(
     ("rows", "why"),
     [
-        (rows_of(seeds=1), "at least 2 seeds, got 1"),
-        ([row for row in rows_of() if row.arm != "nothing"], "needs the arm 'nothing'"),
+        (rows_of(seeds=1), "at least 2 seeds, or 2 replicates of one agent, got 1"),
+        ([r for r in rows_of() if r.arm in ("inject", "reset")], "needs the arm 'nothing'"),
         ([row for row in rows_of() if row.arm != "inject"], "needs the arm 'inject'"),
         (rows_of(arms=("nothing", "reset")), "needs the arm 'inject'"),
         ([r for r in rows_of() if (r.seed < 2) == (r.arm == "inject")], "not have the same seeds"),
@@ -65,7 +140,9 @@ def test_a_case_that_cannot_be_judged_says_why_and_is_there(rows, why):
 
 @pytest.mark.parametrize("config", ["", "{}", '{"agent": "unknown_agent"}', "[1]"])
 def test_a_plan_that_cannot_be_read_does_not_hinder_a_verdict(config):
-    assert only(rows_of(config=config)).verdict.claim == "plasticity loss"
+    verdict = only(rows_of(config=config, gain=2.0)).verdict
+    assert verdict.claim == "plasticity loss"
+    assert verdict.effect == only(rows_of(gain=2.0)).verdict.effect
 
 
 @pytest.mark.parametrize(
@@ -87,12 +164,12 @@ def test_a_row_that_no_study_writes_is_left_out_and_told(change, problem):
 
 def test_curves_are_means_over_seeds_with_t_bands_over_steps_and_cost():
     case = only(rows_of())
-    before, nothing, _, inject, _ = curves(case)
+    before, nothing, inject, _ = curves(case)
     assert before.arm == "before the fork"
     assert before.over["env_steps"][-1] == forks(case)["env_steps"] == 60_000
     assert before.over["flops"][-1] == forks(case)["flops"] == 3e12
     np.testing.assert_allclose(inject.over["flops"][-1], 3e12 + 2.6e12)
-    np.testing.assert_allclose(nothing.over["seconds"][9], 80 + 30)
+    np.testing.assert_allclose(nothing.over["seconds"][9], 80 + 60)  # of two replicates, half
     runs = np.array([row.returns for row in case.arms["inject"]])
     np.testing.assert_allclose(inject.mean, runs.mean(axis=0))
     half = 2.7764451 * runs.std(axis=0, ddof=1) / np.sqrt(5)  # t of 4 degrees of freedom
@@ -146,7 +223,9 @@ def test_aggregates_are_of_scores_in_which_nothing_is_one():
 
 
 def test_one_seed_has_curves_and_no_bands():
-    for curve in [*curves(only(rows_of(seeds=1))), *whole(only(rows_of(seeds=1)))]:
+    one = only(rows_of(seeds=1))
+    assert one.seeds == (0,)
+    for curve in [*curves(one), *whole(one)]:
         np.testing.assert_array_equal(curve.mean, curve.returns[0])
         assert np.isnan([curve.low, curve.high]).all()
 
@@ -185,9 +264,10 @@ def test_intervals_of_aggregates_resample_the_arm_and_nothing_together():
     generator, drawn = np.random.default_rng(0), [[] for _ in range(2_000)]
     for case in held:
         arm, nothing = (areas(case.outcomes[name]) for name in ("inject", "nothing"))
+        unit = max(areas(runs).mean() for runs in case.outcomes.values()) - case.row.random_return
         picks = generator.integers(0, len(arm), (2_000, len(arm)))
         for scores, pick in zip(drawn, picks, strict=True):
-            scores.extend(1 + (arm[pick] - nothing[pick].mean()) / nothing.mean())
+            scores.extend(1 + (arm[pick] - nothing[pick].mean()) / unit)
     means = [trim_mean(scores, 0.25) for scores in drawn]
     expected = np.quantile(means, [0.025, 0.975])
     low_and_high = found.interquartile_mean.low, found.interquartile_mean.high
@@ -198,9 +278,31 @@ def test_intervals_of_aggregates_resample_the_arm_and_nothing_together():
 
 
 def test_negative_returns_keep_the_sign_of_a_gain_in_scores():
-    rows = [row for i in range(2) for row in rows_of(condition=f"c{i}", level=-9.0, gain=2.0)]
+    rows = [
+        row
+        for i in range(2)
+        for row in rows_of(condition=f"c{i}", level=-9.0, gain=2.0, random_return=-12.0)
+    ]
     found = {one.arm: one for one in aggregates(cases(rows)[0])}
     assert found["inject"].interquartile_mean.estimate > 1.05
+
+
+def test_where_learning_is_worth_nothing_there_are_no_scores_and_no_gains():
+    """No share of a unit that is not above 0, and none where the random policy is not known."""
+    learns = [row for i in range(3) for row in rows_of(condition=f"c{i}", level=4.0 + i, gain=2.0)]
+    more = [
+        *rows_of(condition="worse", level=-9.0),
+        *rows_of(condition="unknown", random_return=math.nan),
+    ]
+    held, every = cases(learns)[0], cases([*learns, *more])[0]
+    assert len(every) == 5
+    assert all(case.verdict for case in every)
+    for one, other in zip(aggregates(held), aggregates(every), strict=True):
+        np.testing.assert_array_equal(one.interquartile_mean, other.interquartile_mean)
+        np.testing.assert_array_equal(one.profile, other.profile)
+    assert aggregates(every[-2:]) == []
+    assert {len(proxy.values) for proxy in proxies(every)} == {15}
+    assert proxies(every[-2:]) == []
 
 
 def test_a_folder_with_damage_tells_of_it_and_shows_the_rest(tmp_path):

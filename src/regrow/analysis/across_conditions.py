@@ -9,6 +9,7 @@ import numpy as np
 from regrow.analysis.conditions import Case
 from regrow.diagnosis.outcomes import areas
 from regrow.diagnosis.recording import probes_of
+from regrow.errors import require
 from regrow.stats.aggregates import optimality_gap, probability_of_improvement, rank_correlation
 from regrow.stats.arrays import Floats
 from regrow.stats.intervals import Interval, interquartile_mean, percentile
@@ -31,7 +32,7 @@ def proxies(cases: Iterable[Case]) -> list[Proxy]:
     Probes that never vary (such as one that is 0 in every run) are left out, and so are those whose
     gains are all equal.
     """
-    judged = [case for case in cases if case.verdict is not None]
+    judged = [case for case in cases if _has_unit(case)]
     points: dict[str, list[tuple[float, float, Case, int]]] = {}
     for case in judged:
         by_seed = gains_by_seed(case)
@@ -84,7 +85,7 @@ def aggregates(cases: Iterable[Case]) -> list[Aggregate]:
     A score is 1 + (a run's mean return after the fork − the mean of `nothing`) / the verdict's
     unit. So arms are comparable, but agents are not.
     """
-    judged = [case for case in cases if case.verdict is not None]
+    judged = [case for case in cases if _has_unit(case)]
     if len(judged) < 2:
         return []
     shared = [arm for arm in judged[0].arms if all(arm in case.arms for case in judged)]
@@ -110,6 +111,11 @@ def _resampled(cases: Sequence[Case], arm: str) -> Floats:
         rows = generator.integers(0, len(control), (RESAMPLES, len(control)))
         drawn.append(1 + (treated[rows] - control[rows].mean(1, keepdims=True)) / _unit(case))
     return np.concatenate(drawn, axis=1)
+
+
+def _has_unit(case: Case) -> bool:
+    """Whether effects have a unit: a case is judged, and some arm above the random policy."""
+    return case.verdict is not None and case.verdict.unit_value > 0
 
 
 def _unit(case: Case) -> float:
@@ -144,7 +150,8 @@ def _aggregate(
 def gains_by_seed(case: Case, arm: str | None = None) -> Floats:
     """The gain of an arm (by default the injection) over `nothing`, per seed; shape (seeds,).
 
-    As a share of the verdict's unit.
+    As a share of the verdict's unit. Raises `RegrowError` where that is not above 0.
     """
+    require(_has_unit(case), f"no arm of {case.label} earns more than chance")
     treated = case.outcomes[arm or case.injection]
     return (areas(treated) - areas(case.outcomes["nothing"])) / _unit(case)

@@ -61,8 +61,10 @@ class Case:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds that all arms have."""
-        return tuple(row.seed for row in next(iter(self.arms.values())))
+        """The seeds that all arms have; of a single agent, the replicates of the control."""
+        rows = next(iter(self.arms.values()))
+        alone = len({row.seed for row in rows}) < len(rows)
+        return tuple(row.replicate if alone else row.seed for row in rows)
 
     @cached_property
     def outcomes(self) -> Mapping[str, list[Outcome]]:

@@ -114,11 +114,13 @@ def reach_of(held: Sequence[Curve]) -> tuple[float, float]:
 
 def whole(case: Case) -> list[Curve]:
     """Every arm's curve from the first env step on: up to the fork, and after it."""
-    before, *arms = curves(case)
-    if before.arm != BEFORE:
-        return [before, *arms]
+    first, *arms = curves(case)
+    if first.arm != BEFORE:
+        return [first, *arms]
     joined = []
     for curve in arms:
+        # Of one agent, arms may not have as many replicates.
+        before = _curve(BEFORE, case.arms[curve.arm], before=True)
         over = {axis: np.concatenate([before.over[axis], at]) for axis, at in curve.over.items()}
         returns = np.concatenate([before.returns, curve.returns], axis=1)
         joined.append(Curve(curve.arm, over, returns, *mean_band(returns)))

@@ -192,8 +192,11 @@ def _plan(options: argparse.Namespace) -> "Plan":
     arms = options.arms or DEFAULT_ARMS
     if options.where:
         arms = arms_at_every_split(source.splits)
-    seeds = options.seeds or getattr(source, "agents", SEEDS)
-    replicates = options.replicates or (SEEDS if seeds == 1 else REPLICATES)
+    seeds, replicates = options.seeds, options.replicates
+    if seeds is None:
+        seeds = getattr(source, "agents", SEEDS)
+    if replicates is None:
+        replicates = SEEDS if seeds == 1 else REPLICATES
     return Plan(
         source,
         arms=tuple(Arm.parse(text) for text in arms),

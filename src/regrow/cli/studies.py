@@ -264,19 +264,31 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _rows_to_export(folder: Path) -> "list[Row]":
-    from regrow.files.atomic import read_json
     from regrow.files.folders import kind_of
     from regrow.records.rows import read_rows
 
     rows, problems = read_rows(folder)
     if kind_of(folder) == "diagnosis":
-        config = read_json(folder / "config.json")
-        done = len(rows) == len(config.get("arms", ())) * config.get("seeds", 1)
+        done = len(rows) in _rows_of_looks(folder)
         require(done, f"the diagnosis in {folder} is not done; run the same command again")
     require(bool(rows), f"nothing to export: {'; '.join(problems[:3])}")
     for problem in problems:
         print(problem, file=sys.stderr)
     return rows
+
+
+def _rows_of_looks(folder: Path) -> set[int]:
+    """How many rows a diagnosis has at each of its looks; it may end at any of them."""
+    from regrow.records.study_spec import read_plans
+
+    found = set()
+    for plan in read_plans(folder).held.values():
+        for condition in plan.conditions.values():
+            looks = condition.config.get("looks", [condition.seeds])  # before, all at once
+            # Of a single agent the replicates are what is looked at.
+            runs = 1 if condition.seeds == 1 else condition.config.get("replicates", 1)
+            found |= {n * runs * len(condition.arms) for n in looks}
+    return found
 
 
 def _counted(number: int, what: str) -> str:

@@ -12,6 +12,7 @@ processes may work in one folder: each job is held by one of them.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -327,7 +328,8 @@ def means_of_replicates(rows: Sequence[Row], roles: Roles) -> list[Row]:
         else row
         for row in rows
     ]
-    if len({row.seed for row in folded}) == 1:
+    counts = Counter(row.arm for row in folded)
+    if len({row.seed for row in folded}) == 1 and min(counts.values()) > 1:
         return folded
     groups: dict[tuple[str, int], list[Row]] = {}
     for row in folded:

@@ -43,7 +43,8 @@ class Logged(NamedTuple):
 
 def of_row(row: Row) -> Logged:
     """Converts a row of a study."""
-    name = _run_name(row.study, row.scale, row.condition, row.arm, f"seed{row.seed}")
+    run = f"seed{row.seed}" + (f"-{row.replicate}" if row.replicate else "")
+    name = _run_name(row.study, row.scale, row.condition, row.arm, run)
     group = f"{row.study}/{row.condition}"
     return Logged(name, group, points(row), settings(row), row.fork_at, row.written.timestamp())
 
@@ -64,8 +65,8 @@ def points(row: Row) -> list[Point]:
 
 def settings(row: Row) -> dict[str, Any]:
     """The configuration of a row's run."""
-    names = ("study", "scale", "condition", "environment", "agent", "arm", "seed", "fork_at")
-    held = {name: getattr(row, name) for name in (*names, "horizon", "commit")}
+    names = ("study", "scale", "condition", "environment", "agent", "arm", "seed", "replicate")
+    held = {name: getattr(row, name) for name in (*names, "fork_at", "horizon", "commit")}
     return {**held, "before": list(row.before), **_held("config", row), **_held("versions", row)}
 
 

@@ -410,10 +410,14 @@ def _arms(case: Case) -> Element:
 def _setting(case: Case) -> str:
     row = case.row
     before = f", after {', '.join(row.before)}" if row.before else ""
-    runs = f", {case.verdict.replicates} replicates each" if case.verdict else ""
+    units, runs = "seeds", ""
+    if case.verdict and case.verdict.population == "agent":
+        units = f"seed {row.seed}, replicates"
+    elif case.verdict and case.verdict.replicates > 1:
+        runs = f", {case.verdict.replicates} replicates each"
     return (
         f"{row.agent} on {row.environment}, forked at {row.fork_at:,} env steps{before}, trained "
-        f"on for {row.horizon:,}; seeds {', '.join(map(str, case.seeds))}{runs}; random policy "
+        f"on for {row.horizon:,}; {units} {', '.join(map(str, case.seeds))}{runs}; random policy "
         f"{_short(row.random_return)}"
     )
 

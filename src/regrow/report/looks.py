@@ -91,6 +91,19 @@ def looks_picture(verdict: Verdict) -> Element | None:
     bounds = [
         line([sign * look.critical for look in looks], class_="bound") for sign in (1.0, -1.0)
     ]
+    # A look alone has a boundary, too.
+    bounds += [
+        tag(
+            "line",
+            class_="crossed",
+            x1=f"{x(look.n) - 7:.1f}",
+            x2=f"{x(look.n) + 7:.1f}",
+            y1=f"{y(sign * look.critical):.1f}",
+            y2=f"{y(sign * look.critical):.1f}",
+        )
+        for look in looks
+        for sign in (1.0, -1.0)
+    ]
     ticks = [
         tag("text", str(look.n), x=f"{x(look.n):.1f}", y=str(HEIGHT - 6), text_anchor="middle")
         for look in looks

@@ -279,7 +279,7 @@ def _over_all(now: Interval, looked: Sequence[Looked]) -> Interval:
     """What the intervals of all looks have in common: they hold together."""
     lows = [look.low for look in looked if not math.isnan(look.low)]
     highs = [look.high for look in looked if not math.isnan(look.high)]
-    if not lows or now.missing or max(lows) > min(highs):
+    if not lows or now.missing or not max(lows) <= now.estimate <= min(highs):
         return now
     return now._replace(low=max(lows), high=min(highs))
 

@@ -146,9 +146,8 @@ def test_a_diagnosis_is_done_at_any_of_its_looks(tmp_path, capsys, seeds, replic
         runs = [(0, unit)] if seeds == 1 else [(unit, replicate) for replicate in range(2)]
         for arm in arms:
             for seed, replicate in runs:
-                write_row(
-                    tmp_path, dataclasses.replace(one, arm=arm, seed=seed, replicate=replicate)
-                )
+                own = {"arm": arm, "intervention": arm, "seed": seed, "replicate": replicate}
+                write_row(tmp_path, dataclasses.replace(one, **own))
                 command = ["export", str(tmp_path), "--to", "parquet"]
                 done.append(cli.run([*command, "--into", str(tmp_path / str(len(done)))]) is None)
     looks = [n * len(arms) * len(runs) for n in (4, 6)]

@@ -435,14 +435,15 @@ def test_worker_processes_log_too(tmp_path, capfd):
     assert cli.run(command) is None
     assert "failed" not in capfd.readouterr().err
     log = tmp_path / "out" / "log"
-    for seed, arm in itertools.product((0, 1), ("fork", "nothing", "inject")):
+    jobs = ("fork", "nothing", "nothing-1", "inject", "inject-1")
+    for seed, arm in itertools.product((0, 1), jobs):
         rows = from_csv(log / f"seed{seed}-{arm}.csv")
         at = 200 if arm == "fork" else 400
         assert {(at, "rollout/episode_return"), (at, "probes/srank/head")} <= {
             row[:2] for row in rows
         }
         assert without_times(from_tensorboard(log / f"seed{seed}-{arm}")) == without_times(rows)
-    assert len(from_wandb(log)) == 6
+    assert len(from_wandb(log)) == 10
 
 
 def test_a_diagnosis_without_a_folder_has_no_log():

@@ -88,7 +88,12 @@ def cases(rows: Sequence[Row]) -> tuple[list[Case], list[str]]:
     """(the cases, in the order of the rows; a sentence for each row or arm that is left out)."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     problems = []
-    broken = {(row.study, row.scale, row.condition, row.arm) for row in rows if row.stopped}
+    broken = {
+        (row.study, row.scale, row.condition, arm)
+        for row in rows
+        if row.stopped
+        for arm in _together(row)
+    }
     for row in rows:
         if (row.study, row.scale, row.condition, row.arm) in broken:
             if row.stopped:
@@ -102,6 +107,16 @@ def cases(rows: Sequence[Row]) -> tuple[list[Case], list[str]]:
         else:
             groups.setdefault((row.study, row.scale, row.condition), []).append(row)
     return [_case(*key, group) for key, group in groups.items()], problems
+
+
+def _together(row: Row) -> tuple[str | None, ...]:
+    """The arms that are left out where this row's is: the control goes with its replicate."""
+    try:
+        roles = roles_of(row)
+    except RegrowError:
+        roles = Roles()
+    control = roles.control, roles.replicate
+    return control if row.arm in control else (row.arm,)
 
 
 def _problem(row: Row) -> str:

@@ -338,7 +338,7 @@ def means_of_replicates(rows: Sequence[Row], roles: Roles) -> list[Row]:
 
 
 def _mean_row(rows: Sequence[Row]) -> Row:
-    """Replicates as one row: means, the time of all of them, and the events of the first."""
+    """Replicates as one row: means, also of what a run costs, and the events of the first."""
 
     def mean(name: str) -> tuple[float, ...]:
         return tuple(np.mean([getattr(row, name) for row in rows], axis=0).tolist())
@@ -355,8 +355,8 @@ def _mean_row(rows: Sequence[Row]) -> Row:
         realised=float(np.mean([row.realised for row in rows])),
         largest_reward=max(row.largest_reward for row in rows),
         probes=tuple(Measured(*name, float(np.mean(held))) for name, held in values.items()),
-        seconds=sum(row.seconds for row in rows),
-        flops=sum(row.flops for row in rows),
+        seconds=float(np.mean([row.seconds for row in rows])),
+        flops=float(np.mean([row.flops for row in rows])),
     )
 
 

@@ -273,6 +273,26 @@ def test_a_signal_loses_nothing(tmp_path, command, times, number):
         assert load(path).env_steps >= 0
 
 
+def test_a_folder_that_is_no_trained_run_is_said_to_be_none(tmp_path, capsys):
+    assert main(["diagnose", str(tmp_path)]) == 2
+    assert f"there is no run in {tmp_path}; give the --out of a `regrow train`" in (
+        capsys.readouterr().err
+    )
+
+
+def test_one_trained_run_is_diagnosed_as_one_agent(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main([*TRAIN, "--env-steps", "400", "--probe-every", "0", "--out", str(run)]) == 0
+    command = ["diagnose", str(run), "--horizon", "200", "--replicates", "3", "--processes", "1"]
+    command += ["--arms", "nothing", "inject", "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "The claim is about this one agent" in said
+    assert (tmp_path / "out" / "looks.png").is_file() or "replicates of each arm" in said
+    assert main([*command, "--fork-at", "200"]) == 2
+    assert "trained runs are forked where they are, at 400" in capsys.readouterr().err
+
+
 OUTSIDE = """
 import signal, sys, time
 from regrow.cli import entry as cli

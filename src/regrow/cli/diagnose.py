@@ -18,7 +18,7 @@ from regrow.cli.arguments import (
     share,
     shown,
 )
-from regrow.errors import require
+from regrow.errors import RegrowError, require
 
 if TYPE_CHECKING:
     from regrow.diagnosis.diagnose import Diagnosed
@@ -224,7 +224,14 @@ def _source(options: argparse.Namespace) -> "Source":
     first, *others = options.what
     require(not others, f"'{first}' and '{' '.join(others)}': give one environment, or folders")
     options.environment = first
-    return Native(*chosen(options))
+    try:
+        return Native(*chosen(options))
+    except RegrowError:
+        require(
+            not folders[0].is_dir(),
+            f"there is no run in {first}; give the --out of a `regrow train`, or an environment",
+        )
+        raise
 
 
 def _what(plan: "Plan", verdict: "Verdict") -> str:

@@ -376,7 +376,7 @@ def _arms(case: Case) -> Element:
         "difference to nothing, of what learning is worth",
         "predicted value, first → last",
         "realised value",
-        "minutes",
+        "minutes (a replicate)",
     )
     rows = []
     for arm, rows_of in case.arms.items():

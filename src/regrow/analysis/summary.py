@@ -278,16 +278,29 @@ def _command(study: str, scale: str, row: Row) -> str:
     if study in ("diagnosis", "training"):
         verb = {"diagnosis": "diagnose", "training": "train"}[study]
         what = f"regrow {verb} {shlex.quote(row.environment)} --agent {shlex.quote(row.agent)}"
+        runs = config_of(row).get("runs")
+        if study == "diagnosis" and runs:
+            what = f"regrow diagnose {' '.join(map(shlex.quote, runs))}"
         if study == "training":
             return f"{what} --env-steps {row.horizon} --seed {row.seed} --out DIR"
-        before = "".join(f" --before {shlex.quote(text)}" for text in row.before)
-        arms = " ".join(shlex.quote(name) for name, *_ in config_of(row).get("arms", ()))
-        seeds = config_of(row).get("seeds", 5)
-        return (
-            f"{what} --fork-at {row.fork_at} --horizon {row.horizon} --seeds {seeds}{before} "
-            f"--arms {arms} --out DIR"
-        )
+        return f"{what}{_options(row)} --out DIR"
     return f"regrow study {shlex.quote(study)} --scale {shlex.quote(scale)} --out DIR"
+
+
+def _options(row: Row) -> str:
+    """The options of the diagnosis that made a row; those that are not recorded are left out."""
+    config = config_of(row)
+    text = f" --fork-at {row.fork_at} --horizon {row.horizon} --seeds {config.get('seeds', 5)}"
+    for name in ("replicates", "smallest_effect"):
+        if "looks" in config:  # before, both meant something else
+            text += f" --{name.replace('_', '-')} {config[name]}"
+    if config.get("fixed", False):
+        text += " --fixed"
+    if config.get("returns_range"):
+        text += " --range {} {}".format(*config["returns_range"])
+    text += "".join(f" --before {shlex.quote(before)}" for before in row.before)
+    arms = " ".join(shlex.quote(name) for name, *_ in config.get("arms", ()))
+    return f"{text} --arms {arms}"
 
 
 def _told(plan: Plan, cases: list[Case]) -> Told:

@@ -174,7 +174,10 @@ def verdict_file(plan: Plan, done: Diagnosed) -> dict[str, Any]:
     seconds = sum(row.seconds for row in rows)
     seconds += sum({row.seed: row.seconds_to_fork for row in rows}.values())
     units = plan.most if plan.fixed else done.verdict.n
+    settings = {name: value for name, value in plan.config().items() if name != "arms"}
     return {
+        **settings,
+        "planned_looks": list(plan.looks),
         **done.verdict.to_dict(),
         "arms": {
             arm.name: [_of_run(row) for row in rows if row.arm == arm.name] for arm in plan.arms
@@ -191,7 +194,6 @@ def verdict_file(plan: Plan, done: Diagnosed) -> dict[str, Any]:
             for row in rows
             for event in row.events[len(row.before) :]
         ],
-        **{name: value for name, value in plan.config().items() if name != "arms"},
         "env_steps": plan.env_steps(units),
         "seconds": seconds,
         "versions": versions(),

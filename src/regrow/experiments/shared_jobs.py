@@ -35,7 +35,11 @@ class Shared:
     def asking(self, job: Job) -> list[PlannedCondition]:
         """The conditions that need an arm's job."""
         return [
-            part for part in self.parts if job.arm in part.plan.arms and job.seed < part.plan.seeds
+            part
+            for part in self.parts
+            if job.arm in part.plan.arms
+            and job.seed < part.plan.seeds
+            and job.replicate < part.plan.replicates
         ]
 
     def env_steps(self, job: Job) -> int:

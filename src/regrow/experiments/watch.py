@@ -65,6 +65,19 @@ class Watched(NamedTuple):
         return all(job.state == "done" for job in self.jobs)
 
 
+def _of_looks(found: dict[Job, Seen], group: Shared) -> dict[Job, Seen]:
+    """The jobs up to the look that is being worked for: a diagnosis may end there."""
+
+    def unit(job: Job) -> int:
+        return job.replicate if group.plan.single else job.seed
+
+    begun = max(
+        (unit(job) + 1 for job, seen in found.items() if seen.state != "waiting"), default=1
+    )
+    until = min((n for n in group.plan.looks if n >= begun), default=group.plan.most)
+    return {job: seen for job, seen in found.items() if unit(job) < until}
+
+
 class Watch:
     """Follows the progress of a folder; rows that exist at the start are read only once.
 
@@ -94,7 +107,7 @@ class Watch:
         )
 
     def _jobs(self, group: Shared) -> list[Seen]:
-        found = {job: self._seen(group, job) for job in group.jobs()}
+        found = _of_looks({job: self._seen(group, job) for job in group.jobs()}, group)
         open_seeds = {c.seed for c, seen in found.items() if c.arm and seen.state != "done"}
         # If all arms of a seed have their rows, its fork is no longer needed.
         return [

@@ -1,5 +1,6 @@
 """The command line as a user meets it: whatever is wrong is one line and exit code 2."""
 
+import json
 import os
 import re
 import signal
@@ -288,9 +289,12 @@ def test_one_trained_run_is_diagnosed_as_one_agent(tmp_path, capsys):
     assert main(command) == 0
     said = capsys.readouterr().out
     assert "The claim is about this one agent" in said
-    assert (tmp_path / "out" / "looks.png").is_file() or "replicates of each arm" in said
+    held = json.loads((tmp_path / "out" / "verdict.json").read_text())
+    assert (held["population"], held["n"]) == ("agent", 3)
     assert main([*command, "--fork-at", "200"]) == 2
-    assert "trained runs are forked where they are, at 400" in capsys.readouterr().err
+    assert (
+        "fork_at is 200; trained runs are forked where they are, at 400" in capsys.readouterr().err
+    )
 
 
 OUTSIDE = """

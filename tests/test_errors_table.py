@@ -22,12 +22,12 @@ import jax
 import numpy as np
 import pytest
 import rows_made_up
+import small
 import test_guard
 from found import jobs_of
 
 from regrow.cli import entry as cli
 from regrow.diagnosis.diagnose import diagnose
-from regrow.diagnosis.plan import Arm
 from regrow.environments import ActionReward
 from regrow.environments.atari import _number_of_actions
 from regrow.environments.suite.base import facts
@@ -40,7 +40,6 @@ from regrow.files.locks import LOCK, take
 from regrow.records.query import query
 from regrow.records.sinks import TensorBoard
 from regrow.registry import make
-from regrow.sources.native import Diagnosis
 from regrow.training import numerics
 from regrow.training.train import train
 from regrow.types import silent
@@ -88,10 +87,7 @@ def made(tmp_path_factory) -> Path:
     """A trained run, a diagnosis, and a study's rows, made once."""
     folder, agent = tmp_path_factory.mktemp("made"), make("agents", TINY)
     train(agent, ActionReward(), folder / "trained", env_steps=200, report=silent)
-    arms = tuple(map(Arm.parse, ("nothing", "inject")))
-    plan = Diagnosis(
-        agent, ActionReward(), arms, seeds=2, fork_at=200, horizon=200, replicates=1, fixed=True
-    )
+    plan = small.diagnosis_of(agent, ActionReward(), 200, 200)
     diagnose(plan, folder / "diagnosed")
     rows_made_up.write_study(folder / "studied", rows_made_up.rows_of(seeds=2))
     return folder
@@ -449,17 +445,7 @@ def a_full_log(stage: Stage) -> str:
 
 
 def a_log_of_nothing(stage: Stage) -> str:
-    arms = tuple(map(Arm.parse, ("nothing", "inject")))
-    plan = Diagnosis(
-        make("agents", TINY),
-        ActionReward(),
-        arms,
-        seeds=2,
-        fork_at=200,
-        horizon=200,
-        replicates=1,
-        fixed=True,
-    )
+    plan = small.diagnosis_of(make("agents", TINY), ActionReward(), 200, 200)
     return python(lambda: diagnose(plan, log="csv"))
 
 
@@ -578,7 +564,7 @@ FURTHER: list[tuple[str, Callable[[Stage], str], str]] = [
     (
         "two env",
         with_a_run("--fork-at", "100"),
-        "--fork-at is 100; trained runs are forked where they are, at 200",
+        "fork_at is 100; trained runs are forked where they are, at 200",
     ),
     ("trained runs", with_a_run("--seeds", "3"), "seeds is 3; there are 1 trained agents to fork"),
     ("trained runs", with_a_run("runs/x"), "a run is given twice"),

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small
 from faulty import Counted, Device, Host
 from rich.console import Console
 from rows_made_up import rows_of, write
@@ -17,10 +18,11 @@ from trees import bit_equal
 
 from regrow.agents import PPO, SAC, DoubleDQN
 from regrow.analysis.conditions import cases
+from regrow.diagnosis.conclusion import conclude
 from regrow.diagnosis.diagnose import diagnose, probe_means
 from regrow.diagnosis.outcomes import Outcome
 from regrow.diagnosis.plan import Arm
-from regrow.diagnosis.verdict import INCONCLUSIVE, conclude
+from regrow.diagnosis.verdict import INCONCLUSIVE
 from regrow.environments import Gymnasium
 from regrow.errors import FaultyEnvironmentError, NotFiniteError, RegrowError
 from regrow.interventions.base import LearnerIntervention
@@ -245,17 +247,7 @@ def test_what_is_interrupted_is_closed():
 @pytest.mark.parametrize("copied", [True, False])
 def test_everything_that_was_opened_is_closed(copied):
     Counted.forget()
-    arms = tuple(map(Arm.parse, ("nothing", "inject")))
-    plan = Diagnosis(
-        AGENT,
-        Host(copied=copied),
-        arms,
-        seeds=2,
-        fork_at=200,
-        horizon=200,
-        replicates=1,
-        fixed=True,
-    )
+    plan = small.diagnosis_of(AGENT, Host(copied=copied), 200, 200)
     diagnose(plan)
     gc.disable()  # nothing may hang on what collects cycles
     try:
@@ -327,17 +319,7 @@ QUICK = {("within a bin", Device), ("longer than a bin", Device), ("longer than 
 )
 def test_every_arm_earns_what_its_episodes_return(world, pay, agent, length):
     """Every episode returns the same, so every bin of every arm has to say just that."""
-    arms = tuple(map(Arm.parse, ("nothing", "inject")))
-    plan = Diagnosis(
-        agent,
-        world(length=length, pay=pay),
-        arms,
-        2,
-        fork_at=320,
-        horizon=640,
-        replicates=1,
-        fixed=True,
-    )
+    plan = small.diagnosis_of(agent, world(length=length, pay=pay), 320, 640)
     verdict = diagnose(plan)
     for comparison in verdict.comparisons:
         assert comparison.area == comparison.final == pay * length

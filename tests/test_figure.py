@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from regrow.diagnosis.conclusion import conclude
 from regrow.diagnosis.outcomes import Outcome
-from regrow.diagnosis.verdict import conclude
 from regrow.errors import RegrowError
 from regrow.report.figure import draw_curves, draw_learning
 from regrow.report.looks import draw_looks, known, looks_picture

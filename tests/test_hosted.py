@@ -6,17 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small
 from trees import bit_equal
 
 from regrow.agents import PPO, DoubleDQN
 from regrow.diagnosis.diagnose import diagnose
-from regrow.diagnosis.plan import Arm
 from regrow.environments import Atari, Control, Gymnasium
 from regrow.environments.base import HostEnvironment, HostStep, Simulator
 from regrow.errors import RegrowError
 from regrow.interventions import Nothing
 from regrow.registry import describe
-from regrow.sources.native import Diagnosis, Native
+from regrow.sources.native import Native
 from regrow.training.checkpoint import load, save
 from regrow.training.device_loop import keys_of
 from regrow.training.run import Run, random_policy
@@ -227,8 +227,7 @@ def test_lengths_of_episodes_are_right_where_a_run_that_goes_on_begins_new_ones(
 def test_a_diagnosis_says_that_the_episodes_were_restarted(monkeypatch):
     module = importlib.import_module("regrow.sources.base")
     monkeypatch.setattr(module, "RANDOM_STEPS", 200)
-    arms = (Arm.parse("nothing"), Arm.parse("inject"))
-    plan = Diagnosis(AGENT, POLE, arms, seeds=2, fork_at=80, horizon=80, replicates=1, fixed=True)
+    plan = small.diagnosis_of(AGENT, POLE, 80, 80)
     assert plan.source.restarts
     codes = {finding.code for finding in diagnose(plan).findings}
     assert "episodes_restarted" in codes

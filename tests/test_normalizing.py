@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small
 from found import outcomes_of
 from refusals import refused_in_a_line
 from small import PIXELS
@@ -18,7 +19,6 @@ from regrow.agents import PPO, SAC, DoubleDQN
 from regrow.agents.ppo import _goes_on
 from regrow.diagnosis.diagnose import diagnose
 from regrow.diagnosis.findings import DIVERGED
-from regrow.diagnosis.plan import Arm
 from regrow.environments import Atari, Breakout, Control, Gymnasium, Reach, Shades
 from regrow.environments.base import DeviceEnvironment, HostEnvironment, HostStep, Simulator, Step
 from regrow.experience.frame_replay import FrameReplay
@@ -28,7 +28,6 @@ from regrow.interventions import Nothing
 from regrow.interventions.base import Intervention
 from regrow.probes.base import Probe
 from regrow.registry import describe, make
-from regrow.sources.native import Diagnosis
 from regrow.training.checkpoint import load, save
 from regrow.training.evaluate import evaluate
 from regrow.training.flops import cost
@@ -485,17 +484,7 @@ class InGymnasium(gymnasium.Env):
 @pytest.mark.filterwarnings("ignore::regrow.errors.RegrowWarning")  # of its odd scales
 def test_values_are_held_against_rewards_in_their_own_unit(unit, tmp_path):
     agent = dataclasses.replace(POLICY, learning_rate=3e-3)
-    arms = (Arm.parse("nothing"), Arm.parse("inject"))
-    plan = Diagnosis(
-        agent,
-        Gymnasium("Loud-v0"),
-        arms,
-        seeds=2,
-        fork_at=640,
-        horizon=1_280,
-        replicates=1,
-        fixed=True,
-    )
+    plan = small.diagnosis_of(agent, Gymnasium("Loud-v0"), 640, 1_280)
     verdict = diagnose(plan, tmp_path)
     assert "values_diverged" not in {finding.code for finding in verdict.findings}
     for outcome in outcomes_of(tmp_path):

@@ -22,7 +22,6 @@ from regrow.stats.intervals import (
     paired_difference,
     percentile,
     pooled_bootstrap,
-    seeds_to_settle,
     stratified_bootstrap,
 )
 
@@ -300,30 +299,6 @@ def test_two_seeds_suffice():
     assert paired_difference([3, 5], [0, 0], confidence=0.5).high == pytest.approx(5)  # t(1) = 1
 
 
-@given(pairs, numbers)
-def test_seeds_to_settle_is_the_first_that_does(pair, boundary):
-    differences = pair[0] - pair[1]
-    mean, sd = differences.mean(), differences.std(ddof=1)
-
-    def settles(n: int) -> bool:
-        return abs(mean - boundary) > stats.t.ppf(0.975, n - 1) * sd / math.sqrt(n)
-
-    n = seeds_to_settle(differences, boundary, at_most=200)
-    if n is None:
-        assert not settles(200) or sd <= 1e-9 * np.abs(differences).max()
-    else:
-        assert settles(n)
-        assert n == 2 or not settles(n - 1)
-
-
-def test_seeds_to_settle_by_hand():
-    differences = [0.0, 2.0]  # mean 1, sd 1.414: 1.414 · t / √n < 1 first at n = 11
-    assert seeds_to_settle(differences, 0.0) == 11
-    assert seeds_to_settle(differences, 0.0, at_most=10) is None
-    assert seeds_to_settle(differences, 1.0) is None  # the mean lies on the boundary
-    assert seeds_to_settle([1.0, 1.0, 1.0], 0.0) is None  # of their spread nothing is known
-
-
 def test_bands_are_t_intervals_bin_by_bin_and_missing_where_seeds_do_not_differ():
     curves = rng(5).normal(size=(4, 6))
     curves[:, 2] = 500.0
@@ -375,10 +350,6 @@ def test_one_seed_has_no_band():
         (lambda: paired_difference([[1, 2]], [[1, 2]]), r"1 axis, got shape \(1, 2\)"),
         (lambda: paired_difference([1, 2], [1, 3], confidence=1.0), "got 1.0"),
         (lambda: paired_difference([1, 2], [1, NAN]), "control must be finite"),
-        (lambda: seeds_to_settle([1], 0.0), "got 1"),
-        (lambda: seeds_to_settle([1, 2], NAN), "boundary must be finite, got nan"),
-        (lambda: seeds_to_settle([1, 2], 0.0, at_most=1), "at_most .* got 1"),
-        (lambda: seeds_to_settle([1, 2], 0.0, confidence=0.0), "got 0.0"),
     ],
 )
 def test_errors_say_what_was_received(call, message):

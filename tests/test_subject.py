@@ -90,6 +90,8 @@ class Linears:
     round = LENGTH
     splits = 1
     restarts = False
+    agents = None
+    starts_at = 0
 
     def start(self, seed):
         return Linear(self.loses, seed)
@@ -109,9 +111,6 @@ class Linears:
 
     def check_environment(self):
         pass
-
-    def trunk(self, fork_at):
-        return fork_at
 
     def so_far(self, seed):
         return ()

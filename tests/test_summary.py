@@ -11,8 +11,8 @@ from scipy.stats import trim_mean, ttest_ind
 from regrow.analysis.across_conditions import aggregates, proxies
 from regrow.analysis.conditions import cases
 from regrow.analysis.summary import curves, forks, gains, panels, probes, summarise, whole
+from regrow.diagnosis.conclusion import conclude
 from regrow.diagnosis.outcomes import Outcome, areas
-from regrow.diagnosis.verdict import conclude
 from regrow.errors import RegrowError
 from regrow.records.rows import Measured, file_of
 

@@ -31,12 +31,15 @@ SMALL = {
     "primed": ["minatar/space_invaders", *AGENT, *SIZE, "--before", "prime(updates=100)"],
 }
 FULL = {
-    "plain": ["minatar/breakout"],
-    "noise": ["minatar/breakout", "--before", "fit_noise"],
-    "fixed": ["minatar/breakout", "--before", "fit_noise(redraw=False)"],
-    "primed": ["minatar/space_invaders", "--before", "prime", "--fork-at", "5_000"],
+    "plain": ["minatar/breakout", "--seeds", "5"],
+    "noise": ["minatar/breakout", "--seeds", "5", "--before", "fit_noise"],
+    "fixed": ["minatar/breakout", "--seeds", "5", "--before", "fit_noise(redraw=False)"],
+    "primed": [
+        *("minatar/space_invaders", "--seeds", "5", "--before", "prime", "--fork-at", "5_000")
+    ],
 }
 TRAIN = ["train", "minatar/breakout", "--env-steps", "6_000", "--probe-every", "2_000"]
+ARMS = ["--arms", "nothing", "again", "inject", "reset"]
 STUDY = ["study", "resets", "--scale", "smoke"]
 RENAMED = {"habits": "hooks", "before": "previous_network"}  # fields, since checkpoint format 3
 
@@ -44,13 +47,22 @@ RENAMED = {"habits": "hooks", "before": "previous_network"}  # fields, since che
 def run(checkout: Path, command: list[str], out: Path) -> None:
     if not out.exists():
         own = {**os.environ, "PYTHONPATH": str(checkout / "src")}
-        whole = [sys.executable, "-m", "regrow", *command, "--out", str(out)]
+        start = [sys.executable, "-m", "regrow", command[0]]
+        if command[0] == "diagnose":
+            command = [*command, *ARMS]
+            told = subprocess.run([*start, "--help"], env=own, capture_output=True, text=True)
+            if "--replicates" in told.stdout:  # before there were any, each arm was run once
+                command += ["--replicates", "1", "--fixed"]
+        whole = [*start, *command[1:], "--out", str(out)]
         subprocess.run(whole, env=own, check=True, stdout=subprocess.DEVNULL)
 
 
 def diagnosis(out: Path) -> dict[str, object]:
     held = json.loads((out / "verdict.json").read_text())
-    arms = {arm: [without(run, "seconds") for run in runs] for arm, runs in held["arms"].items()}
+    arms = {
+        arm: [without(run, "seconds", "replicate") for run in runs]
+        for arm, runs in held["arms"].items()
+    }
     return {"arms": arms, "probes": held["probes"], "random_return": held["random_return"]}
 
 
@@ -74,8 +86,8 @@ def training(out: Path) -> dict[str, object]:
     return {"arrays": renamed, "episodes": episodes}
 
 
-def without(values: dict[str, object], name: str) -> dict[str, object]:
-    return {key: value for key, value in values.items() if key != name}
+def without(values: dict[str, object], *names: str) -> dict[str, object]:
+    return {key: value for key, value in values.items() if key not in names}
 
 
 def differences(one: object, two: object, where: str = "") -> list[str]:

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta, rankdata
+from scipy.stats import binomtest, mannwhitneyu
 from supervised import DOSES, OUT
 
+from regrow.diagnosis.conclusion import conclude
 from regrow.diagnosis.outcomes import Outcome
 from regrow.diagnosis.plan import SMALLEST_EFFECT
 from regrow.diagnosis.recording import probes_of
-from regrow.diagnosis.verdict import INCONCLUSIVE, LOSS, NO_LOSS, Verdict, conclude
+from regrow.diagnosis.verdict import INCONCLUSIVE, LOSS, NO_LOSS, Verdict
 from regrow.records.rows import read_rows
 from regrow.stats.sequential import usual_looks
 
@@ -61,9 +62,8 @@ def diagnoses(nothing: Curves, inject: Curves) -> Iterator[Verdict]:
 
 def rate(count: int, total: int) -> list[float]:
     """A share with its exact 95% interval (Clopper & Pearson 1934)."""
-    low = float(beta.ppf(0.025, count, total - count + 1)) if count else 0.0
-    high = float(beta.ppf(0.975, count + 1, total - count)) if count < total else 1.0
-    return [count / total, low, high]
+    interval = binomtest(count, total).proportion_ci(0.95, method="exact")
+    return [count / total, float(interval.low), float(interval.high)]
 
 
 def told(name: str, truth: float, verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -157,10 +157,9 @@ def minatar(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 
 def area(values: np.ndarray, lost: np.ndarray) -> float:
-    """The area under the ROC curve, by ranks (Mann & Whitney 1947)."""
-    ranks, ones = rankdata(values), int(lost.sum())
-    zeros = len(lost) - ones
-    return float((ranks[lost].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+    """The area under the ROC curve (Mann & Whitney 1947)."""
+    above = mannwhitneyu(values[lost], values[~lost]).statistic
+    return float(above / (lost.sum() * (~lost).sum()))
 
 
 def scores(forks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

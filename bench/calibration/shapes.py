@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 from scipy.stats import binom
 
+from regrow.diagnosis.conclusion import SIGNS, conclude
 from regrow.diagnosis.findings import APART, APART_OF_FEW, FAR
 from regrow.diagnosis.outcomes import Outcome
 from regrow.diagnosis.plan import SMALLEST_EFFECT
-from regrow.diagnosis.verdict import INCONCLUSIVE, LOSS, NO_LOSS, SIGNS, conclude
+from regrow.diagnosis.verdict import INCONCLUSIVE, LOSS, NO_LOSS
 from regrow.stats.sequential import levels_of, usual_looks
 
 Floats = NDArray[np.float64]

@@ -2,7 +2,7 @@
 
     python bench/calibration/supervised.py [--seeds 800] [--out runs/calibration/supervised]
 
-256 inputs N(0, 1)⁶⁴ and 10 classes; labels are drawn anew for every task; a network 64-64-64-10 is
+256 inputs N(0, 1)⁶⁴ and 10 classes; every task has new random labels; a network 64-64-64-10 is
 trained with Adam at 3e-3, never reset, for 600 updates of batch 64 a task. Accuracy falls from 1.00
 on the first tasks to 0.14 by the 30th. At each of `DOSES` tasks the network is forked: both arms
 train on two more tasks, two replicates each; the return is the accuracy on the batches, in 20 bins

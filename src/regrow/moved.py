@@ -91,7 +91,7 @@ MOVED = {
     "train": ("training.train",),
     "triggers": ("training.triggers",),
     "units": ("learners.recycling",),
-    "verdict": ("diagnosis.verdict",),
+    "verdict": ("diagnosis.conclusion", "diagnosis.verdict"),
     "watch": ("experiments.watch",),
     "widen": ("learners.widening",),
 }

@@ -3,7 +3,7 @@
 A rule is written down here before its study runs. It has three answers: *holds here*, *does not
 hold here*, *not decided*. It uses 95% t intervals of paired differences over seeds, as shares of
 what they are compared with. To decide, a whole interval has to be on one side of S, the smallest
-effect that matters (5%), and some arm of its condition has to learn. If all seeds show the same
+effect that matters (10%), and some arm of its condition has to learn. If all seeds show the same
 difference there is no interval, and nothing is decided. Claims 3, 5, 6, 11 and 12 have no rule:
 they are an argument (3), checked by the tests of injection (5), the premise of every verdict (6),
 and open questions (11, 12).
@@ -59,7 +59,7 @@ def _early_updates_damage(cases: Sequence[Case]) -> Decision:
     """1: with the most early updates, the untreated agent does worse by more than S."""
     least, most = _ends(cases)
     _learned(least)
-    change = _beside(most, "nothing", least, "nothing")
+    change = _relative_to(most, "nothing", least, "nothing")
     reason = f"untreated, {most.label}, it collects {percent(change)} beside {least.label}."
     return Decision(_worse(change, _smallest(cases)), reason)
 
@@ -134,7 +134,7 @@ def _pace(cases: Sequence[Case]) -> Decision:
 def _late_injection_keeps_up(cases: Sequence[Case]) -> Decision:
     """9: in the end injection is not behind the wider network by more than S, with fewer FLOPs."""
     small, wide = map(_learned, _ends(cases))
-    change = _beside(small, small.injection, wide, "nothing", final=True)
+    change = _relative_to(small, small.injection, wide, "nothing", final=True)
     spent, more = _flops(small, small.injection), _flops(wide, "nothing")
     cost = spent / more if more > 0 else float("nan")
     reason = (
@@ -161,7 +161,7 @@ def _compares_well(cases: Sequence[Case]) -> Decision:
         if arm not in ("nothing", case.injection)
     ]
     for case, arm in rivals:
-        change = _beside(case, case.injection, case, arm, confidence=1 - 0.05 / len(rivals))
+        change = _relative_to(case, case.injection, case, arm, confidence=1 - 0.05 / len(rivals))
         answers.append(_worse(change, _smallest(cases)))
         behind.append((change.estimate, arm, change))
     require(len(behind) > 0, "there is no other arm")
@@ -239,16 +239,16 @@ def _ends(cases: Sequence[Case]) -> tuple[Case, Case]:
     return ordered[0], ordered[-1]
 
 
-def _beside(
+def _relative_to(
     case: Case,
     arm: str,
     other: Case,
-    beside: str,
+    reference: str,
     *,
     final: bool = False,
     confidence: float = 0.95,
 ) -> Interval:
-    """An arm minus another, maybe of another case, over shared seeds.
+    """An arm minus a reference arm, maybe of another case, over shared seeds.
 
     As a share of what learning is worth: what the better of the two earns above the random policy.
     """
@@ -256,7 +256,7 @@ def _beside(
     def of(held: Case, name: str) -> dict[int, float]:
         return {run.seed: _return(run, final) for run in held.outcomes[name]}
 
-    ours, theirs = of(case, arm), of(other, beside)
+    ours, theirs = of(case, arm), of(other, reference)
     seeds = sorted(ours.keys() & theirs.keys())
     require(len(seeds) >= 2, f"{case.label} and {other.label} share fewer than two seeds")
     treated, control = (np.array([held[seed] for seed in seeds]) for held in (ours, theirs))
@@ -264,8 +264,10 @@ def _beside(
     row = other.row
     measured = paired(treated, control, better - row.random_return, row.random_error)
     require(not measured.alike, _alike(len(seeds)))
-    above = f"neither {arm} of {case.label} nor {beside} of {other.label} earns more than chance"
-    require(measured.u > 0, above)
+    require(
+        measured.u > 0,
+        f"{arm} of {case.label} and {reference} of {other.label} earn no more than a random policy",
+    )
     critical = float(stdtrit(len(seeds) - 1, (1.0 + confidence) / 2.0))
     return measured.interval(critical, confidence)
 

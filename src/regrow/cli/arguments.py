@@ -1,4 +1,4 @@
-"""What commands share: numbers, agents and environments, folders, as typed."""
+"""Arguments shared by commands: numbers, agents, environments and folders."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def count(text: str) -> int:
-    """A whole number (`regrow.registry`), for argparse."""
+    """Parses a whole number (`regrow.registry`), for argparse."""
     try:
         return whole(text)
     except RegrowError as error:
@@ -22,7 +22,7 @@ def count(text: str) -> int:
 
 
 def shown(path: Path) -> str:
-    """A path as a terminal can show it, also one that is no UTF-8."""
+    """A path as printable text, even if it is not valid UTF-8."""
     return os.fsencode(path).decode(errors="replace")
 
 
@@ -30,7 +30,7 @@ NEXT_ROUND = ", or to the next whole round of the agent"
 
 
 def share(text: str) -> float:
-    """A number, for argparse."""
+    """Parses a number, for argparse."""
     try:
         return float(text)
     except ValueError as error:
@@ -38,12 +38,12 @@ def share(text: str) -> float:
 
 
 def add_environment(parser: argparse.ArgumentParser) -> None:
-    """An environment."""
+    """Adds the argument for an environment."""
     parser.add_argument("environment", help="e.g. minatar/breakout (`regrow list environments`)")
 
 
 def add_agent(parser: argparse.ArgumentParser) -> None:
-    """An agent."""
+    """Adds the argument for an agent."""
     parser.allow_abbrev = False
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
@@ -56,7 +56,7 @@ def add_agent(parser: argparse.ArgumentParser) -> None:
 
 
 def add_log(parser: argparse.ArgumentParser, what: str) -> None:
-    """Where to log while it trains."""
+    """Adds the argument for live logging."""
     parser.add_argument(
         "--log",
         action="append",
@@ -68,7 +68,7 @@ def add_log(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def chosen(options: argparse.Namespace) -> "tuple[Agent, Environment]":
-    """The agent, where none was named the environment's own, and the environment."""
+    """(agent, environment) from the options; the environment's default agent if none is given."""
     from regrow.registry import make
     from regrow.training.default_agent import default_agent
 
@@ -79,11 +79,11 @@ def chosen(options: argparse.Namespace) -> "tuple[Agent, Environment]":
 
 
 def given_or_whole(given: int | None, default: int, per_round: int) -> int:
-    """A number of env steps as it was asked for; by default one of whole rounds of the agent."""
+    """The given number of env steps, or the default rounded up to whole rounds of the agent."""
     return -(-default // per_round) * per_round if given is None else given
 
 
 def default_folder(verb: str, environment: str) -> Path:
-    """Where a command writes unless told otherwise."""
+    """The default output folder of a command."""
     word = "".join(c if c.isalnum() or c == "_" else "-" for c in environment)
     return Path("runs") / f"{verb}-{word}"

@@ -22,7 +22,7 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Diagnoses two agents (Double DQN on MinAtar Breakout): one whose network was damaged by\n"
         "fitting it to noise, and one that was left alone. Prints both verdicts and writes one\n"
-        "picture of them, both.png, beside the folder of each diagnosis."
+        "picture of both, both.png, next to the folders of the two diagnoses."
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="(default: runs/demo)")
     parser.add_argument("--processes", type=count, help="worker processes (default: one per core)")

@@ -84,7 +84,6 @@ def add_diagnose(parser: argparse.ArgumentParser) -> None:
     add(
         "--smallest-effect",
         type=share,
-        default=0.1,
         help="the smallest effect that matters, as a share of what learning is worth: what the "
         "best arm earns above the random policy (default: 0.1)",
     )
@@ -166,6 +165,7 @@ def _plan(options: argparse.Namespace) -> "Plan":
         HORIZON,
         REPLICATES,
         SEEDS,
+        SMALLEST_EFFECT,
         Arm,
         Plan,
         arms_at_every_split,
@@ -173,12 +173,8 @@ def _plan(options: argparse.Namespace) -> "Plan":
     from regrow.registry import make
 
     source = _source(options)
-    trained = getattr(source, "env_steps", None)
-    require(
-        trained is None or options.fork_at in (None, trained),
-        f"--fork-at is {options.fork_at}; trained runs are forked where they are, at {trained}",
-    )
-    fork_at = trained or given_or_whole(options.fork_at, FORK_AT, source.round)
+    default = source.starts_at or FORK_AT
+    fork_at = given_or_whole(options.fork_at, default, source.round)
     horizon = given_or_whole(options.horizon, HORIZON, source.round)
     if options.env_steps is not None:
         require(options.horizon is None, "give --horizon or --env-steps, not both")
@@ -194,7 +190,7 @@ def _plan(options: argparse.Namespace) -> "Plan":
         arms = arms_at_every_split(source.splits)
     seeds, replicates = options.seeds, options.replicates
     if seeds is None:
-        seeds = getattr(source, "agents", SEEDS)
+        seeds = SEEDS if source.agents is None else source.agents
     if replicates is None:
         replicates = SEEDS if seeds == 1 else REPLICATES
     return Plan(
@@ -204,7 +200,9 @@ def _plan(options: argparse.Namespace) -> "Plan":
         fork_at=fork_at,
         horizon=horizon,
         before=tuple(make("interventions", text) for text in options.before),
-        smallest_effect=options.smallest_effect,
+        smallest_effect=SMALLEST_EFFECT
+        if options.smallest_effect is None
+        else options.smallest_effect,
         replicates=replicates,
         fixed=options.fixed,
         returns_range=None if options.range is None else (options.range[0], options.range[1]),

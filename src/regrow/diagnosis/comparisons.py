@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from regrow.diagnosis.outcomes import Outcome, Sample, Scale, areas, finals
-from regrow.stats.arrays import Floats
+from regrow.stats.arrays import ROUNDING, Floats
 from regrow.stats.effects import Measured, independent, paired
 from regrow.stats.intervals import Interval
 from regrow.stats.sequential import Levels
@@ -18,7 +18,7 @@ Of = Callable[[Sequence[Outcome]], Floats]
 
 @dataclass(frozen=True)
 class Look:
-    """What is known of the arms with so many seeds, or replicates of a single agent.
+    """The arms as they compare at one sample size: seeds, or replicates of a single agent.
 
     Its intervals hold over all looks together (`regrow.stats.sequential`).
     """
@@ -41,18 +41,19 @@ class Look:
         return self.levels.critical(self.n, degrees) if known else math.inf
 
     def measured(self, arm: str) -> Measured:
-        """An arm beside the control, tested at the smallest effect that matters."""
+        """An arm compared with the control, at the smallest effect that matters."""
         return self.scale.measured(self.sample, arm, self.control, self.smallest)
-
-    def share(self, arm: str) -> Interval:
-        """An arm's difference to the control as a share of the unit."""
-        measured = self.measured(arm)
-        return measured.interval(self.critical(measured.degrees), self.confidence)
 
     @cached_property
     def shares(self) -> dict[str, Interval]:
-        """That of every arm but the control."""
-        return {arm: self.share(arm) for arm in self.sample.arms if arm != self.control}
+        """The difference to the control as a share of the unit, of every other arm."""
+        found = {}
+        for arm in self.sample.arms:
+            if arm != self.control:
+                measured = self.measured(arm)
+                critical = self.critical(measured.degrees)
+                found[arm] = measured.interval(critical, self.confidence)
+        return found
 
     def difference(self, arm: str, other: str, of: Of = areas) -> Interval:
         """An arm's difference to another one, in returns."""
@@ -89,7 +90,7 @@ def _t_above(values: Floats, scale: Scale, variance: float | None = None) -> flo
     lead = float(values.mean()) - scale.random
     variance = float(values.var(ddof=1)) if variance is None else variance
     error = math.sqrt(variance / len(values) + scale.error**2)
-    if error <= 1e-9 * float(np.abs(values).max()):
+    if error <= ROUNDING * float(np.abs(values).max()):
         return math.copysign(math.inf, lead) if lead else 0.0
     return lead / error
 

@@ -13,6 +13,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -79,15 +80,13 @@ def diagnose(
     """
     log = checked(log)
     require(folder is not None or not log, f"log is {', '.join(log)} and folder is None; give one")
-    if folder is not None:
-        kept = Path(folder)
-        return carry_out(
-            plan, kept, execute=execute, report=report, log=log, minutes=minutes
-        ).verdict
-    with tempfile.TemporaryDirectory(prefix="regrow-") as temporary:
-        return carry_out(
-            plan, Path(temporary), execute=execute, report=report, minutes=minutes
-        ).verdict
+    with ExitStack() as stack:
+        if folder is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="regrow-"))
+        done = carry_out(
+            plan, Path(folder), execute=execute, report=report, log=log, minutes=minutes
+        )
+        return done.verdict
 
 
 def carry_out(
@@ -155,11 +154,7 @@ def _continued(plan: Plan, folder: Path) -> Plan:
 
 def _concluded(plan: Plan, folder: Path, units: int) -> Diagnosed:
     """The verdict on the first units, written down."""
-    rows = [
-        row
-        for row in read_rows(folder).rows
-        if (row.replicate if plan.single else row.seed) < units
-    ]
+    rows = [row for row in read_rows(folder).rows if plan.unit_of(row.seed, row.replicate) < units]
     done = Diagnosed(judge(rows), rows)
     write_json(folder / "verdict.json", verdict_file(plan, done))
     return done
@@ -237,19 +232,20 @@ def tasks(
     units: int | None = None,
     since: int = 0,
 ) -> list[Task]:
-    """The jobs of the units from `since` on up to `units` as tasks.
+    """The jobs of the seeds (of a single agent, replicates) from `since` to `units` − 1 as tasks.
 
-    Units are seeds, or replicates of a single agent. `log`: the sinks that hear of the jobs.
+    `log`: the sinks that every job is logged into.
     """
     plan = condition.plan
     recorded = Recorded(folder / "work" / digest_of(plan), folder, source_commit(), tuple(log))
     random = random_file(folder, plan)
     found = [Task(random.stem, (), partial(run_random_policy, plan, random))] if not since else []
+    there = {task.name for task in found}
     for job, needs in jobs(plan, units):
-        if (job.replicate if plan.single else job.seed) < since:
+        if plan.unit_of(job.seed, job.replicate) < since:
             continue
         asked = (needs.name, random.stem) if needs else ()
-        there = {task.name for task in found}
         work = partial(recorded.run, plan, job, (condition,) if needs else ())
         found.append(Task(job.name, tuple(name for name in asked if name in there), work))
+        there.add(job.name)
     return found

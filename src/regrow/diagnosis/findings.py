@@ -260,9 +260,9 @@ def _lost_in(look: Look, splits: Mapping[str, int]) -> Finding:
     """Where plasticity was lost: the last layer from which on an injection still helps.
 
     An injection at split s renews the layers from s on. If it helps and the one at the next split
-    does not, the layers between are those that could no longer learn. "Does not" asks for a
-    difference between the two: one interval above the bound beside one across it is none. A split
-    whose runs are all alike leaves it open.
+    does not, the layers between are those that could no longer learn. "Does not" needs a clear
+    difference between the two: one interval above the bound and one across it are not enough. A
+    split whose runs are all alike leaves it open.
     """
     ordered = sorted(splits.items(), key=lambda item: item[1])
     shares = look.shares

@@ -60,7 +60,7 @@ class Job:
 def jobs(plan: Plan, units: int | None = None) -> list[tuple[Job, Job | None]]:
     """All jobs, each with the job it waits for; forks come first, seed by seed.
 
-    `units`: up to so many seeds, or replicates of a single agent; by default the most.
+    `units`: the number of seeds (of a single agent, replicates); by default the most.
     """
     units = plan.most if units is None else units
     seeds, replicates = (1, units) if plan.single else (units, plan.replicates)

@@ -5,9 +5,10 @@ With several agents (seeds), an arm counts once per agent, with the mean of its 
 arms are paired. With a single agent the replicates themselves are the sample.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 
@@ -95,45 +96,84 @@ def sampled(outcomes: Sequence[Outcome], control: str, replicate: str | None) ->
     Raises `RegrowError` where arms do not have the same seeds.
     """
     again = {run.seed for run in outcomes if run.arm == control and run.replicate == 1}
+    both = again & {run.seed for run in outcomes if run.arm == replicate}
+    require(not both, f"'{replicate}' is there with replicates of '{control}'")
+    counted = with_replicates(outcomes, control, replicate)
     runs: dict[str, list[Outcome]] = {}
-    for run in outcomes:
-        folded = run
-        if run.arm == replicate:
-            require(run.seed not in again, f"'{replicate}' is there with replicates of '{control}'")
-            folded = replace(run, arm=control, replicate=run.replicate + 1)
-        runs.setdefault(folded.arm, []).append(folded)
-    for held in runs.values():
-        held.sort(key=lambda run: (run.seed, run.replicate))
+    for run in sorted(counted, key=lambda run: (run.seed, run.replicate)):
+        runs.setdefault(run.arm, []).append(run)
     seeds = {arm: tuple(dict.fromkeys(run.seed for run in held)) for arm, held in runs.items()}
     require(len(set(seeds.values())) <= 1, f"the arms do not have the same seeds: {seeds}")
-    if runs and len(next(iter(seeds.values()))) == 1 and max(map(len, runs.values())) > 1:
+    if of_one_agent(counted):
         return Sample(runs, runs, "independent")
-    return Sample({arm: _by_seed(held) for arm, held in runs.items()}, runs, "paired")
+    arms = {arm: averaged(held, mean_of) for arm, held in runs.items()}
+    return Sample(arms, runs, "paired")
 
 
-def _by_seed(runs: Sequence[Outcome]) -> list[Outcome]:
-    by_seed: dict[int, list[Outcome]] = {}
+@runtime_checkable
+class Replicate(Protocol):
+    """A run of an arm, as an Outcome or a row of results; a dataclass."""
+
+    @property
+    def arm(self) -> str:
+        """The arm's name."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Which fork it is of."""
+        ...
+
+    @property
+    def replicate(self) -> int:
+        """Which of the arm's runs from there."""
+        ...
+
+
+R = TypeVar("R", bound=Replicate)
+
+
+def with_replicates(runs: Sequence[R], control: str, replicate: str | None) -> list[R]:
+    """The runs, with those of the arm `replicate` as one more replicate of the control."""
+    return [
+        replace(cast(Any, run), arm=control, replicate=run.replicate + 1)
+        if run.arm == replicate
+        else run
+        for run in runs
+    ]
+
+
+def of_one_agent(runs: Sequence[Replicate]) -> bool:
+    """Whether the replicates are the sample: there is one seed, and every arm has several."""
+    counts = Counter(run.arm for run in runs)
+    return len({run.seed for run in runs}) == 1 and min(counts.values()) > 1
+
+
+def averaged(runs: Sequence[R], mean: Callable[[Sequence[R]], R]) -> list[R]:
+    """One run per arm and seed: the mean of its replicates."""
+    groups: dict[tuple[str, int], list[R]] = {}
     for run in runs:
-        by_seed.setdefault(run.seed, []).append(run)
-    return [held[0] if len(held) == 1 else mean_of(held) for held in by_seed.values()]
+        groups.setdefault((run.arm, run.seed), []).append(run)
+    return [held[0] if len(held) == 1 else mean(held) for held in groups.values()]
+
+
+def mean_fields(runs: Sequence[Any], *names: str) -> dict[str, Any]:
+    """The means over runs of fields that hold a number, or numbers of equal length."""
+    means = {name: np.mean([getattr(run, name) for run in runs], axis=0) for name in names}
+    return {
+        name: tuple(mean.tolist()) if np.ndim(mean) else float(mean) for name, mean in means.items()
+    }
 
 
 def mean_of(runs: Sequence[Outcome]) -> Outcome:
     """The replicates of an arm of a seed as one outcome: means, and the events of the first."""
-    first = runs[0]
     names = set.intersection(*(set(run.probes) for run in runs))
+    probes = {name: float(np.mean([run.probes[name] for run in runs])) for name in sorted(names)}
     return replace(
-        first,
-        curve=tuple(np.mean([run.curve for run in runs], axis=0).tolist()),
-        predicted=tuple(np.mean([run.predicted for run in runs], axis=0).tolist()),
-        realised=float(np.mean([run.realised for run in runs])),
+        runs[0],
+        **mean_fields(runs, "curve", "predicted", "realised", "seconds"),
         largest_reward=max(run.largest_reward for run in runs),
-        probes={
-            name: float(np.mean([run.probes[name] for run in runs]))
-            for name in first.probes
-            if name in names
-        },
-        seconds=sum(run.seconds for run in runs),
+        probes=probes,
         unfinished=sum(run.unfinished for run in runs),
     )
 
@@ -167,6 +207,11 @@ class Scale(NamedTuple):
             return "the range of returns that was given"
         return f"mean return of the best arm ('{self.best}') above the random policy's"
 
+    @property
+    def unit_error(self) -> float:
+        """The standard error of the unit that all runs have in common; a given range has none."""
+        return 0.0 if self.best is None else self.error
+
     def measured(self, sample: Sample, arm: str, control: str, share: float = 0.0) -> Measured:
         """An arm's difference to the control, with this unit."""
         values = {name: areas(sample.arms[name]) for name in (arm, control)}
@@ -176,9 +221,9 @@ class Scale(NamedTuple):
         if sample.design == "independent":
             best = np.zeros(0) if self.best is None else values[self.best]
             random = -self.value if self.best is None else self.random
-            return independent(treated, base, best, random, self.error, share)
+            return independent(treated, base, best, random, self.unit_error, share)
         unit = self.value if self.best is None else values[self.best] - self.random
-        return paired(treated, base, unit, self.error)
+        return paired(treated, base, unit, self.unit_error)
 
 
 def scale_of(
@@ -192,7 +237,7 @@ def scale_of(
     `given`: (lowest, highest) return instead.
     """
     if given is not None:
-        return Scale(given[1] - given[0], random, 0.0, None)
+        return Scale(given[1] - given[0], random, error, None)
     means = {arm: float(areas(runs).mean()) for arm, runs in arms.items()}
     best = max(means, key=lambda arm: means[arm])
     return Scale(means[best] - random, random, error, best)

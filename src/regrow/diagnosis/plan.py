@@ -186,6 +186,11 @@ class Plan:
             require_rounds(name, value, self.source.round)
         self._check_sizes()
         require(
+            self.source.starts_at in (0, self.fork_at),
+            f"fork_at is {self.fork_at}; trained runs are forked where they are, at "
+            f"{self.source.starts_at}",
+        )
+        require(
             self.fork_at + self.horizon < 2**31,
             f"fork_at + horizon is {self.fork_at + self.horizon}; it must be below 2^31",
         )
@@ -206,7 +211,7 @@ class Plan:
             f"seeds is {self.seeds} and replicates {self.replicates}; a verdict needs at least 2 "
             "seeds, or 2 replicates of one",
         )
-        known = getattr(self.source, "agents", None)
+        known = self.source.agents
         require(
             known is None or self.seeds <= known,
             f"seeds is {self.seeds}; there are {known} trained agents to fork",
@@ -222,6 +227,10 @@ class Plan:
     def single(self) -> bool:
         """Whether one agent is diagnosed, of which the replicates are the sample."""
         return self.seeds == 1
+
+    def unit_of(self, seed: int, replicate: int) -> int:
+        """Which unit of the sample a run belongs to, counted from 0."""
+        return replicate if self.single else seed
 
     @property
     def most(self) -> int:
@@ -281,11 +290,12 @@ class Plan:
         )
 
     def env_steps(self, units: int | None = None) -> int:
-        """Env steps of all jobs together, up to so many seeds (replicates of a single agent)."""
+        """Env steps of all jobs together, for that many seeds (of a single agent, replicates)."""
         units = self.most if units is None else units
         runs = units if self.single else units * self.replicates
         trunks = 1 if self.single else units
-        return trunks * self.source.trunk(self.fork_at) + runs * len(self.arms) * self.horizon
+        to_fork = self.fork_at - self.source.starts_at
+        return trunks * to_fork + runs * len(self.arms) * self.horizon
 
     @property
     def roles(self) -> Roles:

@@ -12,7 +12,6 @@ processes may work in one folder: each job is held by one of them.
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -22,10 +21,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from regrow.diagnosis.conclusion import conclude
 from regrow.diagnosis.jobs import Fork, Job, fork_of, outcome_of, run_job
-from regrow.diagnosis.outcomes import Outcome
+from regrow.diagnosis.outcomes import (
+    Outcome,
+    averaged,
+    mean_fields,
+    of_one_agent,
+    with_replicates,
+)
 from regrow.diagnosis.plan import BINS, Arm, Plan, Roles
-from regrow.diagnosis.verdict import Verdict, conclude
+from regrow.diagnosis.verdict import Verdict
 from regrow.errors import RegrowError
 from regrow.files.atomic import read_json, write_json
 from regrow.files.locks import Hold, is_taken, waited_for
@@ -322,27 +328,12 @@ def means_of_replicates(rows: Sequence[Row], roles: Roles) -> list[Row]:
 
     An arm that is one more replicate of the control is counted there.
     """
-    folded = [
-        replace(row, arm=roles.control, replicate=row.replicate + 1)
-        if row.arm == roles.replicate
-        else row
-        for row in rows
-    ]
-    counts = Counter(row.arm for row in folded)
-    if len({row.seed for row in folded}) == 1 and min(counts.values()) > 1:
-        return folded
-    groups: dict[tuple[str, int], list[Row]] = {}
-    for row in folded:
-        groups.setdefault((row.arm, row.seed), []).append(row)
-    return [held[0] if len(held) == 1 else _mean_row(held) for held in groups.values()]
+    counted = with_replicates(rows, roles.control, roles.replicate)
+    return counted if of_one_agent(counted) else averaged(counted, _mean_row)
 
 
 def _mean_row(rows: Sequence[Row]) -> Row:
     """Replicates as one row: means, also of what a run costs, and the events of the first."""
-
-    def mean(name: str) -> tuple[float, ...]:
-        return tuple(np.mean([getattr(row, name) for row in rows], axis=0).tolist())
-
     values: dict[tuple[str, str, str, str], list[float]] = {}
     for row in rows:
         for probe in row.probes:
@@ -350,13 +341,9 @@ def _mean_row(rows: Sequence[Row]) -> Row:
     return replace(
         rows[0],
         replicate=0,
-        returns=mean("returns"),
-        predicted=mean("predicted"),
-        realised=float(np.mean([row.realised for row in rows])),
+        **mean_fields(rows, "returns", "predicted", "realised", "seconds", "flops"),
         largest_reward=max(row.largest_reward for row in rows),
         probes=tuple(Measured(*name, float(np.mean(held))) for name, held in values.items()),
-        seconds=float(np.mean([row.seconds for row in rows])),
-        flops=float(np.mean([row.flops for row in rows])),
     )
 
 

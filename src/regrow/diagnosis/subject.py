@@ -130,8 +130,14 @@ class Source(Protocol):
         """`RegrowError` where the environment does what it may not do."""
         ...
 
-    def trunk(self, fork_at: int) -> int:
-        """Env steps that a Subject takes to the fork."""
+    @property
+    def agents(self) -> int | None:
+        """How many different Subjects there are; None: one for every seed."""
+        ...
+
+    @property
+    def starts_at(self) -> int:
+        """The env step at which Subjects start."""
         ...
 
     def so_far(self, seed: int) -> tuple[float, ...]:

@@ -36,6 +36,7 @@ from regrow.execution.interrupts import (
 from regrow.execution.tasks import Task
 from regrow.types import Report
 
+_LEAKED = "ignore:resource_tracker:UserWarning"
 ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 WORKER_ENDED = (
@@ -100,7 +101,8 @@ class Processes:
         _require_portable(tasks)
         # Python's resource tracker process releases what the processes share. It would report a
         # leak if a second Ctrl-C ended this process.
-        sys.warnoptions.append("ignore:resource_tracker:UserWarning")
+        if _LEAKED not in sys.warnoptions:
+            sys.warnoptions.append(_LEAKED)
         context = multiprocessing.get_context("spawn")
         news, stop = context.Queue(), context.Event()  # from the workers, and to them
         with starting_workers(), interruptible() as asked:

@@ -69,7 +69,7 @@ def _of_looks(found: dict[Job, Seen], group: Shared) -> dict[Job, Seen]:
     """The jobs up to the look that is being worked for: a diagnosis may end there."""
 
     def unit(job: Job) -> int:
-        return job.replicate if group.plan.single else job.seed
+        return group.plan.unit_of(job.seed, job.replicate)
 
     begun = max(
         (unit(job) + 1 for job, seen in found.items() if seen.state != "waiting"), default=1

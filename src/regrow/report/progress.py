@@ -1,4 +1,4 @@
-"""How far long work has come: phase, rate, and an estimate of what is left."""
+"""Progress bars: phase, rate, and the estimated time left."""
 
 import time
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ class Progressing(Protocol):
 
 @contextmanager
 def progress(unit: str, total: int) -> Iterator[Progressing]:
-    """A `report(phase, done)` that shows a bar on a terminal, and a line now and then elsewhere."""
+    """A `report(phase, done)` that shows a bar on a terminal, or else prints occasional lines."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _Lines(console, unit, total)
@@ -83,7 +83,7 @@ class _Bar:
 
 
 class _Lines:
-    """Progress for logs."""
+    """Progress as lines of text, for logs."""
 
     def __init__(self, console: Console, unit: str, total: int):
         self.console, self.unit, self.total, self.done = console, unit, total, 0
@@ -96,7 +96,7 @@ class _Lines:
         self.done += done
         now = time.monotonic()
         if now - self.said_at < 1.0:
-            self.said = self.done  # what an earlier sitting did is there at once
+            self.said = self.done  # progress of an earlier session arrives at once
         if now - self.said_at < PLAIN_EVERY or self.done == self.said:
             return
         # The rate since the last line: the first one includes compilation, later ones do not.

@@ -16,7 +16,7 @@ from regrow.report.charts import Arms, Chart
 from regrow.report.html import Element, document, table, tag
 from regrow.report.looks import looks_picture
 from regrow.report.spark import sparks
-from regrow.report.terminal import said_beside
+from regrow.report.terminal import context_of
 from regrow.stats.intervals import Interval
 
 _ANSWERS = {HOLDS: "holds", FAILS: "fails", OPEN: "open"}
@@ -102,7 +102,7 @@ def _answer(case: Case) -> Element:
         heading,
         tag("p", badge, " ", verdict.reason, class_="question"),
         tag("p", tag("b", "What to do next: "), _next(case, verdict)),
-        tag("ul", *(tag("li", text) for text in said_beside(verdict))),
+        tag("ul", *(tag("li", text) for text in context_of(verdict))),
         looks_picture(verdict),
     )
 

@@ -29,7 +29,7 @@ def show(
     console.print(probes_table(probes))
     colour = _COLOUR.get(verdict.claim, "green")
     console.print(f"[bold {colour}]{verdict.claim}[/]: {escape(verdict.reason)}", highlight=False)
-    for text in said_beside(verdict):
+    for text in context_of(verdict):
         console.print(f"  {escape(text)}", highlight=False)
     for finding in verdict.findings:
         console.print(f"  [bold]{finding.code}[/]: {escape(finding.text)}", highlight=False)
@@ -42,8 +42,8 @@ def outcomes_of(rows: Sequence[Row]) -> list[Outcome]:
     return [as_outcome(row) for row in means_of_replicates(kept, roles)]
 
 
-def said_beside(verdict: Verdict) -> list[str]:
-    """What a claim rests on, a sentence each: unit, noise, power, evidence, signs, ratio."""
+def context_of(verdict: Verdict) -> list[str]:
+    """The context of a claim, a sentence each: unit, noise, power, evidence, signs, ratio."""
     if not verdict.comparisons:
         return []
     kind = "seeds" if verdict.population == "training" else "replicates"
@@ -70,7 +70,7 @@ def said_beside(verdict: Verdict) -> list[str]:
             f"settled by now with probability {verdict.power:.0%}."
         )
     told.append(
-        f"Beside it: {verdict.positive} of {verdict.n} {kind} lie above "
+        f"Other evidence: {verdict.positive} of {verdict.n} {kind} lie above "
         f"{verdict.smallest_effect:.0%} (sign test p = {verdict.sign_test:.2g}); e-value "
         f"{verdict.evidence:.3g}."
     )

@@ -75,9 +75,15 @@ class RunSource:
         """`check_environment`, in short."""
         check_before_training(self.environment)
 
-    def trunk(self, fork_at: int) -> int:
-        """All of the way."""
-        return fork_at
+    @property
+    def agents(self) -> int | None:
+        """One for every seed."""
+        return None
+
+    @property
+    def starts_at(self) -> int:
+        """The beginning."""
+        return 0
 
     def so_far(self, seed: int) -> tuple[float, ...]:
         """Nothing: it starts at env step 0."""

@@ -26,7 +26,7 @@ class Trained(RunSource):
 
     runs: tuple[str, ...] = ()
     env_steps: int = 0
-    history: tuple[tuple[int, str], ...] = ()
+    history: tuple[Event, ...] = ()
 
     @staticmethod
     def of(folders: Sequence[Path]) -> "Trained":
@@ -50,18 +50,18 @@ class Trained(RunSource):
         path = folder / "run.ckpt"
         require(path.is_file(), f"there is no run in {folder}; give the --out of a `regrow train`")
         run = load(path)
-        history = tuple((event.env_steps, event.intervention) for event in run.history)
         runs = (str(folder.resolve()),)
-        return Trained(run.agent, run.environment, runs, run.env_steps, history)
+        return Trained(run.agent, run.environment, runs, run.env_steps, run.history)
 
     @property
-    def agents(self) -> int:
+    def agents(self) -> int | None:
         """How many there are."""
         return len(self.runs)
 
-    def trunk(self, fork_at: int) -> int:
-        """What is left of the way: nothing, where the fork is where the runs are."""
-        return fork_at - self.env_steps
+    @property
+    def starts_at(self) -> int:
+        """Where the runs are."""
+        return self.env_steps
 
     def start(self, seed: int) -> Run:
         """The run, where it is."""
@@ -76,13 +76,12 @@ class Trained(RunSource):
 
     def check(self, interventions: Sequence[Intervention]) -> None:
         """`RegrowError` where an intervention does not fit what the runs have become."""
-        done = [make("interventions", text) for _, text in self.history]
+        done = [make("interventions", event.intervention) for event in self.history]
         abstract_state(self.agent, self.environment, [*done, *interventions])
 
     def flops(self, history: Sequence[Event], start: int, end: int) -> float:
         """What the compiler counts, with what was done to the runs before."""
-        earlier = [Event(*event) for event in self.history]
-        return super().flops([*earlier, *history], start, end)
+        return super().flops([*self.history, *history], start, end)
 
     def config(self) -> dict[str, Any]:
         """The folders, and what was trained in them."""

@@ -6,6 +6,8 @@ from numpy.typing import ArrayLike, NDArray
 from regrow.errors import RegrowError, require
 
 Floats = NDArray[np.float64]
+ROUNDING = 1e-9
+"""Relative to the largest value: a smaller spread is only how sums of equal values are rounded."""
 
 
 def numbers(name: str, values: ArrayLike, *, dims: int | None = None) -> Floats:

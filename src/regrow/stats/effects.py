@@ -12,10 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from regrow.stats.arrays import Floats
+from regrow.stats.arrays import ROUNDING, Floats
 from regrow.stats.intervals import Interval, no_interval
-
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Measured:
     @property
     def alike(self) -> bool:
         """Whether d has no spread, so that nothing is known of how far it is off."""
-        return math.sqrt(max(self.var_d, 0.0)) <= _ROUNDING * self.scale
+        return math.sqrt(max(self.var_d, 0.0)) <= ROUNDING * self.scale
 
     def statistic(self, share: float) -> float:
         """The t statistic of d − share · u; NaN where d has no spread or u is not above 0."""

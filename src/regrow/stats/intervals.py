@@ -17,13 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from regrow.errors import RegrowError, require
-from regrow.stats.arrays import Floats, numbers
+from regrow.stats.arrays import ROUNDING, Floats, numbers
 
 Statistic = Callable[..., Any]
 """`statistic(values, axis=-1)` reduces one axis, as `np.mean` and `interquartile_mean` do."""
 
 _DRAWS_AT_ONCE = 2**20  # bounds the memory of a bootstrap to a few times 8 MiB
-_ROUNDING = 1e-9  # of the largest value: less is no spread, but how sums of equal values come out
 
 
 class Interval(NamedTuple):
@@ -149,7 +148,7 @@ def percentile(
     """
     tail = (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    if high - low <= _ROUNDING * (abs(estimate) if size is None else size):
+    if high - low <= ROUNDING * (abs(estimate) if size is None else size):
         return no_interval(estimate, confidence)
     return Interval(estimate, float(low), float(high), confidence)
 
@@ -179,7 +178,7 @@ def paired_difference(
     require(treated.shape == control.shape, f"treated and control must pair up, got {shapes}")
     mean, sd, n = _mean_sd(treated - control)
     half = float(_half_width(sd, np.array([n]), confidence)[0])
-    if sd <= _ROUNDING * max(np.abs(treated).max(), np.abs(control).max()):
+    if sd <= ROUNDING * max(np.abs(treated).max(), np.abs(control).max()):
         return no_interval(mean, confidence)
     return Interval(mean, mean - half, mean + half, confidence)
 
@@ -196,33 +195,9 @@ def mean_band(values: ArrayLike, *, confidence: float = 0.95) -> tuple[Floats, F
     if seeds == 1:
         return mean, np.full_like(mean, math.nan), np.full_like(mean, math.nan)
     quantile, sd = stdtrit(seeds - 1, (1 + confidence) / 2), curves.std(axis=0, ddof=1)
-    known = sd > _ROUNDING * np.abs(curves).max(axis=0)
+    known = sd > ROUNDING * np.abs(curves).max(axis=0)
     half = np.where(known, quantile * sd / math.sqrt(seeds), math.nan)
     return mean, mean - half, mean + half
-
-
-def seeds_to_settle(
-    differences: ArrayLike, boundary: float, *, confidence: float = 0.95, at_most: int = 1000
-) -> int | None:
-    """The fewest seeds at which the t interval would lie wholly on one side of `boundary`.
-
-    `differences` has shape (seeds,), seeds >= 2, in the unit of `boundary`. Counts all seeds, not
-    additional ones, and takes the observed mean and sd (ddof = 1) for the true ones: the smallest n
-    with `|mean - boundary| > t(n - 1) · sd / √n`. A plan, not a promise: about half of all
-    studies of that size would settle. None if that takes more than `at_most` seeds, or if the
-    differences are equal: of their spread nothing is known.
-
-    Raises `RegrowError` on fewer than two seeds, non-finite values, `at_most` < 2, or a confidence
-    outside (0, 1).
-    """
-    require(math.isfinite(boundary), f"boundary must be finite, got {boundary}")
-    require(at_most >= 2, f"at_most must be at least 2 seeds, got {at_most}")
-    values = numbers("differences", differences, dims=1)
-    mean, sd, _ = _mean_sd(values)
-    seeds = np.arange(2, at_most + 1)
-    settled = abs(mean - boundary) > _half_width(sd, seeds, confidence)
-    spread = sd > _ROUNDING * np.abs(values).max()
-    return int(seeds[settled.argmax()]) if spread and settled.any() else None
 
 
 # What the functions above share.

@@ -33,11 +33,10 @@ from regrow.training.backend import Advanced, Backend
 from regrow.training.device_loop import (
     State,
     keys_of,
-    require_finite,
-    require_finite_log,
     scan_updates,
     vmap_envs,
 )
+from regrow.training.finite import require_finite, require_finite_log
 from regrow.training.session import Session, keep, take
 from regrow.types import ActionSpace, Continuous, Discrete, Key, Log, Memory, Transition
 

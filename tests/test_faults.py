@@ -31,6 +31,7 @@ from regrow.registry import describe
 from regrow.report import terminal
 from regrow.report.figure import draw_diagnosis
 from regrow.sources.native import Diagnosis, Native
+from regrow.training import session
 from regrow.training.checkpoint import load, save
 from regrow.training.evaluate import evaluate
 from regrow.training.run import Run, random_policy
@@ -352,3 +353,13 @@ def test_mountain_car_earns_what_its_episodes_return(tmp_path):
     )
     for comparison in verdict.comparisons:
         assert -60 < comparison.area < -40, describe(world)
+
+
+@pytest.mark.parametrize("count", [4, 33])
+def test_large_numbers_are_finite_and_none_is_missed(count):
+    """Of few numbers and of many; squares of 1e30 overflow in float32, which is no fault."""
+    numbers = np.full(count, 1e30, np.float32)
+    assert session._finite(numbers)
+    for odd in (np.nan, np.inf, -np.inf):
+        numbers[-1] = odd
+        assert not session._finite(numbers)

@@ -28,6 +28,7 @@ from regrow.registry import describe
 from regrow.types import Continuous
 
 LARGEST = float(np.finfo(np.float32).max)
+FEW = 32  # numbers of an array that Python looks at one by one as fast as NumPy does together
 
 PATIENCE = "REGROW_PATIENCE"
 """The environment variable with the time limit of a reset or a step, in seconds; 0: no limit."""
@@ -203,9 +204,11 @@ _watch = _Watch()
 
 
 def _finite(array: NDArray[Any]) -> bool:
-    """Whether all numbers are finite; a dot product settles it faster for most arrays."""
+    """Whether all numbers are finite; the fastest way differs with their number."""
     flat = array.ravel()
-    with np.errstate(over="ignore"):  # then the second look decides
+    if flat.size <= FEW:
+        return all(map(math.isfinite, flat.tolist()))
+    with np.errstate(over="ignore"):  # an overflow of finite numbers: then the second test decides
         return math.isfinite(np.dot(flat, flat)) or bool(np.isfinite(flat).all())
 
 

@@ -17,7 +17,7 @@ FLOORS = (
     ("learners", "records", "environments"),
     ("gradients",),
     ("agents", "interventions", "probes"),
-    ("training",),
+    ("training", "torch"),
     ("diagnosis",),
     ("sources",),
     ("analysis", "studies"),

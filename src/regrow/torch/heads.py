@@ -94,7 +94,7 @@ def find(root: nn.Module, at: str | Sequence[str]) -> list[Head]:
             require(name not in seen, f"'{name}' belongs to two of the heads {texts}")
             seen.add(name)
     for head in heads:
-        _require_plain(root, head, seen)
+        _require_plain(root, head)
     return heads
 
 
@@ -154,7 +154,7 @@ _BY_MODE = {
 """Modules that give another output when they are called again, or more than one tensor."""
 
 
-def _require_plain(root: nn.Module, head: Head, in_heads: set[str]) -> None:
+def _require_plain(root: nn.Module, head: Head) -> None:
     """`RegrowError` for a head that cannot be copied so that the output stays the same."""
     for segment in head.segments:
         _require_own_forward(root, segment.name)
@@ -167,7 +167,7 @@ def _require_plain(root: nn.Module, head: Head, in_heads: set[str]) -> None:
         any(p.requires_grad for p in live.values()),
         f"the head '{head.text}' has no parameter that learns",
     )
-    _require_unshared(root, head, live, in_heads)
+    _require_unshared(root, head, live)
 
 
 def _require_plain_module(name: str, module: nn.Module) -> None:
@@ -215,21 +215,22 @@ def _require_own_forward(root: nn.Module, name: str) -> None:
         )
 
 
-def _require_unshared(
-    root: nn.Module, head: Head, live: dict[str, nn.Parameter], in_heads: set[str]
-) -> None:
-    held = {id(parameter): name for name, parameter in live.items()}
-    others = root.named_parameters(remove_duplicate=False)
-    for name, parameter in others:
-        own = held.get(id(parameter))
-        outside = name not in in_heads and ".injected." not in name
-        twice = name in live and own is not None and name != own
-        require(
-            own is None or not (outside or twice),
-            f"'{own}' of the head '{head.text}' is also '{name}': a parameter that is shared "
-            "cannot be replaced on one side",
-        )
+def _require_unshared(root: nn.Module, head: Head, live: dict[str, nn.Parameter]) -> None:
+    """`RegrowError` for a parameter of the head that another module holds as well.
+
+    One module under several names is the same head under all of them.
+    """
+    owners: dict[int, dict[int, str]] = {}
+    for prefix, module in root.named_modules(remove_duplicate=False):
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            owners.setdefault(id(parameter), {}).setdefault(id(module), name)
     for name, parameter in live.items():
+        others = [one for one in owners[id(parameter)].values() if one != name]
+        require(
+            len(owners[id(parameter)]) == 1,
+            f"'{name}' of the head '{head.text}' is also '{''.join(others[:1])}': a parameter that "
+            "is shared cannot be replaced on one side",
+        )
         require(
             not isinstance(parameter, nn.parameter.UninitializedParameter),
             f"'{name}' has no shape yet; call the module once first",

@@ -191,4 +191,4 @@ def ungraft(module: nn.Module) -> None:
         for name in ("plan", "stream"):
             del module.__dict__[name]
         del module.injected
-        nn.Module.__setattr__(module, "__class__", module.base)
+        object.__setattr__(module, "__class__", module.base)

@@ -47,7 +47,7 @@ def inject(
     *,
     optimizer: Optimizers = None,
     targets: Targets = (),
-    init: Init | None = None,
+    init: Init | nn.Module | None = None,
     seed: int | None = None,
     subtract: bool = True,
     freeze: bool = True,
@@ -64,8 +64,8 @@ def inject(
     list. The live parameters stay the objects that they were, with new values. `optimizer`: the one
     that trains the module, or a list; the state of the head is dropped ("reset"), of all parameters
     ("reset_all"), or kept ("keep"). `targets`: target networks, which get the same θ' beside their
-    own head. `init`: draws the parameters of a module anew in place; by default `reset_parameters`
-    of every layer. `seed`: of these draws. `subtract=False` omits the third term, `freeze=False`
+    own head. `init`: draws the parameters of a module anew in place, or is a newly made module of the
+    same architecture, whose values are taken; by default `reset_parameters` of every layer. `seed`: of these draws. `subtract=False` omits the third term, `freeze=False`
     lets the old head learn on: the paper's ablations. `inputs`: example inputs of the module; that
     the output does not change is then checked on a copy first.
 
@@ -107,7 +107,7 @@ def reset(
     *,
     optimizer: Optimizers = None,
     targets: Targets = (),
-    init: Init | None = None,
+    init: Init | nn.Module | None = None,
     seed: int | None = None,
     moments: Literal["reset", "keep"] = "reset",
 ) -> None:
@@ -145,7 +145,7 @@ def shrink_perturb(
     optimizer: Optimizers = None,
     targets: Targets = (),
     target: Literal["own", "copy"] = "own",
-    init: Init | None = None,
+    init: Init | nn.Module | None = None,
     seed: int | None = None,
     moments: Literal["keep", "reset"] = "keep",
 ) -> None:
@@ -265,8 +265,10 @@ def _plain(root: nn.Module, segment: Segment) -> nn.Module:
     return nn.Sequential(*copy.deepcopy(modules))
 
 
-def _drawn(root: nn.Module, segment: Segment, init: Init | None) -> nn.Module:
+def _drawn(root: nn.Module, segment: Segment, init: Init | nn.Module | None) -> nn.Module:
     """The layers of a segment with new parameters."""
+    if isinstance(init, nn.Module):
+        return _plain(unwrapped(init), segment)
     return redrawn(_plain(root, segment), init)
 
 

@@ -60,6 +60,45 @@ def inputs(model: Any, name: str, count: int) -> tuple[Any, ...]:
     return (batch.observations, batch.actions) if name == "critic" else (batch.observations,)
 
 
+_COUNTERS = (
+    "num_timesteps",
+    "_n_calls",
+    "_episode_num",
+    "exploration_rate",
+    "_current_progress_remaining",
+)
+
+
+def refill(model: Any, transitions: int) -> None:
+    """Fills a replay buffer with what the policy collects, without learning or counting."""
+    from stable_baselines3.common.callbacks import ConvertCallback
+    from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
+
+    kept = {name: getattr(model, name) for name in _COUNTERS if hasattr(model, name)}
+    interval = getattr(model, "target_update_interval", None)
+    if hasattr(model, "exploration_rate"):
+        model.target_update_interval = 2**31  # its target does not follow meanwhile
+    callback = ConvertCallback(lambda *_: True)
+    callback.init_callback(model)
+    model._update_current_progress_remaining = lambda *_: None
+    try:
+        model.collect_rollouts(
+            model.env,
+            callback,
+            TrainFreq(math.ceil(transitions / model.n_envs), TrainFrequencyUnit.STEP),
+            model.replay_buffer,
+            model.action_noise,
+            learning_starts=0,
+            log_interval=None,
+        )
+    finally:
+        del model._update_current_progress_remaining
+        for name, value in kept.items():
+            setattr(model, name, value)
+        if interval is not None:
+            model.target_update_interval = interval
+
+
 @contextmanager
 def without_environments(model: Any, left_out: bool) -> Iterator[None]:
     """A model without its environments meanwhile, but for the statistics of VecNormalize."""

@@ -62,6 +62,8 @@ class Sb3Subject:
     history: tuple[Event, ...] = ()
     restarts: tuple[int, ...] = ()
     environments: Environments | None = None
+    refill: int = 0
+    """Transitions that its policy collected for its replay buffer before the fork."""
     first: bytes = field(default=b"", repr=False)
     """The parameters before this Subject was first changed or trained, for measures of change."""
     _state: dict[str, bool] = field(default_factory=lambda: {"used_up": False}, repr=False)
@@ -163,6 +165,41 @@ class Sb3Subject:
                 if over.all():
                     break
         return returns, over
+
+    def played_at_random(self, env_steps: int) -> NDArray[np.float64]:
+        """The returns of the episodes that end while actions are drawn uniformly, on a copy.
+
+        At least one: an episode that is running at the end is followed for as long again, and then
+        counts with what it has.
+        """
+        model = self.fork().model
+        with own_randomness(Randomness.of(0)):
+            begin_anew(model, 0)
+            model.action_space.seed(0)
+            running, earned = np.zeros(self.num_envs), list[float]()
+            for step in range(2 * env_steps // self.num_envs):
+                if step >= env_steps // self.num_envs and earned:
+                    break
+                drawn = np.array([model.action_space.sample() for _ in range(self.num_envs)])
+                _, rewards, dones, infos = model.env.step(drawn)
+                running += _rewards(model, model.env, rewards)
+                for n in np.flatnonzero(_episodes(model, dones, infos)):
+                    earned.append(float(infos[n].get("episode", {}).get("r", running[n])))
+                    running[n] = 0.0
+        return np.array(earned or running.tolist())
+
+    def refilled(self, transitions: int) -> "Sb3Subject":
+        """This Subject with a replay buffer that its policy has filled, where it has an empty one.
+
+        Its counters, and so its schedules, stay as they are.
+        """
+        model = self.model
+        if hasattr(model, "rollout_buffer") or model.replay_buffer.size():
+            return self
+        with own_randomness(self.randomness), _quiet(model):
+            experience.refill(model, min(transitions, model.buffer_size))
+            randomness = Randomness.now()
+        return replace(self, randomness=randomness, running=_running(model), refill=transitions)
 
     def learned_rewards(self, log: Log) -> NDArray[np.float32]:
         """The rewards of a log as the model learns from them: normalised by VecNormalize."""

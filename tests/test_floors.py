@@ -13,7 +13,7 @@ from regrow.registry import members
 ROOT = Path(regrow.__file__).parent
 FLOORS = (
     ("errors", "types"),
-    ("registry", "prng", "moved", "files", "stats", "networks", "experience", "execution"),
+    ("registry", "prng", "moved", "files", "stats", "networks", "nnx", "experience", "execution"),
     ("learners", "records", "environments"),
     ("gradients",),
     ("agents", "interventions", "probes"),

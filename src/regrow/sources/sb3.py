@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import multiprocessing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ class Sb3:
     env_steps_per_round: int
     layers: int
     copied: bool
+    refilled: bool
     total: int
     digest: str
 
@@ -103,6 +105,11 @@ class Sb3:
         subject = _started(path, self.environment, trust=self.trust, copied=self.copied)
         return _with_total(subject, self.total)
 
+    def _first(self) -> "Sb3Subject":
+        """The first model, as it is in its file."""
+        path = Path(self.models[0])
+        return _started(path, self.environment, trust=self.trust, copied=self.copied, refill=False)
+
     def save(self, subject: Subject, path: Path) -> None:
         """Writes a snapshot."""
         content = cast("Sb3Subject", subject).write()
@@ -112,6 +119,7 @@ class Sb3:
         """The Subject of a snapshot."""
         from regrow.torch.sb3.subject import Sb3Subject
 
+        _one_thread_in_workers()
         return Sb3Subject.read(path.read_bytes())
 
     def check(self, interventions: Sequence[Intervention]) -> None:
@@ -119,10 +127,25 @@ class Sb3:
         from regrow.torch.interventions import require_supported
         from regrow.torch.sb3.algorithms import learners_of
 
-        require_supported(interventions, learners_of(self.start(0).model))
+        require_supported(interventions, learners_of(self._first().model))
 
     def check_environment(self) -> None:
         """Nothing: it was made, and copied where it can be, when the files were read."""
+
+    @property
+    def remarks(self) -> tuple[tuple[str, str], ...]:
+        """What a file does not hold: the replay buffer, say."""
+        found = list[tuple[str, str]]()
+        if self.refilled:
+            found.append(
+                (
+                    "replay_refilled",
+                    f"no replay buffer lies beside the model, so that its policy collected {REFILL:,} "
+                    "transitions before the fork; with model_replay_buffer.pkl "
+                    "(`model.save_replay_buffer`) the fork is as the training was",
+                )
+            )
+        return tuple(found)
 
     def so_far(self, seed: int) -> tuple[float, ...]:
         """Nothing: a model does not keep the returns of its training."""
@@ -132,7 +155,7 @@ class Sb3:
     def random_return(self, start: int, end: int) -> tuple[float, float]:
         """What actions drawn uniformly earn, and its standard error."""
         del start, end
-        return _random_return(self.start(0))
+        return _random_return(self._first())
 
     def random_return_is_of(self, start: int, end: int) -> tuple[Any, ...]:
         """The environment, and the files where it is in them."""
@@ -185,6 +208,7 @@ def needed_package() -> None:
 def _alone(path: Path, environment: str, *, trust: bool, total: int | None) -> Sb3:
     from regrow.torch.sb3.algorithms import algorithm_of, learners_of
     from regrow.torch.sb3.subject import round_of
+    from regrow.torch.sb3.zips import number_of_environments
 
     require(path.is_file(), f"there is no file {path}")
     copied = True
@@ -193,8 +217,8 @@ def _alone(path: Path, environment: str, *, trust: bool, total: int | None) -> S
             bool(environment),
             f"{path} holds no environment; name it: --env CartPole-v1, or --env my_file.py:make_env",
         )
-        copied = not _why_not_copied(environment)
-    subject = _started(path, environment, trust=trust, copied=copied)
+        copied = not _why_not_copied(environment, number_of_environments(path))
+    subject = _started(path, environment, trust=trust, copied=copied, refill=False)
     model = subject.model
     require(subject.env_steps > 0, f"the model of {path} was not trained yet; train it first")
     content = hashlib.sha256(path.read_bytes())
@@ -208,20 +232,24 @@ def _alone(path: Path, environment: str, *, trust: bool, total: int | None) -> S
         env_steps_per_round=round_of(model),
         layers=min(learner.splits for learner in learners_of(model)),
         copied=subject.environments is None,
+        refilled=subject.lacks_replay,
         total=subject.total if total is None else total,
         digest=content.hexdigest(),
     )
 
 
 @functools.cache
-def _why_not_copied(environment: str) -> str:
+def _why_not_copied(environment: str, count: int) -> str:
     from regrow.torch.sb3.environments import Environments, why_not_copied
 
-    return why_not_copied(Environments(environment).make)
+    return why_not_copied(Environments(environment, count).make)
 
 
-def _started(path: Path, environment: str, *, trust: bool, copied: bool) -> "Sb3Subject":
-    """The Subject of a file."""
+def _started(
+    path: Path, environment: str, *, trust: bool, copied: bool, refill: bool = True
+) -> "Sb3Subject":
+    """The Subject of a file; its replay buffer filled by its policy where none is beside it."""
+    _one_thread_in_workers()
     from regrow.torch.sb3.environments import Environments, begin_anew
     from regrow.torch.sb3.subject import Sb3Subject
     from regrow.torch.sb3.zips import load_beside, load_model, normalized, number_of_environments
@@ -232,9 +260,9 @@ def _started(path: Path, environment: str, *, trust: bool, copied: bool) -> "Sb3
     made = normalized(environments.make(), path, trust=trust)
     model = load_model(path, made, trust=trust)
     begin_anew(model, 0)
-    filled = load_beside(model, path, trust=trust)
+    load_beside(model, path, trust=trust)
     subject = Sb3Subject.of(model, 0, None if copied else environments)
-    return subject if filled else subject.refilled(REFILL)
+    return subject.refilled(REFILL) if refill else subject
 
 
 def _with_total(subject: "Sb3Subject", total: int) -> "Sb3Subject":
@@ -248,3 +276,11 @@ def _random_return(subject: "Sb3Subject") -> tuple[float, float]:
     earned = subject.played_at_random(RANDOM_STEPS)
     error = earned.std(ddof=1) / np.sqrt(len(earned)) if len(earned) > 1 else 0.0
     return float(earned.mean()), float(error)
+
+
+def _one_thread_in_workers() -> None:
+    """A process per core does the work: threads of several would wait for each other."""
+    import torch
+
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)

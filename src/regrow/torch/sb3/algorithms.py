@@ -105,7 +105,11 @@ def _policy(model: Any) -> list[TorchLearner]:
     """PPO and A2C: one module with an actor and a critic, which one optimizer trains."""
     policy = model.policy
     shared = policy.share_features_extractor
-    prefixes = ("features_extractor",) * 2 if shared else ("pi_features_extractor", "vf_features_extractor")
+    prefixes = (
+        ("features_extractor",) * 2
+        if shared
+        else ("pi_features_extractor", "vf_features_extractor")
+    )
     ends = ("action_net", "value_net")
     bodies = ("mlp_extractor.policy_net", "mlp_extractor.value_net")
     chains = [
@@ -118,11 +122,7 @@ def _policy(model: Any) -> list[TorchLearner]:
             chains = [[*_extractor_layers(policy), f"{alone[0][0]}, {alone[1][0]}"]]
         else:
             chains = alone
-    return [
-        _learner(
-            "policy", policy, chains, policy.optimizer, (), lambda: fresh_policy(model)
-        )
-    ]
+    return [_learner("policy", policy, chains, policy.optimizer, (), lambda: fresh_policy(model))]
 
 
 def _ends(policy: Any, name: str) -> list[str]:

@@ -87,9 +87,7 @@ def _function(place: str, name: str) -> Callable[[], Any] | None:
         except ImportError:
             return None
     found = getattr(module, name, None)
-    require(
-        callable(found) or not place.endswith(".py"), f"{place} has no function '{name}'"
-    )
+    require(callable(found) or not place.endswith(".py"), f"{place} has no function '{name}'")
     return found if callable(found) else None
 
 

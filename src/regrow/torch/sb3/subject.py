@@ -62,8 +62,6 @@ class Sb3Subject:
     history: tuple[Event, ...] = ()
     restarts: tuple[int, ...] = ()
     environments: Environments | None = None
-    refill: int = 0
-    """Transitions that its policy collected for its replay buffer before the fork."""
     first: bytes = field(default=b"", repr=False)
     """The parameters before this Subject was first changed or trained, for measures of change."""
     _state: dict[str, bool] = field(default_factory=lambda: {"used_up": False}, repr=False)
@@ -115,9 +113,7 @@ class Sb3Subject:
     def intervene(self, intervention: Intervention) -> "Sb3Subject":
         """A copy on which an intervention was carried out."""
         subject = Sb3Subject.read(self._alive().write())
-        seed = seed_from(
-            subject.randomness.torch.numpy().tobytes(), "intervene", len(self.history)
-        )
+        seed = seed_from(subject.randomness.torch.numpy().tobytes(), "intervene", len(self.history))
         with own_randomness(Randomness.of(seed)):
             carry_out(intervention, _Agent(subject.model), seed)
         event = Event(self.env_steps, describe(intervention))
@@ -188,18 +184,23 @@ class Sb3Subject:
                     running[n] = 0.0
         return np.array(earned or running.tolist())
 
+    @property
+    def lacks_replay(self) -> bool:
+        """Whether it learns from a replay buffer, which is empty."""
+        return not experience.is_on_policy(self.model) and not self.model.replay_buffer.size()
+
     def refilled(self, transitions: int) -> "Sb3Subject":
         """This Subject with a replay buffer that its policy has filled, where it has an empty one.
 
         Its counters, and so its schedules, stay as they are.
         """
         model = self.model
-        if hasattr(model, "rollout_buffer") or model.replay_buffer.size():
+        if not self.lacks_replay:
             return self
         with own_randomness(self.randomness), _quiet(model):
             experience.refill(model, min(transitions, model.buffer_size))
             randomness = Randomness.now()
-        return replace(self, randomness=randomness, running=_running(model), refill=transitions)
+        return replace(self, randomness=randomness, running=_running(model))
 
     def learned_rewards(self, log: Log) -> NDArray[np.float32]:
         """The rewards of a log as the model learns from them: normalised by VecNormalize."""

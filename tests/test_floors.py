@@ -20,7 +20,7 @@ FLOORS = (
     ("training", "torch"),
     ("diagnosis",),
     ("sources",),
-    ("analysis", "studies"),
+    ("analysis", "studies", "sb3"),
     ("experiments",),
     ("report",),
     ("cli", "__main__"),

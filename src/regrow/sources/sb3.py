@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib.util
 import multiprocessing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from regrow.diagnosis.subject import Subject
-from regrow.errors import RegrowError, require
+from regrow.errors import require
 from regrow.files.atomic import write_atomically
 from regrow.interventions.base import Intervention
 from regrow.types import Event
@@ -65,8 +66,8 @@ class Sb3:
                 ours, theirs = getattr(first, name), getattr(other, name)
                 require(
                     ours == theirs,
-                    f"{path} and {paths[0]} differ in {name} ({theirs!r} and {ours!r}); a diagnosis "
-                    "of several models needs models that were trained alike",
+                    f"{path} and {paths[0]} differ in {name} ({theirs!r} and {ours!r}); a "
+                    "diagnosis of several models needs models that were trained alike",
                 )
         models = tuple(model for one in held for model in one.models)
         require(len(set(models)) == len(models), "a model is given twice")
@@ -140,8 +141,8 @@ class Sb3:
             found.append(
                 (
                     "replay_refilled",
-                    f"no replay buffer lies beside the model, so that its policy collected {REFILL:,} "
-                    "transitions before the fork; with model_replay_buffer.pkl "
+                    "no replay buffer lies beside the model, so that its policy collected up to "
+                    f"{REFILL:,} transitions before the fork; with model_replay_buffer.pkl "
                     "(`model.save_replay_buffer`) the fork is as the training was",
                 )
             )
@@ -197,12 +198,10 @@ class Sb3:
 
 def needed_package() -> None:
     """`RegrowError` where Stable-Baselines3 is not installed."""
-    try:
-        import stable_baselines3 as _
-    except ImportError as error:
-        raise RegrowError(
-            "models of Stable-Baselines3 need it installed: pip install 'regrow[sb3]'"
-        ) from error
+    require(
+        importlib.util.find_spec("stable_baselines3") is not None,
+        "models of Stable-Baselines3 need it installed: pip install 'regrow[sb3]'",
+    )
 
 
 def _alone(path: Path, environment: str, *, trust: bool, total: int | None) -> Sb3:
@@ -215,7 +214,7 @@ def _alone(path: Path, environment: str, *, trust: bool, total: int | None) -> S
     if path.suffix != SNAPSHOT:
         require(
             bool(environment),
-            f"{path} holds no environment; name it: --env CartPole-v1, or --env my_file.py:make_env",
+            f"{path} holds no environment; name it: --env CartPole-v1, or my_file.py:make_env",
         )
         copied = not _why_not_copied(environment, number_of_environments(path))
     subject = _started(path, environment, trust=trust, copied=copied, refill=False)
@@ -250,6 +249,7 @@ def _started(
 ) -> "Sb3Subject":
     """The Subject of a file; its replay buffer filled by its policy where none is beside it."""
     _one_thread_in_workers()
+    from regrow.torch.randomness import Randomness
     from regrow.torch.sb3.environments import Environments, begin_anew
     from regrow.torch.sb3.subject import Sb3Subject
     from regrow.torch.sb3.zips import load_beside, load_model, normalized, number_of_environments
@@ -261,7 +261,7 @@ def _started(
     model = load_model(path, made, trust=trust)
     begin_anew(model, 0)
     load_beside(model, path, trust=trust)
-    subject = Sb3Subject.of(model, 0, None if copied else environments)
+    subject = Sb3Subject.of(model, Randomness.of(0), None if copied else environments)
     return subject.refilled(REFILL) if refill else subject
 
 

@@ -1,6 +1,7 @@
 """The random numbers of a process: those of Python, NumPy and PyTorch."""
 
 import random
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ class Randomness(NamedTuple):
 
     python: Any
     numpy: Any
-    torch: torch.Tensor
+    pytorch: torch.Tensor
     cuda: list[torch.Tensor]
 
     @staticmethod
@@ -37,7 +38,7 @@ class Randomness(NamedTuple):
         """Makes them those of this process."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)  # noqa: NPY002
-        torch.set_rng_state(self.torch)
+        torch.set_rng_state(self.pytorch)
         if self.cuda and len(self.cuda) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(self.cuda)
 
@@ -62,6 +63,4 @@ def seed_from(*parts: Any) -> int:
 
 def hash_of(text: Any) -> int:
     """A number for a text, the same in every process."""
-    import zlib
-
     return zlib.crc32(repr(text).encode())

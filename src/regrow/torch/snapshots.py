@@ -67,7 +67,7 @@ def _environment(environment: Any) -> Any:
 
 
 def _blank(kind: type) -> Any:
-    return kind.__new__(kind)
+    return object.__new__(kind)
 
 
 def _set_attributes(thing: Any, attributes: dict[str, Any]) -> None:
@@ -79,8 +79,8 @@ def _emulator(environment: Any) -> Any:
     sticky = environment.ale.getFloat("repeat_action_probability") if sticky is None else sticky
     if sticky:
         raise RegrowError(
-            "an emulator with sticky actions cannot be copied: its state leaves out the action that "
-            "it would repeat"
+            "an emulator with sticky actions cannot be copied: its state leaves out the action "
+            "that it would repeat"
         )
     attributes = {name: value for name, value in vars(environment).items() if name != "ale"}
     state = environment.ale.cloneState(include_rng=True)
@@ -90,7 +90,7 @@ def _emulator(environment: Any) -> Any:
 def _emulated(kind: type, attributes: dict[str, Any], state: bytes) -> Any:
     import ale_py
 
-    environment = kind.__new__(kind)
+    environment = object.__new__(kind)
     vars(environment).update(attributes)
     environment.ale = ale_py.ALEInterface()
     environment.ale.setLoggerMode(ale_py.LoggerMode.Error)

@@ -64,10 +64,11 @@ def inject(
     list. The live parameters stay the objects that they were, with new values. `optimizer`: the one
     that trains the module, or a list; the state of the head is dropped ("reset"), of all parameters
     ("reset_all"), or kept ("keep"). `targets`: target networks, which get the same θ' beside their
-    own head. `init`: draws the parameters of a module anew in place, or is a newly made module of the
-    same architecture, whose values are taken; by default `reset_parameters` of every layer. `seed`: of these draws. `subtract=False` omits the third term, `freeze=False`
-    lets the old head learn on: the paper's ablations. `inputs`: example inputs of the module; that
-    the output does not change is then checked on a copy first.
+    own head. `init`: draws the parameters of a module anew in place, or is a newly made module of
+    the same architecture, whose values are taken; by default `reset_parameters` of every layer.
+    `seed`: of these draws. `subtract=False` omits the third term, `freeze=False` lets the old head
+    learn on: the paper's ablations. `inputs`: example inputs of the module; that the output does
+    not change is then checked on a copy first.
 
     Raises `RegrowError`, with the module unchanged, where the head cannot be injected: an unknown
     name, parameters that are shared, layers whose output depends on the mode or on chance, an

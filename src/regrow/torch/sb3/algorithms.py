@@ -175,7 +175,7 @@ def _extractor_layers(module: Any, prefix: str = "features_extractor") -> list[s
     Of another extractor none: it is the encoder as a whole.
     """
     extractor = getattr(module, prefix, None)
-    if type(extractor).__name__ != "NatureCNN":
+    if extractor is None or type(extractor).__name__ != "NatureCNN":
         return []
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
     return [

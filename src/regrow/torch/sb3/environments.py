@@ -1,17 +1,15 @@
 """The environments of a model: made by name, begun anew, copied where that is exact."""
 
 import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from regrow.errors import RegrowError, in_a_line, require
 from regrow.torch.randomness import seed_from
+from regrow.torch.scripts import named_function
 from regrow.torch.snapshots import dumped, loaded
 
 CHECKED = 200  # env steps for which a copy is compared with what it was copied from
@@ -55,11 +53,9 @@ class Environments:
         return DummyVecEnv([single(made) for made in (first, *others)])
 
     def _builder(self) -> Callable[[], Any]:
-        place, _, function = self.name.partition(":")
-        if function.isidentifier():
-            found = _function(place, function)
-            if found is not None:
-                return found
+        place, _, function = self.name.rpartition(":")
+        if place.endswith(".py") or (place and function.isidentifier()):
+            return named_function(self.name)
         return lambda: _registered(self.name)
 
     def attach(self, model: Any) -> None:
@@ -77,52 +73,19 @@ class Environments:
         model._vec_normalize_env = normalize
 
 
-def _function(place: str, name: str) -> Callable[[], Any] | None:
-    """A function of a file or a module; None where the module has no such function."""
-    if place.endswith(".py"):
-        module = imported(Path(place))
-    else:
-        try:
-            module = importlib.import_module(place)
-        except ImportError:
-            return None
-    found = getattr(module, name, None)
-    require(callable(found) or not place.endswith(".py"), f"{place} has no function '{name}'")
-    return found if callable(found) else None
-
-
-def imported(path: Path) -> Any:
-    """The module of a file; `RegrowError` where there is none, or it cannot be imported."""
-    require(path.is_file(), f"there is no file {path}")
-    name = f"_regrow_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None, "a file of Python has a loader"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    if str(path.parent.resolve()) not in sys.path:
-        sys.path.append(str(path.parent.resolve()))  # what the file itself imports
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise RegrowError(f"{path} cannot be imported: {in_a_line(error)}") from error
-    return module
-
-
 def _registered(name: str) -> Any:
     """An environment by its id, with options in brackets, as `gymnasium/…` takes them."""
     import gymnasium
 
     from regrow.environments.gymnasium import _registered as entry
-    from regrow.registry import make
+    from regrow.registry import make, read_back
 
     wanted = name if name.startswith(("gymnasium/", "ALE/")) else f"gymnasium/{name}"
-    if name.startswith("ALE/") or ":" in name.split("(")[0] and name.split(":")[0] == "ale_py":
+    if name.startswith(("ALE/", "ale_py:")):
         importlib.import_module("ale_py")
         return gymnasium.make(name)
     one = make("environments", wanted)
     entry(one)
-    from regrow.registry import read_back
-
     return gymnasium.make(one.env_id, **read_back(one._written))
 
 

@@ -67,11 +67,13 @@ class Sb3Subject:
     _state: dict[str, bool] = field(default_factory=lambda: {"used_up": False}, repr=False)
 
     @staticmethod
-    def of(model: Any, seed: int, environments: Environments | None = None) -> "Sb3Subject":
-        """A model where it is, with random numbers from a seed."""
+    def of(
+        model: Any, randomness: Randomness, environments: Environments | None = None
+    ) -> "Sb3Subject":
+        """A model where it is, with the random numbers that it will draw."""
         subject = Sb3Subject(
             model,
-            Randomness.of(seed),
+            randomness,
             max(model._total_timesteps, 1),
             _running(model),
             environments=environments,
@@ -103,7 +105,7 @@ class Sb3Subject:
         subject = Sb3Subject.read(self.write())
         if not replicate:
             return subject
-        seed = seed_from(self.randomness.torch.numpy().tobytes(), self.env_steps, replicate)
+        seed = seed_from(self.randomness.pytorch.numpy().tobytes(), self.env_steps, replicate)
         reseed(subject.model, seed)
         subject = replace(subject, randomness=Randomness.of(seed))
         if self.environments is not None:
@@ -113,9 +115,11 @@ class Sb3Subject:
     def intervene(self, intervention: Intervention) -> "Sb3Subject":
         """A copy on which an intervention was carried out."""
         subject = Sb3Subject.read(self._alive().write())
-        seed = seed_from(subject.randomness.torch.numpy().tobytes(), "intervene", len(self.history))
+        seed = seed_from(
+            subject.randomness.pytorch.numpy().tobytes(), "intervene", len(self.history)
+        )
         with own_randomness(Randomness.of(seed)):
-            carry_out(intervention, _Agent(subject.model), seed)
+            carry_out(intervention, Sb3Agent(subject.model), seed)
         event = Event(self.env_steps, describe(intervention))
         return replace(subject, history=(*subject.history, event))
 
@@ -254,7 +258,7 @@ class Sb3Subject:
         return self
 
 
-class _Agent:
+class Sb3Agent:
     """A model as what interventions change."""
 
     def __init__(self, model: Any):

@@ -236,6 +236,8 @@ def _source(options: argparse.Namespace) -> "Source":
     folders = [Path(text) for text in options.what]
     if any(text.endswith(".zip") for text in options.what):
         return _models(options, folders)
+    if any(_is_function(text) for text in options.what):
+        return _script(options)
     for given in ("env", "trust", "total"):
         require(not getattr(options, given), f"--{given} is of zip files of Stable-Baselines3")
     if any(kind_of(folder) == "training" for folder in folders):
@@ -252,6 +254,21 @@ def _source(options: argparse.Namespace) -> "Source":
             f"there is no run in {first}; give the --out of a `regrow train`, or an environment",
         )
         raise
+
+
+def _is_function(text: str) -> bool:
+    """Whether a text names a function of a file."""
+    place, _, name = text.rpartition(":")
+    return place.endswith(".py") and name.isidentifier()
+
+
+def _script(options: argparse.Namespace) -> "Source":
+    """The Subjects that a function of a script makes."""
+    from regrow.sources.script import Script
+
+    require(len(options.what) == 1, "give one function of a script")
+    require(options.agent is None, "--agent is given, but the script makes the agent")
+    return Script.of(options.what[0])
 
 
 def _models(options: argparse.Namespace, paths: Sequence[Path]) -> "Source":

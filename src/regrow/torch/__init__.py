@@ -1,5 +1,8 @@
 """Interventions and measurements on PyTorch modules, in place; needs no JAX."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 try:
     import torch as _torch  # noqa: F401
 except ImportError as error:
@@ -17,3 +20,14 @@ from regrow.torch.surgery import inject as inject
 from regrow.torch.surgery import reset as reset
 from regrow.torch.surgery import reset_optimizer as reset_optimizer
 from regrow.torch.surgery import shrink_perturb as shrink_perturb
+from regrow.torch.learners import TorchLearner as TorchLearner
+
+if TYPE_CHECKING:
+    from regrow.torch.loop import LoopSubject as LoopSubject
+    from regrow.torch.loop import Steps as Steps
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("LoopSubject", "Steps"):  # a diagnosis is made with JAX
+        return getattr(importlib.import_module("regrow.torch.loop"), name)
+    raise AttributeError(f"module 'regrow.torch' has no attribute {name!r}")

@@ -1,0 +1,60 @@
+"""DQN in a single file, in the style of CleanRL, without regrow: see dqn_loop_regrow.py."""
+
+import random
+
+import gymnasium
+import numpy as np
+import torch
+from torch import nn
+
+
+class QNetwork(nn.Module):
+    """Two hidden layers."""
+
+    def __init__(self, inputs: int, actions: int):
+        super().__init__()
+        self.network = nn.Sequential(
+            nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, actions)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Action values."""
+        return self.network(x)
+
+
+if __name__ == "__main__":
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    env = gymnasium.make("CartPole-v1")
+    env.action_space.seed(0)
+    q = QNetwork(4, 2)
+    target = QNetwork(4, 2)
+    target.load_state_dict(q.state_dict())
+    optimizer = torch.optim.Adam(q.parameters(), lr=1e-3)
+    buffer: list = []
+    obs, _ = env.reset(seed=0)
+    for step in range(20_000):
+        epsilon = max(0.05, 1 - step / 5_000)
+        if random.random() < epsilon:
+            action = env.action_space.sample()
+        else:
+            with torch.no_grad():
+                action = int(q(torch.as_tensor(obs)).argmax())
+        after, reward, terminated, truncated, _ = env.step(action)
+        buffer.append((obs, action, reward, after, terminated))
+        del buffer[:-10_000]
+        obs = after
+        if terminated or truncated:
+            obs, _ = env.reset()
+        if step > 500 and step % 2 == 0:
+            batch = random.sample(buffer, 64)
+            s, a, r, s2, d = (torch.as_tensor(np.array(x)) for x in zip(*batch, strict=True))
+            with torch.no_grad():
+                wanted = r.float() + 0.99 * target(s2).max(1).values * (1 - d.float())
+            loss = nn.functional.mse_loss(q(s).gather(1, a[:, None]).flatten(), wanted)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        if step % 250 == 0:
+            target.load_state_dict(q.state_dict())

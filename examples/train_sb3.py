@@ -1,7 +1,7 @@
 """Trains the model that the tutorial diagnoses: DQN of Stable-Baselines3 on MinAtar's Breakout."""
 
 import torch
-from minatar_breakout import make
+from minatar_breakout import Convolution, make
 from stable_baselines3 import DQN
 
 if __name__ == "__main__":
@@ -9,13 +9,13 @@ if __name__ == "__main__":
     model = DQN(
         "MlpPolicy",
         make(),
-        learning_rate=5e-4,
+        learning_rate=1e-3,
         buffer_size=50_000,
         learning_starts=1_000,
         train_freq=2,
         target_update_interval=1_000,
         exploration_fraction=0.25,
-        policy_kwargs={"net_arch": [128, 128]},
+        policy_kwargs={"features_extractor_class": Convolution, "net_arch": [128]},
         seed=0,
         device="cpu",
     )

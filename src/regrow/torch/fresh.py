@@ -62,9 +62,7 @@ def _redraw_parametrized(name: str, layer: nn.Module) -> None:
     """The layer draws its plain tensors, and each parametrization takes up what was drawn."""
     assert isinstance(layer.parametrizations, nn.ModuleDict), "so it is when parametrized"
     tensors = list(layer.parametrizations)
-    plain = copy.deepcopy(layer)
-    for tensor in tensors:
-        parametrize.remove_parametrizations(plain, tensor, leave_parametrized=True)
+    plain = _without_parametrizations(layer, tensors)
     _redraw(name, plain)
     for tensor, drawn in plain.named_parameters(recurse=False):
         try:
@@ -77,3 +75,22 @@ def _redraw_parametrized(name: str, layer: nn.Module) -> None:
                 f"'{name}.{tensor}' has a parametrization that cannot be set (it has no "
                 "right_inverse); give init="
             ) from error
+
+
+def _without_parametrizations(layer: nn.Module, tensors: list[str]) -> nn.Module:
+    """A plain layer with the same values.
+
+    `remove_parametrizations` would change the class, which copies of the layer share.
+    """
+    plain = object.__new__(parametrize.type_before_parametrizations(layer))
+    held = {n: v for n, v in vars(layer).items() if n not in ("_modules", "_parameters")}
+    vars(plain).update(copy.deepcopy(held))
+    vars(plain)["_modules"] = {
+        name: copy.deepcopy(child)
+        for name, child in layer._modules.items()
+        if name != "parametrizations"
+    }
+    vars(plain)["_parameters"] = {n: copy.deepcopy(p) for n, p in layer._parameters.items()}
+    for tensor in tensors:
+        plain.register_parameter(tensor, nn.Parameter(getattr(layer, tensor).detach().clone()))
+    return plain

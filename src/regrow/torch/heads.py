@@ -156,6 +156,11 @@ _BY_MODE = {
 
 def _require_plain(root: nn.Module, head: Head) -> None:
     """`RegrowError` for a head that cannot be copied so that the output stays the same."""
+    for name, parameter in head.parameters(root).items():
+        require(
+            not isinstance(parameter, nn.parameter.UninitializedParameter),
+            f"'{name}' has no shape yet; call the module once first",
+        )
     for segment in head.segments:
         _require_own_forward(root, segment.name)
         for prefix, part in parts(root, segment):
@@ -230,10 +235,6 @@ def _require_unshared(root: nn.Module, head: Head, live: dict[str, nn.Parameter]
             len(owners[id(parameter)]) == 1,
             f"'{name}' of the head '{head.text}' is also '{''.join(others[:1])}': a parameter that "
             "is shared cannot be replaced on one side",
-        )
-        require(
-            not isinstance(parameter, nn.parameter.UninitializedParameter),
-            f"'{name}' has no shape yet; call the module once first",
         )
 
 

@@ -12,6 +12,7 @@ named `injected`. After n injections there are n pairs, and each but the last is
 
 import copy
 import functools
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -131,7 +132,7 @@ class InjectedSequential(Injected):
     def __getitem__(self, index: Any) -> Any:
         children = self._own()
         if isinstance(index, slice):
-            return nn.Sequential(dict(children[index]))  # type: ignore[arg-type]
+            return nn.Sequential(OrderedDict(children[index]))
         return children[index][1]
 
 

@@ -320,6 +320,7 @@ def _own_parameters(part: nn.Module) -> list[nn.Parameter]:
 
 def _take(root: nn.Module, segment: Segment, fresh: nn.Module) -> None:
     """Writes new values into the live parameters of a segment."""
+    torch.clear_autocast_cache()  # which may hold the old ones
     live = [p for _, part in parts(root, segment) for p in _own_parameters(part)]
     with torch.no_grad():
         for parameter, new in zip(live, fresh.parameters(), strict=True):
@@ -358,8 +359,8 @@ def _drop_gradients(parameters: Iterable[nn.Parameter]) -> None:
 def _try(root: nn.Module, at: At, inputs: Any, **how: Any) -> None:
     """`RegrowError` where an injection changes the output of a copy, in either mode."""
     given = inputs if isinstance(inputs, tuple) else (inputs,)
-    trial = copy.deepcopy(root)
-    before = _outputs(trial, given)
+    # A copy each: in train mode a call may change what a module keeps, such as running means.
+    trial, before = copy.deepcopy(root), _outputs(copy.deepcopy(root), given)
     inject(trial, at, **how)
     for ours, theirs in zip(before, _outputs(trial, given), strict=True):
         if how["subtract"] and not torch.equal(ours, theirs):

@@ -60,6 +60,7 @@ def _values(model: Any) -> list[TorchLearner]:
             model.policy.optimizer,
             (getattr(model.policy, f"{name}_target"),),
             lambda: getattr(fresh_policy(model), name),
+            split=_after_extractor(module),
         )
     ]
 
@@ -75,7 +76,7 @@ def _actor_and_critics(model: Any) -> list[TorchLearner]:
     actor_target = getattr(policy, "actor_target", None)
     # Features and actions are joined in between, so that a critic's head is a chain by itself.
     critics = [_linear_layers(policy.critic, f"qf{i}") for i in range(_critics(policy.critic))]
-    convolved = bool(_extractor_layers(policy.critic))
+    encoded = bool(list(policy.critic.features_extractor.parameters()))
     return [
         _learner(
             "actor",
@@ -84,6 +85,7 @@ def _actor_and_critics(model: Any) -> list[TorchLearner]:
             policy.actor.optimizer,
             () if actor_target is None else (actor_target,),
             lambda: fresh_policy(model).actor,
+            split=_after_extractor(policy.actor),
         ),
         _learner(
             "critic",
@@ -92,7 +94,7 @@ def _actor_and_critics(model: Any) -> list[TorchLearner]:
             policy.critic.optimizer,
             (policy.critic_target,),
             lambda: fresh_policy(model).critic,
-            split=0 if convolved else None,
+            split=0 if encoded else None,
         ),
     ]
 
@@ -122,7 +124,12 @@ def _policy(model: Any) -> list[TorchLearner]:
             chains = [[*_extractor_layers(policy), f"{alone[0][0]}, {alone[1][0]}"]]
         else:
             chains = alone
-    return [_learner("policy", policy, chains, policy.optimizer, (), lambda: fresh_policy(model))]
+    split = _after_extractor(policy)
+    return [
+        _learner(
+            "policy", policy, chains, policy.optimizer, (), lambda: fresh_policy(model), split=split
+        )
+    ]
 
 
 def _ends(policy: Any, name: str) -> list[str]:
@@ -183,6 +190,12 @@ def _extractor_layers(module: Any, prefix: str = "features_extractor") -> list[s
         for name, layer in extractor.named_modules()
         if isinstance(layer, kinds) and "injected" not in name.split(".")
     ]
+
+
+def _after_extractor(module: Any) -> int | None:
+    """0 where a features extractor of one's own is the encoder; else None: as the layers are."""
+    known = _extractor_layers(module) or not list(module.features_extractor.parameters())
+    return None if known else 0
 
 
 class Scalar(NamedTuple):

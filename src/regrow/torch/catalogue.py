@@ -15,7 +15,7 @@ from regrow.torch.view import View
 class Field:
     """An option of a probe: its default, and which values it may have."""
 
-    default: float
+    default: float | int
     holds: Callable[[Any], bool]
     must: str
 

@@ -6,6 +6,7 @@ returns a number, NaN if there is nothing to measure.
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from regrow.errors import require
 from regrow.torch.layers import Layer, evaluating
+from regrow.torch.tracking import tensors_in
 from regrow.torch.view import Part, View, joined, real, step
 
 Number = float | torch.Tensor
@@ -76,16 +78,14 @@ def _sensitivity(view: View, layers: Sequence[Layer]) -> list[torch.Tensor]:
 
     The gradient of the sum of the losses for the z of one sample is that of its own loss.
     """
-    pulls = dict[str, torch.Tensor]()
+    pulls: dict[str, list[torch.Tensor]] = {layer.name: [] for layer in layers}
 
     def watch(layer: Layer, module: nn.Module, given: Any, made: Any) -> None:
         del module, given
-        if isinstance(made, torch.Tensor) and made.requires_grad:
-            # It is called with the gradient for what was made, even if that is changed in place.
-            made.register_hook(lambda pull: add(layer.name, pull))
-
-    def add(name: str, pull: torch.Tensor) -> None:
-        pulls[name] = pulls[name] + pull if name in pulls else pull.detach().clone()
+        for tensor in itertools.islice(tensors_in(made), 1):
+            if tensor.requires_grad:
+                # It has the gradient for what was made, even if that is changed in place.
+                tensor.register_hook(pulls[layer.name].append)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(_all_learning(view.live.values()))
@@ -94,18 +94,21 @@ def _sensitivity(view: View, layers: Sequence[Layer]) -> list[torch.Tensor]:
             stack.callback(handle.remove)
         losses = view.losses()
         torch.autograd.grad(losses.sum(), list(view.live.values()), allow_unused=True)
-    scores = list[torch.Tensor]()
-    for layer in layers:
-        pull = pulls.get(layer.name)
-        rows = len(losses) if pull is None else len(pull)
+    return [_mean_pull(layer, pulls[layer.name], losses) for layer in layers]
+
+
+def _mean_pull(layer: Layer, pulls: Sequence[torch.Tensor], losses: torch.Tensor) -> torch.Tensor:
+    """E|∂ℓ/∂z_i|; the gradients of several calls are summed."""
+    for pull in pulls:
         require(
-            rows == len(losses),
-            f"'{layer.name}' was called on {rows} rows for {len(losses)} losses; gradient_dormancy "
-            "needs a loss that calls the module on one row per sample",
+            len(pull) == len(losses) and pull.shape == pulls[0].shape,
+            f"'{layer.name}' was called on {len(pull)} rows for {len(losses)} losses; "
+            "gradient_dormancy needs a loss that calls the module on one row per sample",
         )
-        none = torch.zeros(layer.units)
-        scores.append(none if pull is None else real(layer.place.by_unit(pull).abs()).mean(dim=0))
-    return scores
+    if not pulls:
+        return torch.zeros(layer.units, device=losses.device)
+    total = torch.stack([pull.detach() for pull in pulls]).sum(dim=0)
+    return real(layer.place.by_unit(total).abs()).mean(dim=0)
 
 
 @contextlib.contextmanager

@@ -71,9 +71,13 @@ def redo(
     units = [quiet(traced.sizes(layer).mean(dim=0), tau) for layer in hidden]
     new = Masks()
     with seeded(seed), torch.no_grad():
-        for layer, mask in zip(hidden, units, strict=True):
-            if mask.any():
-                _renew(root, layer, mask, init, new)
+        drawn = [
+            _drawn(root, layer, init) if mask.any() else {}
+            for layer, mask in zip(hidden, units, strict=True)
+        ]
+        for layer, mask, fresh in zip(hidden, units, drawn, strict=True):
+            if fresh:
+                _renew(root, layer, mask, fresh, new)
                 for follower in traced.followers(layer.name):
                     _silence(layer, follower, mask, new)
     for parameter, mask in new.items():
@@ -191,38 +195,48 @@ def _note(new: Masks, parameter: nn.Parameter, mask: torch.Tensor) -> None:
     new[parameter] = new[parameter] | mask if parameter in new else mask
 
 
+def _drawn(root: nn.Module, layer: Layer, init: Init | None) -> dict[str, nn.Module]:
+    """A layer and what normalises it with new parameters, by name."""
+    norms = {norm.name: redrawn(root.get_submodule(norm.name), init) for norm in layer.norms}
+    return {layer.name: redrawn(plain_copy(root, Segment(layer.name)), init), **norms}
+
+
 def _renew(
-    root: nn.Module, layer: Layer, units: torch.Tensor, init: Init | None, new: Masks
+    root: nn.Module,
+    layer: Layer,
+    units: torch.Tensor,
+    fresh: dict[str, nn.Module],
+    new: Masks,
 ) -> None:
-    """Draws the incoming weights of units anew, their biases, and what normalises them."""
-    module, fresh = layer.module, redrawn(plain_copy(root, Segment(layer.name)), init)
-    ours, theirs = _weight(layer.name, module), _weight(layer.name, fresh)
-    mask = _along(units, _axes(module)[0], ours)
-    ours.copy_(torch.where(mask, theirs, ours))
-    _note(new, ours, mask)
-    bias, drawn = module.bias, fresh.bias
-    if isinstance(bias, nn.Parameter) and isinstance(drawn, nn.Parameter):
-        bias.copy_(torch.where(units, drawn, bias))
-        _note(new, bias, units)
+    """Takes over the new incoming weights of units, their biases, and what normalises them."""
+    module, other = layer.module, fresh[layer.name]
+    weight = _weight(layer.name, module)
+    mask = _along(units, _axes(module)[0], weight)
+    _take(weight, _weight(layer.name, other), mask, new)
+    if isinstance(module.bias, nn.Parameter) and isinstance(other.bias, nn.Parameter):
+        _take(module.bias, other.bias, units, new)
     for norm in layer.norms:
-        _renew_norm(root.get_submodule(norm.name), norm, units, init, new)
+        _renew_norm(root.get_submodule(norm.name), norm, units, fresh[norm.name], new)
 
 
 def _renew_norm(
-    module: nn.Module, norm: Norm, units: torch.Tensor, init: Init | None, new: Masks
+    module: nn.Module, norm: Norm, units: torch.Tensor, fresh: nn.Module, new: Masks
 ) -> None:
-    """Draws the parameters of units in their normalisation anew, and its running averages."""
-    fresh, entries = redrawn(module, init), norm.place.entries(units, norm.shape[norm.place.axis])
+    """The same for the parameters of units in their normalisation, and its running averages."""
+    entries = norm.place.entries(units, norm.shape[norm.place.axis])
     drawn = {**dict(fresh.named_parameters()), **dict(fresh.named_buffers())}
     for name, ours in [*module.named_parameters(), *module.named_buffers()]:
         axis = 0 if ours.ndim == 1 and len(ours) == len(entries) else -1
         if isinstance(module, nn.LayerNorm | nn.RMSNorm):  # they act on the last axes
             axis = norm.place.axis - (len(norm.shape) - ours.ndim)
         if axis >= 0:
-            mask = _along(entries, axis, ours)
-            ours.copy_(torch.where(mask, drawn[name], ours))
-            if isinstance(ours, nn.Parameter):
-                _note(new, ours, mask)
+            _take(ours, drawn[name], _along(entries, axis, ours), new)
+
+
+def _take(ours: torch.Tensor, drawn: torch.Tensor, mask: torch.Tensor, new: Masks) -> None:
+    ours.copy_(torch.where(mask, drawn, ours))
+    if isinstance(ours, nn.Parameter):
+        _note(new, ours, mask)
 
 
 def _silence(layer: Layer, follower: Layer, units: torch.Tensor, new: Masks) -> None:

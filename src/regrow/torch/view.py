@@ -203,12 +203,17 @@ class View:
         Raises `RegrowError` for a module that cannot be copied.
         """
         try:
-            other, optimizers = copy.deepcopy((self.root, list(self.optimizers)))
+            return self._deep_copy()
+        except (RuntimeError, TypeError):
+            self.traced_again()  # what was kept of a call with gradients, of one without can be
+        try:
+            return self._deep_copy()
         except (RuntimeError, TypeError) as error:
-            raise RegrowError(
-                f"{type(self.root).__name__} cannot be copied ({error}); measure one of its parts"
-            ) from error
-        return other, optimizers
+            name, why = type(self.root).__name__, str(error).partition(". ")[0]
+            raise RegrowError(f"{name} cannot be copied ({why}); measure a part of it") from error
+
+    def _deep_copy(self) -> tuple[nn.Module, list[Optimizer]]:
+        return copy.deepcopy((self.root, list(self.optimizers)))
 
     # Earlier states.
 

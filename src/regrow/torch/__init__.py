@@ -14,6 +14,8 @@ except ImportError as error:
 
 from regrow.torch.heads import Proposal as Proposal
 from regrow.torch.heads import find_head as find_head
+from regrow.torch.probes import measure as measure
+from regrow.torch.recycling import redo as redo
 from regrow.torch.saving import load_state_dict as load_state_dict
 from regrow.torch.surgery import Handle as Handle
 from regrow.torch.surgery import inject as inject

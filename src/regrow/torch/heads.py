@@ -79,15 +79,32 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
+def named(root: nn.Module, at: str | Sequence[str]) -> list[Head]:
+    """The heads that `at` names, whatever they hold. Raises `RegrowError` for unknown names."""
+    texts = [at] if isinstance(at, str) else list(at)
+    require(bool(texts), "at names no head")
+    return [_read(root, text) for text in texts]
+
+
+def names_in(root: nn.Module, heads: Sequence[Head]) -> list[str]:
+    """The names of the modules that heads consist of."""
+    segments = [segment for head in heads for segment in head.segments]
+    return [name for segment in segments for name, _ in parts(root, segment)]
+
+
+def is_within(name: str, modules: Sequence[str]) -> bool:
+    """Whether a parameter or module is one of these modules, or a part of one."""
+    return any(name == one or not one or name.startswith(f"{one}.") for one in modules)
+
+
 def find(root: nn.Module, at: str | Sequence[str]) -> list[Head]:
     """The heads that `at` names, one text or several.
 
     Raises `RegrowError` for a name that is not there (with one that is near), modules that overlap,
     and heads that cannot be copied: see `_require_plain`.
     """
-    texts = [at] if isinstance(at, str) else list(at)
-    require(bool(texts), "at names no head")
-    heads = [_read(root, text) for text in texts]
+    heads = named(root, at)
+    texts = [head.text for head in heads]
     seen: set[str] = set()
     for head in heads:
         for name in head.parameters(root):

@@ -73,8 +73,8 @@ def conclude(
     error of `random_return`. `smallest_effect`: as a share of the unit. `looks`: the numbers of
     seeds (or replicates of one agent) at which one looks; by default there is one look, at all of
     them. `returns_range`: (lowest, highest) return, as the unit. `restarted`: the arms began new
-    episodes at the fork. `remarks`: (code, text) of further findings. Raises `RegrowError` where the
-    arms do not pair up or there are fewer than two seeds or replicates.
+    episodes at the fork. `remarks`: (code, text) of further findings. Raises `RegrowError` where
+    the arms do not pair up or there are fewer than two seeds or replicates.
     """
     roles = roles or Roles()
     control, inject = roles.control, roles.injection

@@ -14,6 +14,7 @@ except ImportError as error:
 
 from regrow.torch.heads import Proposal as Proposal
 from regrow.torch.heads import find_head as find_head
+from regrow.torch.learners import TorchLearner as TorchLearner
 from regrow.torch.probes import measure as measure
 from regrow.torch.recycling import redo as redo
 from regrow.torch.saving import load_state_dict as load_state_dict
@@ -22,7 +23,6 @@ from regrow.torch.surgery import inject as inject
 from regrow.torch.surgery import reset as reset
 from regrow.torch.surgery import reset_optimizer as reset_optimizer
 from regrow.torch.surgery import shrink_perturb as shrink_perturb
-from regrow.torch.learners import TorchLearner as TorchLearner
 
 if TYPE_CHECKING:
     from regrow.torch.loop import LoopSubject as LoopSubject

@@ -5,7 +5,7 @@ does the same to PyTorch modules. Which there are: `SUPPORTED`.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -22,11 +22,13 @@ from regrow.interventions.shrink_perturb import ShrinkPerturb
 from regrow.registry import describe, name_of
 from regrow.torch.learners import TorchLearner
 from regrow.torch.randomness import seed_from
+from regrow.torch.recycling import redo
 from regrow.torch.surgery import inject, reset, reset_optimizer, shrink_perturb
 
 SUPPORTED = (Nothing, Inject, Reset, ShrinkPerturb, Redo, ResetOptimizer, FitNoise, Prime)
 
 
+@runtime_checkable
 class TorchAgent(Protocol):
     """What an intervention needs of an agent."""
 
@@ -159,8 +161,6 @@ def _turn_scalars(intervention: Intervention, agent: TorchAgent) -> None:
 
 
 def _redo(intervention: Redo, agent: TorchAgent, seed: int) -> None:
-    from regrow.torch.redo import redo
-
     for learner in _chosen(intervention, agent.learners()):
         try:
             redo(

@@ -16,7 +16,6 @@ A fork copies the state, and calls `train` on the copy. So the loop must be able
 state at every `yield`: nothing that matters is in a local variable.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -32,7 +31,7 @@ from regrow.interventions.prime import Prime
 from regrow.registry import describe, name_of
 from regrow.torch.interventions import carry_out
 from regrow.torch.learners import TorchLearner
-from regrow.torch.measuring import measured_of
+from regrow.torch.measuring import measured, values_of
 from regrow.torch.randomness import Randomness, own_randomness, seed_from
 from regrow.torch.snapshots import dumped, loaded
 from regrow.types import Event, Log
@@ -88,7 +87,7 @@ class LoopSubject:
         if self.running is None:
             object.__setattr__(self, "running", np.zeros(self.num_envs))
         if not self.first:
-            object.__setattr__(self, "first", _parameters(self.learners(self.state)))
+            object.__setattr__(self, "first", dumped(values_of(self.learners(self.state))))
 
     @property
     def restarts(self) -> tuple[int, ...]:
@@ -140,7 +139,6 @@ class LoopSubject:
                         f"the loop ended after {sum(len(row.reward) for row in rows)} env steps; "
                         "it must go on for as long as it is asked to: `while True:`"
                     ) from None
-            going.close()
             randomness = Randomness.now()
         steps = Steps(*(np.concatenate(each) for each in zip(*rows, strict=True)))
         took = steps.reward.size
@@ -178,14 +176,13 @@ class LoopSubject:
         """Probes of every network, where `inputs` is given (`regrow.torch.measure`)."""
         if self.inputs is None:
             return {}
+        read = self.inputs
         copied = LoopSubject.read(self.write())  # drawing a batch may change the state
         with own_randomness(Randomness.of(seed_from("probe", self.env_steps))):
             learners = copied.learners(copied.state)
-            given = {one.name: copied.inputs(copied.state, one.name, 512) for one in learners}
-            earlier = None if since is None else _parameters(since.learners(since.state))
-            return measured_of(
-                learners, given, probes, fresh=fresh, first=self.first, since=earlier
-            )
+            given = {one.name: read(copied.state, one.name, 512) for one in learners}
+            earlier = None if since is None else values_of(since.learners(since.state))
+            return measured(learners, given, probes, fresh=fresh, first=self.first, since=earlier)
 
     def played_at_random(self, env_steps: int) -> NDArray[np.float64]:
         """The returns of episodes of random actions, on a copy of the environment.
@@ -312,8 +309,3 @@ def _log_of(steps: Steps, running: Any) -> tuple[Log, NDArray[np.float64]]:
         steps.value.reshape(-1).astype(np.float32),
     )
     return log, totals
-
-
-def _parameters(learners: Sequence[TorchLearner]) -> bytes:
-    """The parameters of all learners, as bytes."""
-    return dumped({one.name: copy.deepcopy(one.module.state_dict()) for one in learners})

@@ -1,24 +1,63 @@
-"""Probes of the networks of an agent."""
+"""Probes of all networks of an agent, by name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import nn
+
 from regrow.torch.learners import TorchLearner
+from regrow.torch.probes import measure
 from regrow.torch.snapshots import loaded
 
+Values = Mapping[str, Mapping[str, Any]]
+"""By learner the tensors of a state dict."""
 
-def measured_of(
+
+def measured(
     learners: Sequence[TorchLearner],
     inputs: Mapping[str, Any],
     probes: Sequence[str] = (),
     *,
     fresh: bool = False,
     first: bytes = b"",
-    since: bytes | None = None,
+    since: Values | None = None,
+    forwards: Mapping[str, Callable[..., Any]] | None = None,
+    losses: Mapping[str, Callable[[nn.Module], torch.Tensor]] | None = None,
 ) -> dict[str, float]:
     """Probe values by name, with the learner's in front where there are several.
 
-    `first`, `since`: state dicts by learner, as bytes, for measures of distance and of change.
+    `inputs`, `forwards`, `losses`: of each learner's module, as in `regrow.torch.measure`. `fresh`:
+    of newly initialised modules. `first`: the values with which measures of distance compare, as
+    bytes of `values_of`; `since`: those with which measures of change compare, by default the same.
     """
-    del learners, inputs, probes, fresh, first, since, loaded
-    return {}
+    initial: Values = loaded(first) if first else {}
+    found = dict[str, float]()
+    for learner in learners:
+        module = (learner.made() or learner.module) if fresh else learner.module
+        earlier = initial.get(learner.name)
+        values = measure(
+            module,
+            inputs[learner.name],
+            at=learner.at,
+            probes=probes,
+            forward=(forwards or {}).get(learner.name),
+            loss=(losses or {}).get(learner.name),
+            initial=earlier,
+            previous=earlier if since is None else since[learner.name],
+        )
+        front = "" if len(learners) == 1 else f"{learner.name}."
+        found |= {f"{front}{name}": value for name, value in values.items()}
+    return found
+
+
+def values_of(learners: Sequence[TorchLearner]) -> dict[str, dict[str, torch.Tensor]]:
+    """Copies of the values of all parameters and buffers, by learner and name."""
+    return {
+        learner.name: {
+            name: value.detach().clone()
+            for name, value in learner.module.state_dict().items()
+            if isinstance(value, torch.Tensor)
+        }
+        for learner in learners
+    }

@@ -1,7 +1,6 @@
 """What a model has seen, and how it learns from it: samples, actions, stressors."""
 
 import copy
-import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +17,6 @@ from regrow.interventions.prime import Prime
 def is_on_policy(model: Any) -> bool:
     """Whether it learns from what it has just collected."""
     return hasattr(model, "rollout_buffer")
-
-
-def parameters(model: Any) -> bytes:
-    """The parameters of a model's policy, as bytes."""
-    file = io.BytesIO()
-    torch.save(model.policy.state_dict(), file)
-    return file.getvalue()
 
 
 def action(model: Any, observation: Any) -> Any:

@@ -19,6 +19,7 @@ from regrow.errors import NotFiniteError, RegrowError, require
 from regrow.interventions.base import Intervention
 from regrow.registry import describe
 from regrow.torch.interventions import carry_out
+from regrow.torch.measuring import values_of
 from regrow.torch.randomness import Randomness, own_randomness, seed_from
 from regrow.torch.sb3 import experience
 from regrow.torch.sb3.algorithms import learners_of, predicted, scalars_of
@@ -78,7 +79,7 @@ class Sb3Subject:
             _running(model),
             environments=environments,
         )
-        return replace(subject, first=experience.parameters(model))
+        return replace(subject, first=dumped(values_of(learners_of(model))))
 
     @property
     def env_steps(self) -> int:
@@ -226,7 +227,7 @@ class Sb3Subject:
         since: "Sb3Subject | None" = None,
     ) -> dict[str, float]:
         """Probes by name, of every network that the model trains (`regrow.torch.measure`)."""
-        earlier = None if since is None else since.model
+        earlier = None if since is None else values_of(learners_of(since.model))
         with own_randomness(Randomness.of(seed_from("probe", self.env_steps))):
             return measured(self.model, probes, fresh=fresh, first=self.first, since=earlier)
 

@@ -92,6 +92,7 @@ class Linears:
     restarts = False
     agents = None
     starts_at = 0
+    remarks = ()
 
     def start(self, seed):
         return Linear(self.loses, seed)

@@ -32,8 +32,10 @@ def add_diagnose(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Forks agents into arms that differ in one intervention, continues them all, and says\n"
         "whether they were losing plasticity. Seeds are added until the verdict is settled.\n\n"
-        "Give an environment, in which agents are trained from the start, or the folders of\n"
-        "`regrow train`. One folder is one agent: the claim is then about this agent.\n\n"
+        "Give an environment, in which agents are trained from the start; the folders of\n"
+        "`regrow train`; zip files of Stable-Baselines3; or a function of a script of yours that\n"
+        "makes a Subject, as in my_script.py:make_subject. One folder or file is one agent: the\n"
+        "claim is then about this agent.\n\n"
         "Writes report.html, verdict.json, curves.png, looks.png, config.json and rows/ into\n"
         "--out. The same command with the same --out continues where it stopped."
     )
@@ -42,7 +44,23 @@ def add_diagnose(parser: argparse.ArgumentParser) -> None:
         "what",
         nargs="+",
         metavar="ENVIRONMENT",
-        help="e.g. minatar/breakout (`regrow list environments`), or folders of `regrow train`",
+        help="e.g. minatar/breakout (`regrow list environments`), folders of `regrow train`, "
+        "model.zip, or my_script.py:make_subject",
+    )
+    add(
+        "--env",
+        metavar="ID",
+        help="of a zip: the id of Gymnasium, as in LunarLander-v3, or my_file.py:make_env",
+    )
+    add(
+        "--trust",
+        action="store_true",
+        help="of a zip: run the code that it may hold (a features extractor of one's own, say)",
+    )
+    add(
+        "--total",
+        type=count,
+        help="of a zip: env steps that its schedules count towards (default: as it was trained)",
     )
     add_agent(parser)
     add("--fork-at", type=count, help=f"env steps (default: 60000{NEXT_ROUND})")
@@ -216,6 +234,10 @@ def _source(options: argparse.Namespace) -> "Source":
     from regrow.sources.trained import Trained
 
     folders = [Path(text) for text in options.what]
+    if any(text.endswith(".zip") for text in options.what):
+        return _models(options, folders)
+    for given in ("env", "trust", "total"):
+        require(not getattr(options, given), f"--{given} is of zip files of Stable-Baselines3")
     if any(kind_of(folder) == "training" for folder in folders):
         require(options.agent is None, "--agent is given, but the folders hold trained agents")
         return Trained.of(folders)
@@ -230,6 +252,17 @@ def _source(options: argparse.Namespace) -> "Source":
             f"there is no run in {first}; give the --out of a `regrow train`, or an environment",
         )
         raise
+
+
+def _models(options: argparse.Namespace, paths: Sequence[Path]) -> "Source":
+    """Zip files of Stable-Baselines3."""
+    from regrow.sources.sb3 import Sb3
+
+    for path in paths:
+        require(path.suffix == ".zip", f"'{path}' and zip files: give one kind of agent")
+    require(options.agent is None, "--agent is given, but the zip files hold trained agents")
+    require(options.env is not None, f"{paths[0]} holds no environment; name it: --env CartPole-v1")
+    return Sb3.of(paths, options.env, trust=options.trust, total=options.total)
 
 
 def _what(plan: "Plan", verdict: "Verdict") -> str:

@@ -65,6 +65,7 @@ def conclude(
     looks: Sequence[int] = (),
     returns_range: tuple[float, float] | None = None,
     restarted: bool = False,
+    remarks: Sequence[tuple[str, str]] = (),
 ) -> Verdict:
     """The verdict on a set of outcomes: every arm with the same seeds, among them the control.
 
@@ -72,8 +73,8 @@ def conclude(
     error of `random_return`. `smallest_effect`: as a share of the unit. `looks`: the numbers of
     seeds (or replicates of one agent) at which one looks; by default there is one look, at all of
     them. `returns_range`: (lowest, highest) return, as the unit. `restarted`: the arms began new
-    episodes at the fork. Raises `RegrowError` where the arms do not pair up or there are fewer than
-    two seeds or replicates.
+    episodes at the fork. `remarks`: (code, text) of further findings. Raises `RegrowError` where the
+    arms do not pair up or there are fewer than two seeds or replicates.
     """
     roles = roles or Roles()
     control, inject = roles.control, roles.injection
@@ -97,6 +98,7 @@ def conclude(
     looked = tuple(_looked(look, inject) for look in seen)
     findings = findings_of(now, roles, restarted)
     findings += [not_finite(broken)] if broken else []
+    findings += [Finding(*remark) for remark in remarks]
     return _verdict(now, roles, looked, findings)
 
 

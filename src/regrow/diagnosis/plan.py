@@ -183,7 +183,8 @@ class Plan:
             value = getattr(self, name)
             least = self.source.round * (BINS if name == "horizon" else 1)
             require(value >= least, f"{name} is {value}; it must be at least {least} env steps")
-            require_rounds(name, value, self.source.round)
+            if name == "horizon" or value != self.source.starts_at:
+                require_rounds(name, value, self.source.round)
         self._check_sizes()
         require(
             self.source.starts_at in (0, self.fork_at),

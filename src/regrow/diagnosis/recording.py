@@ -238,7 +238,12 @@ def _config(plan: Plan, job: Job, outcome: Outcome) -> str:
         "before": [repr(intervention) for intervention in plan.before],
         "arm": repr(job.arm),
     }
-    more = {"restarts": plan.source.restarts, "unfinished": outcome.unfinished}
+    source = plan.source
+    more = {
+        "restarts": source.restarts,
+        "remarks": source.remarks,
+        "unfinished": outcome.unfinished,
+    }
     return json.dumps({**plan.config(), **more, "parts": parts})
 
 
@@ -319,6 +324,7 @@ def judge(rows: Sequence[Row], roles: Roles | None = None) -> Verdict:
         random_error=first.random_error,
         looks=looks_of(rows),
         restarted=bool(restarted),
+        remarks=[(str(code), str(text)) for code, text in config.get("remarks", ())],
         **options,
     )
 

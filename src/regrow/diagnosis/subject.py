@@ -140,6 +140,11 @@ class Source(Protocol):
         """The env step at which Subjects start."""
         ...
 
+    @property
+    def remarks(self) -> Sequence[tuple[str, str]]:
+        """(code, text) of findings that hold whatever comes out: how the Subjects were obtained."""
+        ...
+
     def so_far(self, seed: int) -> tuple[float, ...]:
         """Returns of time bins from env step 0 to where a Subject starts; () where that is 0."""
         ...

@@ -85,6 +85,11 @@ class RunSource:
         """The beginning."""
         return 0
 
+    @property
+    def remarks(self) -> tuple[tuple[str, str], ...]:
+        """None."""
+        return ()
+
     def so_far(self, seed: int) -> tuple[float, ...]:
         """Nothing: it starts at env step 0."""
         del seed

@@ -66,9 +66,10 @@ class Head:
         self.path: Path = tuple(at.split("."))
         self.name = at if what == "the module" else f"{what}.{at}"
         self.parent = parents[-1]
-        in_sequential = len(parents) > 1 and isinstance(parents[-2], nnx.Sequential)
-        self.sequential = parents[-2] if in_sequential else None
-        self.layers = list(self.parent)[int(self.path[-1]) :] if in_sequential else [first]
+        above = parents[-2] if len(parents) > 1 else None
+        is_rest = isinstance(above, nnx.Sequential) and above.layers is self.parent
+        self.sequential = above if is_rest else None
+        self.layers = list(self.parent)[int(self.path[-1]) :] if is_rest else [first]
         self._check(module)
 
     def put(self, layers: Sequence[Any]) -> None:

@@ -27,7 +27,7 @@ from regrow.nnx.base import leaves_of
 from regrow.nnx.optimizer import Grouped, migrate
 
 KEY = jax.random.key(3)
-ADAM = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-2))
+ADAM = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(1e-2, weight_decay=0.1))
 KINDS = ("mlp", "cnn", "twins")
 
 
@@ -472,6 +472,39 @@ def test_an_optimizer_without_a_count_stays_as_it_is(optimizer):
     assert same_optimizer is optimizer
     first, before, after = (leaves_of(tree) for tree in (optimizer.init(new), state, moved))
     assert same(after, {p: first[p] if "head" in p else leaf for p, leaf in before.items()})
+
+
+WRAPPED = {
+    "adamw": optax.adamw(0.1, weight_decay=0.1),
+    "nadam": optax.nadam(0.1),
+    "amsgrad": optax.amsgrad(0.1),
+    "lion": optax.lion(0.1),
+    "adafactor": optax.adafactor(0.1),
+    "masked": optax.masked(optax.adam(0.1), lambda params: jax.tree.map(lambda _: True, params)),
+    "rates": optax.multi_transform(
+        {"slow": optax.adam(0.1), "fast": optax.sgd(0.5)},
+        lambda params: {name: "fast" if name == "other" else "slow" for name in params},
+    ),
+    "hyperparameters": optax.inject_hyperparams(optax.adam)(learning_rate=0.1),
+    "finite": optax.apply_if_finite(optax.adam(0.1), 3),
+}
+
+
+@pytest.mark.parametrize("optimizer", WRAPPED.values(), ids=WRAPPED.keys())
+def test_old_parameters_go_on_and_new_ones_begin(optimizer):
+    old, new = params(encoder=1.0, head=2.0, other=3.0), params(encoder=1.0, head=5.0, other=3.0)
+    gradients = [params(encoder=0.3 + i, head=2.0 - 3 * i, other=1.0) for i in range(5)]
+    state = optimizer.init(old)
+    for gradient in gradients[:2]:
+        _, state = optimizer.update(gradient, state, old)
+    grouped, moved = migrate(optimizer, state, old, new, [("head", "w")])
+    first = optimizer.init(new)
+    for gradient in gradients[2:]:
+        update, moved = grouped.update(gradient, moved, new)
+        on, state = optimizer.update(gradient, state, new)
+        begun, first = optimizer.update(gradient, first, new)
+        right = {**on, "head": begun["head"]}
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), update, right)
 
 
 def test_groups_without_parameters_are_dropped_and_moments_are_stored_once():

@@ -654,6 +654,25 @@ def test_heads_within_lists_dicts_and_ensembles():
     assert isinstance(net.parts[0]["a"], regrow.nnx.Injected)
 
 
+def test_only_what_stands_in_the_layers_of_a_sequential_has_a_rest():
+    class Two(nnx.Sequential):
+        """A chain with a list of other heads beside it."""
+
+        def __init__(self, rngs: nnx.Rngs):
+            super().__init__(nnx.Linear(5, 4, rngs=rngs))
+            self.extra = nnx.List(nnx.Linear(4, 3, rngs=rngs) for _ in range(2))
+
+        def __call__(self, x: jax.Array) -> Any:
+            return [head(super(Two, self).__call__(x)) for head in self.extra]
+
+    net, x = Two(nnx.Rngs(0)), inputs_of("mlp")
+    out = net(x)
+    regrow.nnx.inject(net, "extra.0", rngs=nnx.Rngs(1))
+    assert same(net(x), out)
+    kinds = [type(node).__name__ for node in (*net.extra, *net.layers)]
+    assert kinds == ["Injected", "Linear", "Linear"]
+
+
 class Odd(nnx.Module):
     """What is refused."""
 

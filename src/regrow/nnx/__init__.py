@@ -3,9 +3,9 @@
     out = h_θ(φ) + h_θ'₁(φ) − h_θ'₂(φ),     θ'₁ = θ'₂ fresh,  only φ and θ'₁ learn
 
 This is expression 1 of Nikishin et al. 2023, arXiv 2305.15555. `regrow.nnx` itself is for Flax NNX
-and works in place. `regrow.nnx.linen` and `regrow.nnx.equinox` give back what is new. The contract
-is one: the output is equal (`==`) at injection, as many parameters learn as before, frozen ones
-stay, and the optimizer's state of all parameters but the fresh ones is kept.
+and works in place; `regrow.nnx.linen` and `regrow.nnx.equinox` give back new parameters. The
+contract: the output is equal (`==`) at injection, as many parameters learn as before, frozen ones
+stay as they are, and only fresh parameters get a fresh optimizer state.
 """
 
 try:

@@ -78,7 +78,9 @@ def inject(
     `eqx.filter(module, trainable(module))`. The same key gives a target network the same fresh
     heads. Raises `RegrowError` for what cannot be injected.
     """
-    require((optimizer is None) == (opt_state is None), "give optimizer and opt_state, or neither")
+    require(
+        (optimizer is None) == (opt_state is None), "give both optimizer and opt_state, or neither"
+    )
     heads = _heads(module, where, "the module")
     built = None if init is None else _heads(init(key), where, "init's module")
     keys = jax.random.split(key, len(heads))
@@ -124,8 +126,14 @@ class _Head(NamedTuple):
         return ".".join(names) or "module"
 
     def covers(self, path: tuple[str, ...]) -> bool:
-        """Whether a parameter belongs to the head after the injection."""
-        return path[: len(self.path)] == named(self.path)
+        """Whether something at a path belongs to the head."""
+        if not self.path:
+            return True
+        *above, first = named(self.path)
+        *others, here = path[: len(self.path)]
+        if len(path) < len(self.path) or others != above:
+            return False
+        return here == first if self.start is None else int(here) >= self.start
 
 
 def _heads(module: Any, where: Where, what: str) -> list[_Head]:
@@ -152,6 +160,9 @@ def _heads(module: Any, where: Where, what: str) -> list[_Head]:
             "one part of it, and none within another",
         )
         heads.append(_head(module, paths[0]))
+        covered = any(head.covers(named(paths[0])) for head in heads[:-1])
+        covered = covered or any(heads[-1].covers(named(head.path)) for head in heads[:-1])
+        require(not covered, f"'{heads[-1].name()}' and another head overlap; give one of them")
     require(bool(heads), "where gives no submodule; it must give the head")
     return heads
 
@@ -246,9 +257,9 @@ def _built(layer: Any, name: str, key: jax.Array) -> Any:
 def _taken(head: _Head, built: _Head) -> list[Any]:
     """The head's layers with the parameters of a newly built one, without earlier injections."""
     layers = _plain(head.layers)
-    new, now = (eqx.filter(one, eqx.is_inexact_array) for one in (built.layers, layers))
+    new, now = (eqx.filter(_folded(x), eqx.is_inexact_array) for x in (built.layers, layers))
     require_same(f"'{head.name()}' of init's module", new, now)
-    values = leaves_of(new)
+    values = leaves_of(eqx.filter(built.layers, eqx.is_inexact_array))
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: values.get(named(path), leaf), layers
     )

@@ -66,9 +66,10 @@ class Head:
         self.path: Path = tuple(at.split("."))
         self.name = at if what == "the module" else f"{what}.{at}"
         self.parent = parents[-1]
-        in_sequential = len(parents) > 1 and isinstance(parents[-2], nnx.Sequential)
-        self.sequential = parents[-2] if in_sequential else None
-        self.layers = list(self.parent)[int(self.path[-1]) :] if in_sequential else [first]
+        above = parents[-2] if len(parents) > 1 else None
+        is_rest = isinstance(above, nnx.Sequential) and above.layers is self.parent
+        self.sequential = above if is_rest else None
+        self.layers = list(self.parent)[int(self.path[-1]) :] if is_rest else [first]
         self._check(module)
 
     def put(self, layers: Sequence[Any]) -> None:
@@ -100,10 +101,14 @@ class Head:
             require(
                 not shared, f"'{one}' and '{other}' are shared; a head must have its own parameters"
             )
+        first, kind = self.layers[0], type(self.layers[0]).__name__
         require(
-            all(callable(layer) for layer in self.layers),
-            f"'{self.name}' is a {type(self.layers[0]).__name__}, which cannot be called; name a "
-            "submodule that maps features to outputs",
+            isinstance(first, nnx.Module) and all(callable(layer) for layer in self.layers),
+            f"'{self.name}' is a {kind}; a head must be a module that can be called",
+        )
+        require(
+            not isinstance(self.parent, tuple),
+            f"'{self.name}' is in a tuple, which cannot be changed; use an nnx.List",
         )
         held = list(self._held())
         for name, node in held:
@@ -165,9 +170,14 @@ def fresh_heads(
                 _renew(layer, name, rngs)
         else:
             new = nnx.state(folded(Head(built, head.at, "init's module").layers))
-            require_same(f"the '{head.at}' of init's module", new, nnx.state(folded(layers)))
+            require_alike(f"the '{head.at}' of init's module", new, nnx.state(folded(layers)))
             nnx.update(folded(layers), new)
     return plain
+
+
+def require_alike(what: str, found: nnx.State[Any, Any], expected: nnx.State[Any, Any]) -> None:
+    """Raises `RegrowError` unless two states have the same variables, by path, shape and dtype."""
+    require_same(what, nnx.as_pure(found), nnx.as_pure(expected))
 
 
 def folded(layers: Sequence[Any]) -> Any:
@@ -195,7 +205,7 @@ def _renew(node: Any, name: str, rngs: nnx.Rngs) -> None:
     """Gives the layers within a node new values, drawn by Flax's default initialisers."""
     if type(node) in LAYERS:
         new = nnx.state(type(node)(**options_of(node), rngs=rngs))
-        require_same(f"a new '{name}'", new, nnx.state(node))
+        require_alike(f"a new '{name}'", new, nnx.state(node))
         nnx.update(node, new)
         return
     require(
@@ -250,7 +260,7 @@ def _set(parent: Any, name: str, child: Any) -> None:
     elif isinstance(parent, dict):
         parent[next(key for key in parent if str(key) == name)] = child
     else:
-        raise RegrowError(f"'{name}' is in a {type(parent).__name__}; it must be in an nnx.List")
+        raise RegrowError(f"'{name}' is in a tuple, which cannot be changed; use an nnx.List")
 
 
 def _submodules(module: nnx.Module) -> list[str]:

@@ -93,6 +93,8 @@ def inject(
     `RegrowError` for unknown names, a head with other variables than parameters, and an `init` or
     `opt_state` of another module.
     """
+    given = (optimizer is None) == (opt_state is None)
+    require(given, "give both optimizer and opt_state, or neither")
     variables, now = init(key), _values(params)
     at = [at] if isinstance(at, str) else at
     head = _head(now, at)

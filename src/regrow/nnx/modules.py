@@ -14,8 +14,18 @@ from flax import nnx
 from flax.nnx.training.optimizer import to_opt_state
 
 from regrow.errors import RegrowError, require
-from regrow.nnx.base import copied, require_same
-from regrow.nnx.heads import Frozen, Head, Injected, cloned, folded, fresh_heads, frozen, heads_of
+from regrow.nnx.base import copied
+from regrow.nnx.heads import (
+    Frozen,
+    Head,
+    Injected,
+    cloned,
+    folded,
+    fresh_heads,
+    frozen,
+    heads_of,
+    require_alike,
+)
 from regrow.nnx.optimizer import migrate
 
 Init = Callable[[nnx.Rngs], nnx.Module]
@@ -69,7 +79,7 @@ def reset(
     heads, others = _heads(module, at, targets)
     for i, target in enumerate(targets):
         found, expected = (nnx.state(one, _LEARNED_OR_STATE) for one in (target, module))
-        require_same(f"targets[{i}]", found, expected)
+        require_alike(f"targets[{i}]", found, expected)
     fresh = fresh_heads(heads, rngs, init)
     of_targets = [[list(cloned(nnx.List(layers))) for layers in fresh] for _ in targets]
     _replace(module, heads, fresh, optimizer)
@@ -88,7 +98,7 @@ def _heads(
     for i, own in enumerate(others):
         for head, other in zip(heads, own, strict=True):
             found, expected = (nnx.state(folded(one.layers)) for one in (other, head))
-            require_same(f"'{other.name}'", found, expected)
+            require_alike(f"'{other.name}'", found, expected)
             for variable in _variables(other.layers):
                 first = seen.setdefault(id(variable), f"targets[{i}]")
                 apart = first == f"targets[{i}]"

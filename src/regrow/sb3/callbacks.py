@@ -11,6 +11,7 @@ from regrow.registry import describe
 from regrow.torch.interventions import carry_out, require_supported
 from regrow.torch.randomness import Randomness, own_randomness, seed_from
 from regrow.torch.sb3.algorithms import learners_of
+from regrow.torch.sb3.experience import is_on_policy
 from regrow.torch.sb3.measuring import measured
 from regrow.torch.sb3.subject import Sb3Agent
 from regrow.training.schedule import Rule
@@ -37,6 +38,7 @@ class Do(BaseCallback):
         self._seen: list[list[Seen]] = [[] for _ in rules]
         self._fired: list[list[int]] = [[] for _ in rules]
         self._reached = -1
+        self._measured: dict[int, float] = {}  # by rule, at the end of an on-policy rollout
 
     def _on_training_start(self) -> None:
         require_supported([rule.intervention for rule in self.rules], learners_of(self.model))
@@ -50,11 +52,26 @@ class Do(BaseCallback):
                 self._check(number, rule, due)
         self._reached = now
 
+    def _on_rollout_end(self) -> None:
+        """Probes need what was collected, of which an on-policy model keeps nothing afterwards."""
+        if not is_on_policy(self.model):
+            return
+        for number, rule in enumerate(self.rules):
+            due = rule.trigger.next(self._reached + 1)
+            watched = rule.trigger.watches not in ("", RETURNS)
+            spent = rule.trigger.spent(self._fired[number])
+            if watched and not spent and due is not None and due <= self.num_timesteps:
+                self._measured[number] = self._watched(rule)
+
     def _on_step(self) -> bool:
         return True
 
     def _check(self, number: int, rule: Rule, due: int) -> None:
-        self._seen[number].append(Seen(due, self._watched(rule)))
+        if is_on_policy(self.model) and rule.trigger.watches not in ("", RETURNS):
+            value = self._measured.pop(number, float("nan"))
+        else:
+            value = self._watched(rule)
+        self._seen[number].append(Seen(due, value))
         if rule.trigger.fires(self._seen[number], self._fired[number]):
             self._fired[number].append(due)
             self._carry_out(rule.intervention)

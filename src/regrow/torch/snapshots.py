@@ -13,6 +13,7 @@ not copy by itself is told here:
 Reading a snapshot runs code that it names, as every pickle does.
 """
 
+import inspect
 import io
 import pickle
 from typing import Any
@@ -63,7 +64,13 @@ def _is_named(kind: type, name: str) -> bool:
 
 
 def _environment(environment: Any) -> Any:
-    return _blank, (type(environment),), dict(vars(environment)), None, None, _set_attributes
+    attributes = dict(vars(environment))
+    attributes.pop(_OF_ITS_CLASS, None)
+    return _blank, (type(environment),), attributes, None, None, _set_attributes
+
+
+_OF_ITS_CLASS = "class_attributes"
+"""What a VecEnvWrapper keeps of its class, which is there again with the class."""
 
 
 def _blank(kind: type) -> Any:
@@ -72,6 +79,8 @@ def _blank(kind: type) -> Any:
 
 def _set_attributes(thing: Any, attributes: dict[str, Any]) -> None:
     vars(thing).update(attributes)
+    if "venv" in attributes:
+        vars(thing)[_OF_ITS_CLASS] = dict(inspect.getmembers(type(thing)))
 
 
 def _emulator(environment: Any) -> Any:

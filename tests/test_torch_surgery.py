@@ -2,6 +2,7 @@
 
 import copy
 import io
+import itertools
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ torch.set_num_threads(1)
 
 def mlp(*sizes: int) -> nn.Sequential:
     layers = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in itertools.pairwise(sizes):
         layers += [nn.Linear(a, b), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -210,11 +211,18 @@ def test_the_four_properties(shape):
         moved = not torch.equal(parameter, held[name])
         assert moved == parameter.requires_grad or (parameter.grad == 0).all(), name
     assert [event["seed"] for event in handle.history] == [1] * len(handle.at)
-    # again
-    before = output(copy.deepcopy(module), inputs)
-    regrow.torch.inject(module, at, optimizer=optimizer, seed=2)
-    for ours, theirs in zip(output(copy.deepcopy(module), inputs), before, strict=True):
-        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", RIGHT)
+def test_again_and_from_a_state_dict(shape):
+    make, at, inputs = RIGHT[shape]
+    module = make()
+    count = trainable(module)
+    for seed in (1, 2):
+        before = output(copy.deepcopy(module), inputs)
+        regrow.torch.inject(module, at, seed=seed)
+        for ours, theirs in zip(output(copy.deepcopy(module), inputs), before, strict=True):
+            assert torch.equal(ours, theirs)
     assert trainable(module) == count
     # a state dict, loaded into a new module without code
     file = io.BytesIO()

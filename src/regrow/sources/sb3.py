@@ -231,7 +231,7 @@ def _alone(path: Path, environment: str, *, trust: bool, total: int | None) -> S
         env_steps_per_round=round_of(model),
         layers=min(learner.splits for learner in learners_of(model)),
         copied=subject.environments is None,
-        refilled=subject.lacks_replay,
+        refilled=subject.lacks_experience and hasattr(model, "replay_buffer"),
         total=subject.total if total is None else total,
         digest=content.hexdigest(),
     )

@@ -275,7 +275,7 @@ class _LoopAgent:
         self.subject.stress(self.subject.state, what)
 
 
-def _as_arrays(steps: Steps, num_envs: int) -> Steps:
+def _as_arrays(steps: Any, num_envs: int) -> Steps:
     """(steps, num_envs) each; the value NaN where there is none."""
     if not (isinstance(steps, tuple) and len(steps) in (3, 4)):
         raise RegrowError(

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -58,26 +59,34 @@ _COUNTERS = (
     "_episode_num",
     "exploration_rate",
     "_current_progress_remaining",
+    "target_update_interval",
 )
 
 
 def refill(model: Any, transitions: int) -> None:
-    """Fills a replay buffer with what the policy collects, without learning or counting."""
+    """Collects by the policy what a model learns from, without learning or counting."""
     from stable_baselines3.common.callbacks import ConvertCallback
     from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
     kept = {name: getattr(model, name) for name in _COUNTERS if hasattr(model, name)}
-    interval = getattr(model, "target_update_interval", None)
     if hasattr(model, "exploration_rate"):
         model.target_update_interval = 2**31  # its target does not follow meanwhile
+    if model.ep_info_buffer is None:
+        model.ep_info_buffer = deque(maxlen=model._stats_window_size)
+        model.ep_success_buffer = deque(maxlen=model._stats_window_size)
     callback = ConvertCallback(lambda *_: True)
     callback.init_callback(model)
     model._update_current_progress_remaining = lambda *_: None
     try:
+        if is_on_policy(model):
+            model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
+            return
+        count = min(transitions, model.buffer_size)
+        steps = TrainFreq(math.ceil(count / model.n_envs), TrainFrequencyUnit.STEP)
         model.collect_rollouts(
             model.env,
             callback,
-            TrainFreq(math.ceil(transitions / model.n_envs), TrainFrequencyUnit.STEP),
+            steps,
             model.replay_buffer,
             model.action_noise,
             learning_starts=0,
@@ -87,8 +96,6 @@ def refill(model: Any, transitions: int) -> None:
         del model._update_current_progress_remaining
         for name, value in kept.items():
             setattr(model, name, value)
-        if interval is not None:
-            model.target_update_interval = interval
 
 
 @contextmanager

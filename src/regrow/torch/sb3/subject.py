@@ -190,22 +190,24 @@ class Sb3Subject:
         return np.array(earned or running.tolist())
 
     @property
-    def lacks_replay(self) -> bool:
-        """Whether it learns from a replay buffer, which is empty."""
-        return not experience.is_on_policy(self.model) and not self.model.replay_buffer.size()
+    def lacks_experience(self) -> bool:
+        """Whether what it learns from is empty: its replay buffer, or its last rollout."""
+        if experience.is_on_policy(self.model):
+            return not self.model.rollout_buffer.full
+        return not self.model.replay_buffer.size()
 
     def refilled(self, transitions: int) -> "Sb3Subject":
-        """This Subject with a replay buffer that its policy has filled, where it has an empty one.
+        """This Subject with what its policy has collected, where it has nothing to learn from.
 
-        Its counters, and so its schedules, stay as they are.
+        `transitions`: for a replay buffer, as far as it holds them. Its counters, and so its
+        schedules, stay as they are.
         """
-        model = self.model
-        if not self.lacks_replay:
+        if not self.lacks_experience:
             return self
-        with own_randomness(self.randomness), _quiet(model):
-            experience.refill(model, min(transitions, model.buffer_size))
+        with own_randomness(self.randomness), _quiet(self.model):
+            experience.refill(self.model, transitions)
             randomness = Randomness.now()
-        return replace(self, randomness=randomness, running=_running(model))
+        return replace(self, randomness=randomness, running=_running(self.model))
 
     def learned_rewards(self, log: Log) -> NDArray[np.float32]:
         """The rewards of a log as the model learns from them: normalised by VecNormalize."""

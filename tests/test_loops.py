@@ -1,0 +1,201 @@
+"""Training loops of one's own: the examples, and what can be wrong with a loop."""
+
+import difflib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from regrow import interventions as does
+from regrow.cli import entry
+from regrow.diagnosis.subject import Source, Subject
+from regrow.errors import RegrowError
+from regrow.sources.sb3 import Sb3
+from regrow.sources.script import Script
+from regrow.torch import LoopSubject, Steps, TorchLearner
+from regrow.torch.scripts import named_function
+
+torch.set_num_threads(1)
+EXAMPLES = Path(__file__).parents[1] / "examples"
+LOOPS = {"dqn": 1, "ppo": 256}
+
+
+def made(name, seed=0):
+    return Script.of(f"{EXAMPLES / f'{name}_loop_regrow.py'}:make_subject").start(seed)
+
+
+def values(subject):
+    (learner,) = subject.learners(subject.state)
+    return torch.cat([p.detach().flatten() for p in learner.module.parameters()])
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_fork_goes_on_as_if_nothing_had_happened(name):
+    whole, log = made(name).advance(1536)
+    half, _ = made(name).advance(768)
+    assert isinstance(half, Subject)
+    other, another = half.fork(), half.fork(1)
+    for one, same in ((half, True), (other, True), (another, False)):
+        after, _ = one.advance(768)
+        assert torch.equal(values(after), values(whole)) == same
+    assert log.reward.shape == (1536,)
+    ended = log.terminated | log.truncated
+    assert log.episode_return[ended].sum() == pytest.approx(1536, abs=500)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_interventions(name):
+    held, _ = made(name).advance(768)
+    before = values(held)
+    for one in (does.Inject(), does.Reset(), does.ShrinkPerturb(), does.ResetOptimizer()):
+        changed = held.intervene(one)
+        assert changed.history[0].env_steps == 768
+        after, _ = changed.advance(256)
+        assert not torch.equal(values(after)[: len(before)], before)
+    assert torch.equal(values(held), before)
+    for one, text in [
+        (does.Redo(), "it needs inputs"),
+        (does.FitNoise(), "give LoopSubject stress="),
+        (does.Inject(split=1), "the layers of '.*' are not known"),
+        (does.Fire(), "this library only"),
+    ]:
+        with pytest.raises(RegrowError, match=text):
+            held.intervene(one)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_the_example_is_the_plain_script_with_few_lines_changed(name):
+    """And the plain script learns the same: it is run, for as long."""
+    plain, ours = ((EXAMPLES / f"{name}_loop{end}.py").read_text() for end in ("", "_regrow"))
+    changed = [
+        line
+        for line in difflib.ndiff(plain.splitlines(), ours.splitlines())
+        if line[:1] in "+-" and line[1:].strip() and '"""' not in line
+    ]
+    assert len(changed) <= 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOOPS)
+def test_the_plain_script_runs(name):
+    subprocess.run([sys.executable, str(EXAMPLES / f"{name}_loop.py")], check=True)
+
+
+def test_a_diagnosis_of_a_script(tmp_path, capsys):
+    function = f"{EXAMPLES / 'ppo_loop_regrow.py'}:make_subject"
+    out = tmp_path / "out"
+    line = ["diagnose", function, "--fork-at", "1024", "--horizon", "5120", "--seeds", "2",
+            "--replicates", "1", "--fixed", "--processes", "1", "--out", str(out)]  # fmt: skip
+    assert entry.run(line) is None
+    told = " ".join(capsys.readouterr().out.split())
+    assert "The claim is about the training" in told
+    verdict = json.loads((out / "verdict.json").read_text())
+    assert verdict["agent"] == function
+    assert verdict["random_return"] == pytest.approx(22, abs=5)
+
+
+def with_loop(train, **options):
+    module = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))
+    state = SimpleNamespace(module=module, optimizer=torch.optim.Adam(module.parameters()))
+
+    def learners(state):
+        return [TorchLearner("q", state.module, ("1",), state.optimizer)]
+
+    return LoopSubject(state, train, learners, **options)
+
+
+def ends(state):
+    yield Steps(1.0, False, False)
+
+
+def yields_a_number(state):
+    while True:
+        yield 1.0
+
+
+def too_many(state):
+    while True:
+        yield Steps(np.ones(3), np.zeros(3), np.zeros(3))
+
+
+def breaks(state):
+    with torch.no_grad():
+        state.module[0].weight[:] = float("nan")
+    while True:
+        yield Steps(1.0, False, False)
+
+
+@pytest.mark.parametrize(
+    ("train", "text"),
+    [
+        (ends, "the loop ended after 1 env steps"),
+        (yields_a_number, "the loop yielded a float"),
+        (too_many, "the loop reported 6 instead"),
+        (breaks, r"the parameter '0.weight' of 'q' is no longer finite"),
+    ],
+)
+def test_wrong_loops_are_told(train, text):
+    with pytest.raises(RegrowError, match=text):
+        with_loop(train).advance(2)
+
+
+def test_what_cannot_be_copied_is_told():
+    subject = with_loop(ends)
+    subject.state.handle = (x for x in ())
+    with pytest.raises(RegrowError, match="cannot be copied"):
+        subject.fork()
+    with pytest.raises(RegrowError, match="round is 3"):
+        with_loop(ends, num_envs=2, round=3)
+    with pytest.raises(RegrowError, match="no module '7'"):
+        TorchLearner("q", subject.state.module, ("7",), subject.state.optimizer)
+
+
+def test_parallel_environments_take_turns():
+    def train(state):
+        while True:
+            yield Steps([[1, 10], [2, 20]], [[0, 0], [1, 0]], np.zeros((2, 2)), np.ones((2, 2)))
+
+    subject, log = with_loop(train, num_envs=2, round=4).advance(8)
+    assert log.reward.tolist() == [1, 10, 2, 20, 1, 10, 2, 20]
+    assert log.episode_return.tolist() == [1, 10, 3, 30, 1, 40, 3, 60]
+    assert subject.running.tolist() == [0, 60]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("none.py:make", "there is no file none.py"),
+        ("{here}:make_subjct", "did you mean 'make_subject'"),
+        ("{own}:broken", "raised ValueError: no luck"),
+        ("{own}:nothing", "it must return a regrow.torch.LoopSubject"),
+        ("{own}2:make", "there is no file"),
+    ],
+)
+def test_wrong_functions_are_told(text, told, tmp_path):
+    own = tmp_path / "own_script.py"
+    own.write_text("def broken(seed):\n    raise ValueError('no luck')\ndef nothing(seed): pass\n")
+    text = text.format(here=EXAMPLES / "dqn_loop_regrow.py", own=own)
+    if text.endswith("2:make"):
+        text = str(own).replace("own_script", "other") + ":make"
+    said = entry.run(["diagnose", text, "--out", str(tmp_path / "out")])
+    assert said is not None
+    assert told in said
+
+
+def test_a_script_that_cannot_be_imported_is_told(tmp_path):
+    (tmp_path / "bad_script.py").write_text("import nothing_of_that_name")
+    with pytest.raises(RegrowError, match="cannot be imported: ModuleNotFoundError"):
+        named_function(f"{tmp_path / 'bad_script.py'}:make")
+    with pytest.raises(RegrowError, match="names no function"):
+        named_function("make")
+
+
+def test_they_are_sources():
+    assert isinstance(Script("x.py:f", 1, 1, ""), Source)
+    assert isinstance(Sb3, type)

@@ -19,6 +19,11 @@ from torch.nn.utils import parametrize
 from regrow.errors import RegrowError, require, unknown
 
 
+def is_frozen(name: str) -> bool:
+    """Whether a parameter or module is a part of a frozen copy."""
+    return "injected" in name.split(".")
+
+
 class Segment(NamedTuple):
     """A module of a head; of an `nn.Sequential` what comes from `start` on."""
 
@@ -54,7 +59,7 @@ class Head:
 
 def _named(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     for name, parameter in module.named_parameters(prefix=prefix):
-        if ".injected." not in f".{name}.":
+        if not is_frozen(name):
             yield name, parameter
 
 
@@ -131,7 +136,7 @@ def _segments(root: nn.Module, name: str) -> list[Segment]:
     """A module, or of an `nn.Sequential` the rest of it, and of those around it."""
     names = dict(root.named_modules())
     if name not in names:
-        raise unknown("module", name, [n for n in names if n and ".injected" not in n])
+        raise unknown("module", name, [n for n in names if n and not is_frozen(n)])
     found, parent = list[Segment](), names.get(name.rpartition(".")[0])
     if not isinstance(parent, nn.Sequential) or not name:
         return [Segment(name)]
@@ -182,7 +187,7 @@ def _require_plain(root: nn.Module, head: Head) -> None:
         _require_own_forward(root, segment.name)
         for prefix, part in parts(root, segment):
             for name, module in part.named_modules(prefix=prefix):
-                if ".injected" not in name:
+                if not is_frozen(name):
                     _require_plain_module(name, module)
     live = head.parameters(root)
     require(
@@ -278,7 +283,7 @@ def find_head(module: nn.Module) -> Proposal:
     layers = [
         (name, layer)
         for name, layer in root.named_modules()
-        if ".injected" not in name and isinstance(layer, _LAYERS)
+        if not is_frozen(name) and isinstance(layer, _LAYERS)
     ]
     require(bool(layers), f"{type(root).__name__} has no layers; name the head with at=")
     encoders = [i for i, (_, layer) in enumerate(layers) if not isinstance(layer, nn.Linear)]

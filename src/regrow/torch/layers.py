@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from regrow.errors import require
+from regrow.torch.heads import is_frozen
 from regrow.torch.tracking import Place, Sources, Tracker, tensors_in
 
 Forward = Callable[[nn.Module, Any], Any]
@@ -143,11 +144,6 @@ class Connections:
             else:
                 found.append(size.movedim(reading.axis, -1).reshape(-1, size.shape[reading.axis]))
         return torch.cat(found)
-
-
-def is_frozen(name: str) -> bool:
-    """Whether a parameter or module is a part of a frozen copy."""
-    return "injected" in name.split(".")
 
 
 def connections(root: nn.Module, inputs: Any, forward: Forward | None = None) -> Connections:

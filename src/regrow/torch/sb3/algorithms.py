@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from regrow.errors import RegrowError
+from regrow.torch.heads import is_frozen
 from regrow.torch.learners import TorchLearner, joined
 
 ALGORITHMS = ("DQN", "QRDQN", "SAC", "TQC", "TD3", "DDPG", "PPO", "A2C")
@@ -172,7 +173,7 @@ def _linear_layers(module: nn.Module, name: str) -> list[str]:
     return [
         f"{name}.{inner}"
         for inner, layer in part.named_modules()
-        if isinstance(layer, nn.Linear) and "injected" not in inner.split(".")
+        if isinstance(layer, nn.Linear) and not is_frozen(inner)
     ]
 
 
@@ -188,7 +189,7 @@ def _extractor_layers(module: Any, prefix: str = "features_extractor") -> list[s
     return [
         f"{prefix}.{name}"
         for name, layer in extractor.named_modules()
-        if isinstance(layer, kinds) and "injected" not in name.split(".")
+        if isinstance(layer, kinds) and not is_frozen(name)
     ]
 
 

@@ -99,7 +99,12 @@ def _one_seed():
     Randomness.of(0).set()
 
 
-@pytest.mark.parametrize("name", MODELS)
+def with_slow(names, slow):
+    """The names, of which some run under `make test-all` only: they differ little from others."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in names]
+
+
+@pytest.mark.parametrize("name", with_slow(MODELS, ("tqc", "qrdqn", "ddpg")))
 def test_a_fork_goes_on_as_if_nothing_had_happened(name):
     """Bit for bit as one call of `learn`, schedules and noise included."""
     whole = MODELS[name]()
@@ -183,7 +188,7 @@ def test_a_copy_that_does_not_go_on_alike_is_seen():
     assert "does not go on" in why_not_copied(lambda: DummyVecEnv([Restless]))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", with_slow(MODELS, ("tqc", "ddpg")))
 def test_injection_changes_no_output_and_no_trap_is_left(name):
     held, _ = subject(MODELS[name]()).advance(128)
     model = held.model
@@ -235,7 +240,9 @@ EVERY = (
 )
 
 
-@pytest.mark.parametrize("name", ["dqn", "sac", "td3", "ppo", "a2c", "tqc"])
+@pytest.mark.parametrize(
+    "name", with_slow(["dqn", "sac", "td3", "ppo", "a2c", "tqc"], ("td3", "a2c", "tqc"))
+)
 def test_every_intervention_is_carried_out(name):
     held, _ = subject(MODELS[name]()).advance(128)
     before = values(held.model)

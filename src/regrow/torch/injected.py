@@ -53,46 +53,40 @@ class Injected(nn.Module):
     plan: dict[str, Any]
     """`start` in a Sequential; `first` and `last` in the chain; `link`, which names the chain;
     `history`, one entry per injection. Plain data: it travels in the state dict."""
+    place: tuple[int | None, bool, bool]
+    """(`start`, `first`, `last`) of the plan."""
     stream: Stream
 
     def forward(self, *given: Any, **named: Any) -> Any:
         """The output of the live layers, with what the frozen ones add at the end of the head."""
-        if self.plan["start"] is not None:
-            (given, named) = ((_through(self._before(), given[0]),), {})
+        # Few and plain accesses: what is compiled checks each of them at every call.
+        start, first, last = self.place
+        if start is not None:
+            steps = [step for _, step in self._own()]
+            given, named = (_through(steps[:start], given[0]),), {}
+            live = _through(steps[start:], given[0])
+        else:
+            live = super().forward(*given, **named)
         pairs = cast("Sequence[Pair]", self.injected)
-        frozen = self._read(given, len(pairs))
-        live = self._live(*given, **named)
+        frozen = [(given, given)] * len(pairs) if first else self._handed_on(given)
         outputs = list[tuple[Any, Any]]()
         for pair, (for_old, for_copy) in zip(pairs, frozen, strict=True):
             taken = None if pair.copy is None else pair.copy(*for_copy, **named)
             outputs.append((pair.old(*for_old, **named), taken))
-        if not self.plan["last"]:
-            self.stream.live = live
-            self.stream.frozen = [((old,), (taken,)) for old, taken in outputs]
-            return live
-        return _summed(live, outputs)
+        if last:
+            return _summed(live, outputs)
+        self.stream.live = live
+        self.stream.frozen = [((old,), (taken,)) for old, taken in outputs]
+        return live
 
-    def _read(self, given: tuple[Any, ...], pairs: int) -> list[tuple[Any, Any]]:
-        """What the frozen modules are called with: the features, or what those before gave."""
-        if self.plan["first"]:
-            return [(given, given)] * pairs
+    def _handed_on(self, given: tuple[Any, ...]) -> list[tuple[Any, Any]]:
+        """What the frozen parts of the module before have given, one pair for each injection."""
         if len(given) != 1 or given[0] is not self.stream.live:
             raise RegrowError(
                 f"the head '{self.plan['link']}': something is computed between two of its "
                 "modules; name a single module for each head, or one that holds both"
             )
         return self.stream.frozen
-
-    def _live(self, *given: Any, **named: Any) -> Any:
-        if self.plan["start"] is None:
-            return super().forward(*given, **named)
-        return _through(self._children_from(self.plan["start"]), given[0])
-
-    def _before(self) -> list[nn.Module]:
-        return [child for name, child in self._own()][: self.plan["start"]]
-
-    def _children_from(self, start: int) -> list[nn.Module]:
-        return [child for name, child in self._own()][start:]
 
     def _own(self) -> list[tuple[str, nn.Module]]:
         """The children that were there before."""
@@ -183,13 +177,14 @@ def graft(module: nn.Module, pair: Pair, plan: dict[str, Any], stream: Stream) -
     module.__class__ = injected_class(type(module))
     assert isinstance(module, Injected), "so it is now"
     module.plan, module.stream = plan, stream
+    module.place = plan["start"], plan["first"], plan["last"]
     module.injected = nn.ModuleList([pair])
 
 
 def ungraft(module: nn.Module) -> None:
     """Drops all pairs of a module, and makes it what it was; its live parameters stay."""
     if isinstance(module, Injected):
-        for name in ("plan", "stream"):
+        for name in ("plan", "place", "stream"):
             del module.__dict__[name]
         del module.injected
         object.__setattr__(module, "__class__", module.base)

@@ -15,7 +15,7 @@ from torch import nn
 from regrow.errors import RegrowError, require
 from regrow.torch import heads as _heads
 from regrow.torch.fresh import Init, redrawn, seeded
-from regrow.torch.heads import Head, Segment, parts, unwrapped
+from regrow.torch.heads import Head, Segment, is_frozen, parts, unwrapped
 from regrow.torch.injected import Injected, Pair, Stream, graft, ungraft
 from regrow.torch.optimizers import Optimizers, adopt, as_list, forget, require_held
 
@@ -315,16 +315,21 @@ def _require_same_start(module: nn.Module, segment: Segment) -> None:
 
 def _own_parameters(part: nn.Module) -> list[nn.Parameter]:
     held = part.named_parameters()
-    return [parameter for name, parameter in held if "injected." not in name]
+    return [parameter for name, parameter in held if not is_frozen(name)]
 
 
 def _take(root: nn.Module, segment: Segment, fresh: nn.Module) -> None:
-    """Writes new values into the live parameters of a segment."""
+    """Writes new values into the live parameters and buffers of a segment."""
     torch.clear_autocast_cache()  # which may hold the old ones
-    live = [p for _, part in parts(root, segment) for p in _own_parameters(part)]
+    modules = [part for _, part in parts(root, segment)]
+    live = [p for part in modules for p in _own_parameters(part)]
+    # A parametrization may keep a part of the value in a buffer.
+    held = [b for part in modules for name, b in part.named_buffers() if not is_frozen(name)]
     with torch.no_grad():
         for parameter, new in zip(live, fresh.parameters(), strict=True):
             parameter.copy_(new)
+        for buffer, new in zip(held, fresh.buffers(), strict=True):
+            buffer.copy_(new)
 
 
 def _mix(

@@ -498,6 +498,9 @@ def test_a_model_in_memory_is_diagnosed_and_left_as_it_is(tmp_path):
     assert model.num_timesteps == before[1]
     assert np.array_equal(model._last_obs, before[2])
     assert (tmp_path / "out" / "diagnosis" / "verdict.json").is_file()
+    model.learn(64, reset_num_timesteps=False)
+    with pytest.raises(RegrowError, match="of this one at 128 env steps"):
+        regrow.sb3.diagnose(model, horizon=160, folder=tmp_path / "out")
     with pytest.raises(RegrowError, match="was not trained yet"):
         regrow.sb3.diagnose(MODELS["dqn"](), horizon=160)
     with pytest.raises(RegrowError, match="do not fit"):
@@ -519,6 +522,20 @@ def test_environments_that_cannot_be_copied_begin_anew_alike(tmp_path):
     again, _ = two.advance(8)
     assert torch.equal(values(after.model), values(again.model))
     assert np.isnan(after.play_out()[0]).all()
+
+
+def test_several_zips_are_paired(tmp_path, capsys):
+    for seed in range(2):
+        model = DQN("MlpPolicy", "CartPole-v1", **{**replay(), "seed": seed, "buffer_size": 200})
+        model.learn(100)
+        model.save(tmp_path / f"dqn{seed}.zip")
+    line = ["diagnose", *(str(tmp_path / f"dqn{seed}.zip") for seed in range(2)), "--env",
+            "CartPole-v1", "--horizon", "80", "--replicates", "1", "--fixed", "--processes", "1",
+            "--out", str(tmp_path / "out")]  # fmt: skip
+    assert entry.run(line) is None
+    verdict = json.loads((tmp_path / "out" / "verdict.json").read_text())
+    assert [run["seed"] for run in verdict["arms"]["nothing"]] == [0, 1]
+    assert "The claim is about the training" in " ".join(capsys.readouterr().out.split())
 
 
 # Callbacks.

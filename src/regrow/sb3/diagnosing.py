@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from regrow.diagnosis.diagnose import diagnose as carry_out
 from regrow.diagnosis.plan import DEFAULT_ARMS, SEEDS, SMALLEST_EFFECT, Arm, Plan
 from regrow.diagnosis.verdict import Verdict
@@ -55,7 +57,9 @@ def diagnose(
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"model{SNAPSHOT}"
-        if not file.is_file():
+        if file.is_file():
+            _require_same(model, file)
+        else:
             write_atomically(file, lambda held: held.write(_snapshot(model, env)))
         source = Sb3.of([file], "", total=total)
         plan = Plan(
@@ -74,6 +78,22 @@ def diagnose(
         return carry_out(
             plan, folder / "diagnosis", execute=execute, report=report, minutes=minutes
         )
+
+
+def _require_same(model: Any, file: Path) -> None:
+    """`RegrowError` where a folder holds the diagnosis of another model, or of an earlier state."""
+    held = Sb3Subject.read(file.read_bytes()).model
+    ours, theirs = model.policy.state_dict(), held.policy.state_dict()
+    same = ours.keys() == theirs.keys() and all(
+        torch.equal(value, theirs[name])
+        for name, value in ours.items()
+        if isinstance(value, torch.Tensor)
+    )
+    require(
+        same and model.num_timesteps == held.num_timesteps,
+        f"{file.parent} holds the diagnosis of another model, or of this one at "
+        f"{held.num_timesteps} env steps; choose another folder",
+    )
 
 
 def _snapshot(model: Any, env: Any) -> bytes:

@@ -207,7 +207,7 @@ def needed_package() -> None:
 def _alone(path: Path, environment: str, *, trust: bool, total: int | None) -> Sb3:
     from regrow.torch.sb3.algorithms import algorithm_of, learners_of
     from regrow.torch.sb3.subject import round_of
-    from regrow.torch.sb3.zips import number_of_environments
+    from regrow.torch.sb3.zips import beside, number_of_environments
 
     require(path.is_file(), f"there is no file {path}")
     copied = True
@@ -221,6 +221,8 @@ def _alone(path: Path, environment: str, *, trust: bool, total: int | None) -> S
     model = subject.model
     require(subject.env_steps > 0, f"the model of {path} was not trained yet; train it first")
     content = hashlib.sha256(path.read_bytes())
+    for other in beside(path):
+        content.update(b"" if other is None else other.read_bytes())
     return Sb3(
         models=(str(path.resolve()),),
         environment=environment,

@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.classic_control import CartPoleEnv
 
 pytest.importorskip("stable_baselines3")
 
@@ -166,8 +168,16 @@ def test_environments_are_copied_with_all_that_they_hold(make):
 
 
 def test_environments_that_cannot_be_copied_are_known():
-    for make in (lambda: _ale(0.25), lambda: gymnasium.make("LunarLander-v3")):
+    for make in (lambda: _ale(0.25), Locked):
         assert why_not_copied(lambda make=make: DummyVecEnv([make])) != ""
+
+
+class Locked(CartPoleEnv):
+    """It holds what no process can copy, as environments of Box2D do."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
 
 
 class Restless(gymnasium.Env):
@@ -508,10 +518,10 @@ def test_a_model_in_memory_is_diagnosed_and_left_as_it_is(tmp_path):
 
 
 def test_environments_that_cannot_be_copied_begin_anew_alike(tmp_path):
-    model = DQN("MlpPolicy", "LunarLander-v3", **replay())
+    model = DQN("MlpPolicy", Locked(), **replay())
     model.learn(100)
-    model.save(tmp_path / "lander.zip")
-    source = Sb3.of([tmp_path / "lander.zip"], "LunarLander-v3")
+    model.save(tmp_path / "locked.zip")
+    source = Sb3.of([tmp_path / "locked.zip"], f"{__file__}:Locked")
     assert source.restarts
     held = source.start(0)
     one, two = held.fork(), held.fork()

@@ -88,9 +88,9 @@ def test_the_plain_script_runs(name):
 
 
 def test_a_diagnosis_of_a_script(tmp_path, capsys):
-    function = f"{EXAMPLES / 'ppo_loop_regrow.py'}:make_subject"
+    function = f"{EXAMPLES / 'dqn_loop_regrow.py'}:make_subject"
     out = tmp_path / "out"
-    line = ["diagnose", function, "--fork-at", "1024", "--horizon", "5120", "--seeds", "2",
+    line = ["diagnose", function, "--fork-at", "400", "--horizon", "400", "--seeds", "2",
             "--replicates", "1", "--fixed", "--processes", "1", "--out", str(out)]  # fmt: skip
     assert entry.run(line) is None
     told = " ".join(capsys.readouterr().out.split())

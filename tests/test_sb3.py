@@ -101,12 +101,15 @@ def _one_seed():
     Randomness.of(0).set()
 
 
+ALIKE = ("tqc", "qrdqn", "ddpg", "a2c", "ppo, two environments")
+
+
 def with_slow(names, slow):
     """The names, of which some run under `make test-all` only: they differ little from others."""
     return [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in names]
 
 
-@pytest.mark.parametrize("name", with_slow(MODELS, ("tqc", "qrdqn", "ddpg")))
+@pytest.mark.parametrize("name", with_slow(MODELS, ALIKE))
 def test_a_fork_goes_on_as_if_nothing_had_happened(name):
     """Bit for bit as one call of `learn`, schedules and noise included."""
     whole = MODELS[name]()
@@ -198,7 +201,7 @@ def test_a_copy_that_does_not_go_on_alike_is_seen():
     assert "does not go on" in why_not_copied(lambda: DummyVecEnv([Restless]))
 
 
-@pytest.mark.parametrize("name", with_slow(MODELS, ("tqc", "ddpg")))
+@pytest.mark.parametrize("name", with_slow(MODELS, ALIKE))
 def test_injection_changes_no_output_and_no_trap_is_left(name):
     held, _ = subject(MODELS[name]()).advance(128)
     model = held.model
@@ -251,7 +254,7 @@ EVERY = (
 
 
 @pytest.mark.parametrize(
-    "name", with_slow(["dqn", "sac", "td3", "ppo", "a2c", "tqc"], ("td3", "a2c", "tqc"))
+    "name", with_slow(["dqn", "sac", "td3", "ppo", "a2c", "tqc"], ("sac", "td3", "a2c", "tqc"))
 )
 def test_every_intervention_is_carried_out(name):
     held, _ = subject(MODELS[name]()).advance(128)

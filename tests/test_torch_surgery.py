@@ -530,3 +530,26 @@ def test_no_jax_is_needed():
     code = "import sys, regrow; print('jax' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_another_place_of_an_injected_head_is_refused_before_anything_changes():
+    module, target = twins(), twins()
+    regrow.torch.inject(module, "qf1.2", targets=target, seed=0)
+    with pytest.raises(RegrowError, match=r"'qf1' was injected before as a part of the head"):
+        regrow.torch.inject(module, ["qf0.2", "qf1.0"], targets=target)
+    assert type(module.qf0) is type(target.qf0) is nn.Sequential
+    assert len(module.qf1.injected) == len(target.qf1.injected) == 1
+    chained = two_heads()
+    regrow.torch.inject(chained, "trunk.2 > mu, log_std", seed=0)
+    with pytest.raises(RegrowError, match="'mu' was injected before"):
+        regrow.torch.inject(chained, "mu")
+
+
+def test_everything_is_shrunk_after_an_injection_but_frozen_heads():
+    module = twins()
+    regrow.torch.inject(module, "qf0.2", seed=0)
+    old = module.qf0.injected[0].old[0].weight.clone()
+    before = module.qf0[2].weight.detach().clone()
+    regrow.torch.shrink_perturb(module, shrink=0.5, perturb=0.0, seed=0)
+    assert torch.equal(module.qf0[2].weight, 0.5 * before)
+    assert torch.equal(module.qf0.injected[0].old[0].weight, old)

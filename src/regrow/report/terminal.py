@@ -107,7 +107,11 @@ def arms_table(verdict: Verdict, outcomes: Sequence[Outcome]) -> Table:
 
 
 def probes_table(probes: Mapping[str, Mapping[str, float]]) -> Table:
-    """Per probe: at the fork beside a fresh network on the same observations, part by part."""
+    """Per probe: at the fork beside a fresh network on the same observations, part by part.
+
+    What was not measured there, such as a change since the fork, is left out.
+    """
+    probes = {name: at for name, at in probes.items() if {"fork", "fresh"} <= at.keys()}
     table = Table(title="Probes at the fork (fresh network)", title_justify="left")
     table.add_column("probe", overflow="fold")
     columns = list(dict.fromkeys(name.rsplit(".", 1)[1] for name in probes))

@@ -170,10 +170,6 @@ def graft(module: nn.Module, pair: Pair, plan: dict[str, Any], stream: Stream) -
         module.injected.append(pair)
         module.plan["history"] += plan["history"]
         return
-    require(
-        not hasattr(module, "injected"),
-        f"{type(module).__name__} has an attribute 'injected' of its own; rename it first",
-    )
     module.__class__ = injected_class(type(module))
     assert isinstance(module, Injected), "so it is now"
     module.plan, module.stream = plan, stream

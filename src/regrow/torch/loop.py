@@ -31,7 +31,7 @@ from regrow.interventions.prime import Prime
 from regrow.registry import describe, name_of
 from regrow.torch.interventions import carry_out
 from regrow.torch.learners import TorchLearner
-from regrow.torch.measuring import measured, values_of
+from regrow.torch.measuring import Values, measured, values_of
 from regrow.torch.randomness import Randomness, own_randomness, seed_from
 from regrow.torch.snapshots import dumped, loaded
 from regrow.types import Event, Log
@@ -76,7 +76,7 @@ class LoopSubject:
     history: tuple[Event, ...] = ()
     randomness: Randomness = field(default_factory=lambda: Randomness.of(0), repr=False)
     running: NDArray[np.float64] | None = None
-    first: bytes = field(default=b"", repr=False)
+    first: Values = field(default_factory=dict, repr=False)
     _held: dict[str, Any] = field(default_factory=lambda: {"used_up": False}, repr=False)
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ class LoopSubject:
         if self.running is None:
             object.__setattr__(self, "running", np.zeros(self.num_envs))
         if not self.first:
-            object.__setattr__(self, "first", dumped(values_of(self.learners(self.state))))
+            object.__setattr__(self, "first", values_of(self.learners(self.state)))
 
     @property
     def restarts(self) -> tuple[int, ...]:

@@ -8,7 +8,6 @@ from torch import nn
 
 from regrow.torch.learners import TorchLearner
 from regrow.torch.probes import measure
-from regrow.torch.snapshots import loaded
 
 Values = Mapping[str, Mapping[str, Any]]
 """By learner the tensors of a state dict."""
@@ -20,7 +19,7 @@ def measured(
     probes: Sequence[str] = (),
     *,
     fresh: bool = False,
-    first: bytes = b"",
+    first: Values | None = None,
     since: Values | None = None,
     forwards: Mapping[str, Callable[..., Any]] | None = None,
     losses: Mapping[str, Callable[[nn.Module], torch.Tensor]] | None = None,
@@ -28,14 +27,13 @@ def measured(
     """Probe values by name, with the learner's in front where there are several.
 
     `inputs`, `forwards`, `losses`: of each learner's module, as in `regrow.torch.measure`. `fresh`:
-    of newly initialised modules. `first`: the values with which measures of distance compare, as
-    bytes of `values_of`; `since`: those with which measures of change compare, by default the same.
+    of newly initialised modules. `first`: the initial values, where they are known; `since`: those
+    with which measures of change compare, by default the initial ones.
     """
-    initial: Values = loaded(first) if first else {}
     found = dict[str, float]()
     for learner in learners:
         module = (learner.made() or learner.module) if fresh else learner.module
-        earlier = initial.get(learner.name)
+        initial = None if first is None else first[learner.name]
         values = measure(
             module,
             inputs[learner.name],
@@ -43,8 +41,8 @@ def measured(
             probes=probes,
             forward=(forwards or {}).get(learner.name),
             loss=(losses or {}).get(learner.name),
-            initial=earlier,
-            previous=earlier if since is None else since[learner.name],
+            initial=initial,
+            previous=initial if since is None else since[learner.name],
         )
         front = "" if len(learners) == 1 else f"{learner.name}."
         found |= {f"{front}{name}": value for name, value in values.items()}

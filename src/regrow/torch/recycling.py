@@ -16,10 +16,10 @@ from regrow.errors import RegrowError, require
 from regrow.torch import heads as _heads
 from regrow.torch.formulas import quiet
 from regrow.torch.fresh import Init, redrawn, seeded
-from regrow.torch.heads import Segment, unwrapped
+from regrow.torch.heads import Segment, is_frozen, unwrapped
 from regrow.torch.layers import Connections, Forward, Layer, Norm, Reading, connections
 from regrow.torch.optimizers import Optimizers, as_list, masked, require_held
-from regrow.torch.surgery import _plain as plain_copy
+from regrow.torch.surgery import plain_copy
 from regrow.torch.tracking import Place
 
 Masks = dict[nn.Parameter, torch.Tensor]
@@ -101,7 +101,7 @@ def _chosen(root: nn.Module, traced: Connections, at: str | Sequence[str] | None
 def _live_of(layer: Layer) -> dict[str, nn.Parameter]:
     """The parameters of a layer, frozen copies within it left out."""
     held = layer.module.named_parameters(prefix=layer.name)
-    return {name: parameter for name, parameter in held if ".injected." not in f".{name}."}
+    return {name: parameter for name, parameter in held if not is_frozen(name)}
 
 
 # Refusals.

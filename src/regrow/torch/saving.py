@@ -9,7 +9,7 @@ from torch import nn
 from regrow.errors import require
 from regrow.torch.heads import Segment, unwrapped
 from regrow.torch.injected import Injected, Pair, Stream, graft, ungraft
-from regrow.torch.surgery import _plain as plain_copy
+from regrow.torch.surgery import plain_copy
 
 _EXTRA = "_extra_state"
 

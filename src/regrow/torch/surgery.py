@@ -82,6 +82,8 @@ def inject(
     if inputs is not None:
         _try(root, at, inputs, init=init, seed=seed, subtract=subtract)
     others = [_target(one, root, at) for one in as_modules(targets)]
+    for one, heads in [(root, found), *others]:
+        _require_same_place(one, heads)
     with seeded(seed):
         drawn = {
             segment: _drawn(root, segment, init) for head in found for segment in head.segments
@@ -118,7 +120,7 @@ def reset(
     because they would preserve the old predictions. Arguments and errors are those of `inject`.
     """
     root, optimizers = unwrapped(module), as_list(optimizer)
-    found = [Head("", (), (Segment(""),))] if at is None else _heads.find(root, at)
+    found = _heads_at(root, at)
     live = _live(root, found)
     require_held(optimizers, live)
     others = as_modules(targets)
@@ -160,7 +162,7 @@ def shrink_perturb(
     require(0 <= shrink <= 1, f"shrink is {shrink}; it must be between 0 and 1")
     require(perturb >= 0, f"perturb is {perturb}; it must be 0 or more")
     root, optimizers = unwrapped(module), as_list(optimizer)
-    found = [Head("", (), (Segment(""),))] if at is None else _heads.find(root, at)
+    found = _heads_at(root, at)
     live, others = _live(root, found), as_modules(targets)
     require_held(optimizers, live)
     with seeded(seed), torch.no_grad():
@@ -192,7 +194,7 @@ def reset_optimizer(
             one.state.clear()
         return
     root = unwrapped(module)
-    found = [Head("", (), (Segment(""),))] if at is None else _heads.find(root, at)
+    found = _heads_at(root, at)
     live = _live(root, found)
     require_held(optimizers, live)
     forget(optimizers, live.values())
@@ -223,6 +225,11 @@ def copy_into(target: nn.Module, source: nn.Module) -> None:
 # Steps.
 
 
+def _heads_at(root: nn.Module, at: At | None) -> list[Head]:
+    """The heads that are named, or the whole module as one."""
+    return [Head("", (), (Segment(""),))] if at is None else _heads.find(root, at)
+
+
 def _live(root: nn.Module, heads: Iterable[Head]) -> dict[str, nn.Parameter]:
     return {n: p for head in heads for n, p in head.parameters(root).items()}
 
@@ -246,7 +253,7 @@ def _target(target: nn.Module, root: nn.Module, at: At) -> tuple[nn.Module, list
     return target, found
 
 
-def _plain(root: nn.Module, segment: Segment) -> nn.Module:
+def plain_copy(root: nn.Module, segment: Segment) -> nn.Module:
     """A copy of the live layers of a segment, by itself."""
     modules = [module for _, module in parts(root, segment)]
     if segment.start is None:
@@ -269,8 +276,8 @@ def _plain(root: nn.Module, segment: Segment) -> nn.Module:
 def _drawn(root: nn.Module, segment: Segment, init: Init | nn.Module | None) -> nn.Module:
     """The layers of a segment with new parameters."""
     if isinstance(init, nn.Module):
-        return _plain(unwrapped(init), segment)
-    return redrawn(_plain(root, segment), init)
+        return plain_copy(unwrapped(init), segment)
+    return redrawn(plain_copy(root, segment), init)
 
 
 def _graft_all(
@@ -285,32 +292,42 @@ def _graft_all(
         stream = Stream()
         for segment in head.segments:
             module, fresh = root.get_submodule(segment.name), drawn[segment]
-            old = _plain(root, segment)
+            old = plain_copy(root, segment)
             taken = copy.deepcopy(fresh) if event["subtract"] else None
             pair = Pair(old, taken).requires_grad_(False)
-            _require_same_start(module, segment)
             live = [p for _, part in parts(root, segment) for p in _own_parameters(part)]
             olds += zip(live, old.parameters(), strict=True)
-            plan = {
-                "start": segment.start,
-                "first": segment == head.segments[0],
-                "last": segment in head.ends,
-                "link": head.text,
-                "history": [dict(event)],
-            }
+            start, first, last = _place(head, segment)
+            plan = {"start": start, "first": first, "last": last}
+            plan |= {"link": head.text, "history": [dict(event)]}
             graft(module, pair, plan, stream)
             _take(root, segment, fresh)
     return olds
 
 
-def _require_same_start(module: nn.Module, segment: Segment) -> None:
-    if isinstance(module, Injected):
-        start = module.plan["start"]
-        require(
-            start == segment.start,
-            f"'{segment.name}' was injected from its module {start} on, and cannot be from "
-            f"{segment.start} on; inject at the same place again",
-        )
+def _require_same_place(root: nn.Module, heads: Iterable[Head]) -> None:
+    """`RegrowError` where a module was injected before, as another part of a head."""
+    for head in heads:
+        for segment in head.segments:
+            module = root.get_submodule(segment.name)
+            if isinstance(module, Injected):
+                require(
+                    module.place == _place(head, segment),
+                    f"'{segment.name}' was injected before as a part of the head "
+                    f"'{module.plan['link']}', and cannot be as a part of '{head.text}'; inject at "
+                    "the same place again",
+                )
+            else:
+                require(
+                    not hasattr(module, "injected"),
+                    f"'{segment.name}' ({type(module).__name__}) has an attribute 'injected' of "
+                    "its own; rename it first",
+                )
+
+
+def _place(head: Head, segment: Segment) -> tuple[int | None, bool, bool]:
+    """Where a segment starts, whether it is the first of its head, and a last one."""
+    return segment.start, segment == head.segments[0], segment in head.ends
 
 
 def _own_parameters(part: nn.Module) -> list[nn.Parameter]:
@@ -326,7 +343,7 @@ def _take(root: nn.Module, segment: Segment, fresh: nn.Module) -> None:
     # A parametrization may keep a part of the value in a buffer.
     held = [b for part in modules for name, b in part.named_buffers() if not is_frozen(name)]
     with torch.no_grad():
-        for parameter, new in zip(live, fresh.parameters(), strict=True):
+        for parameter, new in zip(live, _own_parameters(fresh), strict=True):
             parameter.copy_(new)
         for buffer, new in zip(held, fresh.buffers(), strict=True):
             buffer.copy_(new)
@@ -336,7 +353,7 @@ def _mix(
     root: nn.Module, segment: Segment, fresh: nn.Module | None, shrink: float, perturb: float
 ) -> None:
     live = [p for _, part in parts(root, segment) for p in _own_parameters(part)]
-    noise = list(fresh.parameters()) if fresh is not None else [_normal(p) for p in live]
+    noise = [_normal(p) for p in live] if fresh is None else _own_parameters(fresh)
     for parameter, new in zip(live, noise, strict=True):
         parameter.mul_(shrink).add_(perturb * new)
 

@@ -135,7 +135,7 @@ def fit_noise(model: Any, what: FitNoise) -> None:
 
 def _fit_noise_off_policy(model: Any, what: FitNoise) -> None:
     kept, random = model.replay_buffer, np.random.default_rng(np.random.randint(2**31))  # noqa: NPY002
-    held = _some(kept, random.integers(0, kept.size(), what.transitions // kept.n_envs + 1))
+    held = _some(kept, random.integers(0, kept.size(), math.ceil(what.transitions / kept.n_envs)))
     held.dones[:] = 1.0
     if hasattr(held, "timeouts"):
         held.timeouts[:] = 0.0
@@ -157,22 +157,24 @@ def _fit_noise_on_policy(model: Any, what: FitNoise) -> None:
     require(kept.full, "the model has collected nothing yet; train it first")
     minibatches = math.ceil(kept.buffer_size * kept.n_envs / getattr(model, "batch_size", 2**31))
     passes = math.ceil(what.updates / (minibatches * getattr(model, "n_epochs", 1)))
-    rewards = random.standard_normal(kept.rewards.shape).astype(np.float32)
+    rewards = random.standard_normal(kept.returns.shape).astype(np.float32)
     try:
         for _ in range(what.rounds):
             for _ in range(passes):
                 model.rollout_buffer = _with_rewards(model, kept, rewards)
                 model.train()
             if what.redraw:
-                rewards = random.standard_normal(kept.rewards.shape).astype(np.float32)
+                rewards = random.standard_normal(kept.returns.shape).astype(np.float32)
     finally:
         model.rollout_buffer = kept
 
 
 def _with_rewards(model: Any, kept: Any, rewards: Any) -> Any:
-    """The rollout with other rewards and no future: advantages as the present critic has them."""
+    """The rollout with these as its returns, and advantages as the present critic has them.
+
+    `rewards`: as the buffer holds returns, whose shape changes when it is read.
+    """
     held = _copied(kept)
-    held.rewards[:] = rewards if rewards.shape == held.rewards.shape else 0.0
     flat = held.observations, held.actions
     observed, taken = (torch.as_tensor(_flat(one, kept), device=model.device) for one in flat)
     with torch.no_grad():
@@ -183,7 +185,7 @@ def _with_rewards(model: Any, kept: Any, rewards: Any) -> Any:
     shape = held.values.shape
     held.values[:] = values.cpu().numpy().reshape(shape)
     held.log_probs[:] = logs.cpu().numpy().reshape(shape)
-    held.returns[:] = held.rewards
+    held.returns[:] = rewards
     held.advantages[:] = held.returns - held.values
     return held
 
@@ -202,8 +204,8 @@ def prime(model: Any, what: Prime) -> None:
     )
     kept = model.replay_buffer
     oldest = kept.pos if kept.full else 0
-    count = min(what.transitions // kept.n_envs, kept.size() // kept.n_envs or 1)
-    rows = (oldest + np.arange(max(count, 1))) % kept.buffer_size
+    count = math.ceil(what.transitions / kept.n_envs)
+    rows = (oldest + np.arange(count) % kept.size()) % kept.buffer_size  # fewer are repeated
     try:
         model.replay_buffer = _some(kept, rows)
         model.train(gradient_steps=what.updates, batch_size=model.batch_size)

@@ -18,7 +18,6 @@ def measured(
     probes: Sequence[str] = (),
     *,
     fresh: bool = False,
-    first: bytes = b"",
     since: measuring.Values | None = None,
 ) -> dict[str, float]:
     """Probe values by name, on transitions as an update draws them (`measuring.measured`).
@@ -38,7 +37,6 @@ def measured(
         inputs,
         probes,
         fresh=fresh,
-        first=first,
         since=since,
         forwards=_forwards(model),
         losses=_losses(model, batch),

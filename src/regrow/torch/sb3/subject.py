@@ -63,8 +63,6 @@ class Sb3Subject:
     history: tuple[Event, ...] = ()
     restarts: tuple[int, ...] = ()
     environments: Environments | None = None
-    first: bytes = field(default=b"", repr=False)
-    """The parameters before this Subject was first changed or trained, for measures of change."""
     _state: dict[str, bool] = field(default_factory=lambda: {"used_up": False}, repr=False)
 
     @staticmethod
@@ -72,14 +70,8 @@ class Sb3Subject:
         model: Any, randomness: Randomness, environments: Environments | None = None
     ) -> "Sb3Subject":
         """A model where it is, with the random numbers that it will draw."""
-        subject = Sb3Subject(
-            model,
-            randomness,
-            max(model._total_timesteps, 1),
-            _running(model),
-            environments=environments,
-        )
-        return replace(subject, first=dumped(values_of(learners_of(model))))
+        total = max(model._total_timesteps, 1)
+        return Sb3Subject(model, randomness, total, _running(model), environments=environments)
 
     @property
     def env_steps(self) -> int:
@@ -228,10 +220,13 @@ class Sb3Subject:
         fresh: bool = False,
         since: "Sb3Subject | None" = None,
     ) -> dict[str, float]:
-        """Probes by name, of every network that the model trains (`regrow.torch.measure`)."""
+        """Probes by name, of every network that the model trains (`regrow.torch.measure`).
+
+        A model does not keep its initial values: what compares with them is left out.
+        """
         earlier = None if since is None else values_of(learners_of(since.model))
         with own_randomness(Randomness.of(seed_from("probe", self.env_steps))):
-            return measured(self.model, probes, fresh=fresh, first=self.first, since=earlier)
+            return measured(self.model, probes, fresh=fresh, since=earlier)
 
     def write(self) -> bytes:
         """The Subject as bytes; its environments, too, where they can be copied."""

@@ -24,7 +24,6 @@ class QNetwork(nn.Module):
 
 if __name__ == "__main__":
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
     env = gymnasium.make("CartPole-v1")
     env.action_space.seed(0)

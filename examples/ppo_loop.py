@@ -1,7 +1,5 @@
 """PPO in a single file, in the style of CleanRL, without regrow: see ppo_loop_regrow.py."""
 
-import random
-
 import gymnasium
 import numpy as np
 import torch
@@ -25,8 +23,6 @@ class Agent(nn.Module):
 
 
 if __name__ == "__main__":
-    random.seed(0)
-    np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
     env = gymnasium.make("CartPole-v1")
     agent = Agent(4, 2)

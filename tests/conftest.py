@@ -68,7 +68,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 ALLOWED = (
     "root may read everything",
     "the published learning curves are not at",
-    "could not import 'stable_baselines3",  # of the benchmarks, not of the tests
     "needs a device that is full",
     "is not installed",
 )

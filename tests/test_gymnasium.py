@@ -102,14 +102,14 @@ NESTED = spaces.Dict(
 
 
 def test_parts_stand_in_the_order_of_gymnasium_and_of_stable_baselines3():
+    import torch
+    from stable_baselines3.common import preprocessing
+
     read = reader(NESTED, "x")
     for seed in range(20):
         NESTED.seed(seed)
         raw = NESTED.sample()
         np.testing.assert_allclose(read.read(raw), flatten(NESTED, raw).astype(np.float32))
-    preprocessing = pytest.importorskip("stable_baselines3.common.preprocessing")
-    import torch
-
     # Theirs has no Tuple, and images have a convolution of their own; before it they are these.
     flat = spaces.Dict({"z": TWO, "image": BYTES, "kind": NESTED["kind"], "on": spaces.Discrete(2)})
     raw = flat.sample()

@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("stable_baselines3")
-
 DOCS = Path(__file__).parents[1] / "docs"
 SMALLER = {"50_000": "300", "20_000": "160", "1_000_000": "200", "500_000": "100"}
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 import regrow.torch
 from regrow.errors import RegrowError
@@ -279,6 +279,19 @@ class Drawn(nn.Module):
         return x * self.scale
 
 
+class Doubled(nn.Module):
+    """A parametrization without an inverse."""
+
+    def forward(self, x):
+        return 2 * x
+
+
+def parametrized():
+    module = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 2))
+    parametrize.register_parametrization(module[1], "weight", Doubled())
+    return module
+
+
 def batch_normalised():
     return nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 8), nn.BatchNorm1d(8))
 
@@ -299,6 +312,7 @@ REFUSED = {
     "no parameters": (lambda: mlp(6, 8, 2), "1x", "no module"),
     "no reset_parameters": (
         lambda: nn.Sequential(nn.Linear(6, 8), Drawn()), "1", "no reset_parameters"),
+    "a parametrization that cannot be set": (parametrized, "1", "no right_inverse"),
     "not a chain": (functional, "fc2 > fc3", "something is computed between"),
     "ends without a module before": (two_heads, "mu, log_std", "several ends"),
     "the same head twice": (twins, ["qf0.2", "qf0.2"], "belongs to two of the heads"),

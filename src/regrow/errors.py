@@ -1,5 +1,6 @@
 """Errors as part of the interface: what was wrong, what was received, what is right."""
 
+import importlib.util
 import sys
 import warnings
 from collections.abc import Iterable
@@ -66,6 +67,14 @@ def require(condition: bool, message: str) -> None:
     """Raises `RegrowError(message)` unless the condition holds."""
     if not condition:
         raise RegrowError(message)
+
+
+def require_package(package: str, by: str, extra: str) -> None:
+    """Raises `RegrowError` with what to install, if a package is missing that `by` needs."""
+    require(
+        importlib.util.find_spec(package) is not None,
+        f"{by} needs {package}: pip install 'regrow[{extra}]'",
+    )
 
 
 def require_rounds(what: str, env_steps: int | None, per_round: int) -> None:

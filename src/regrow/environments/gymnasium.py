@@ -86,6 +86,16 @@ class Gymnasium(HostEnvironment):
         return _Single(self)
 
 
+def plain(environment: Gymnasium) -> Any:
+    """The environment of Gymnasium itself, as it is stepped there; errors are those of making one.
+
+    Raises `RegrowError` as `Gymnasium.simulator` does.
+    """
+    made, told = _made(environment)
+    _tell(describe(environment), told)
+    return made
+
+
 class _Spaces(NamedTuple):
     """How observations and actions of an environment are converted."""
 

@@ -8,12 +8,9 @@ contract: the output is equal (`==`) at injection, as many parameters learn as b
 stay as they are, and only fresh parameters get a fresh optimizer state.
 """
 
-try:
-    import flax as _flax  # noqa: F401
-except ImportError as error:
-    from regrow.errors import RegrowError
+from regrow.errors import require_package as _require_package
 
-    raise RegrowError(f"regrow.nnx needs flax: pip install 'regrow[flax]' ({error})") from error
+_require_package("flax", "regrow.nnx", "flax")
 
 from regrow.nnx import equinox as equinox
 from regrow.nnx import linen as linen

@@ -5,11 +5,11 @@ model.learn(1_000_000, callback=regrow.sb3.Inject(when="dead_units above 0.3", a
 model.save("model.zip");   model = regrow.sb3.load(DQN, "model.zip", env=env)
 """
 
-from regrow.sources.sb3 import needed_package as _needed_package
+from regrow.errors import require_package as _require_package
 
-_needed_package()
+_require_package("stable_baselines3", "regrow.sb3", "sb3")
 
-from regrow.sb3.callbacks import Do as Do  # noqa: E402
-from regrow.sb3.callbacks import Inject as Inject  # noqa: E402
-from regrow.sb3.diagnosing import diagnose as diagnose  # noqa: E402
-from regrow.sb3.loading import load as load  # noqa: E402
+from regrow.sb3.callbacks import Do as Do
+from regrow.sb3.callbacks import Inject as Inject
+from regrow.sb3.diagnosing import diagnose as diagnose
+from regrow.sb3.loading import load as load

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import importlib.util
 import multiprocessing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from regrow.diagnosis.subject import Subject
-from regrow.errors import require
+from regrow.errors import require, require_package
 from regrow.files.atomic import write_atomically
 from regrow.interventions.base import Intervention
 from regrow.types import Event
@@ -58,7 +57,7 @@ class Sb3:
         Raises `RegrowError` for files that hold none, or that do not fit together or with the
         environment.
         """
-        needed_package()
+        require_package("stable_baselines3", "a model of Stable-Baselines3", "sb3")
         held = [_alone(path, environment, trust=trust, total=total) for path in paths]
         first = held[0]
         for other, path in zip(held, paths, strict=True):
@@ -194,14 +193,6 @@ class Sb3:
             "environment": f"{self.environment} × {self.num_envs}, copied: {self.copied}",
             "total": repr(self.total),
         }
-
-
-def needed_package() -> None:
-    """`RegrowError` where Stable-Baselines3 is not installed."""
-    require(
-        importlib.util.find_spec("stable_baselines3") is not None,
-        "models of Stable-Baselines3 need it installed: pip install 'regrow[sb3]'",
-    )
 
 
 def _alone(path: Path, environment: str, *, trust: bool, total: int | None) -> Sb3:

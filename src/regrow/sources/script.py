@@ -5,7 +5,7 @@ import multiprocessing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from regrow.errors import RegrowError, in_a_line, require
 from regrow.files.atomic import write_atomically
 from regrow.interventions.base import Intervention
 from regrow.types import Event
+
+if TYPE_CHECKING:
+    from regrow.torch.loop import LoopSubject
 
 RANDOM_STEPS = 10_000
 
@@ -74,7 +77,8 @@ class Script:
 
     def save(self, subject: Subject, path: Path) -> None:
         """Writes a snapshot."""
-        write_atomically(path, lambda file: file.write(subject.write()))  # type: ignore[attr-defined]
+        content = cast("LoopSubject", subject).write()
+        write_atomically(path, lambda file: file.write(content))
 
     def load(self, path: Path) -> Any:
         """The Subject of a snapshot."""

@@ -3,14 +3,9 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-try:
-    import torch as _torch  # noqa: F401
-except ImportError as error:
-    from regrow.errors import RegrowError
+from regrow.errors import require_package as _require_package
 
-    raise RegrowError(
-        "regrow.torch needs PyTorch, which is not installed: pip install 'regrow[torch]'"
-    ) from error
+_require_package("torch", "regrow.torch", "torch")
 
 from regrow.torch.heads import Proposal as Proposal
 from regrow.torch.heads import find_head as find_head

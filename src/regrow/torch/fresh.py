@@ -70,7 +70,7 @@ def _redraw_parametrized(name: str, layer: nn.Module) -> None:
                 setattr(layer, tensor, drawn.detach())
             else:
                 getattr(layer, tensor).copy_(drawn)
-        except (RuntimeError, NotImplementedError) as error:
+        except RuntimeError as error:
             raise RegrowError(
                 f"'{name}.{tensor}' has a parametrization that cannot be set (it has no "
                 "right_inverse); give init="

@@ -222,11 +222,12 @@ def _require_plain_module(name: str, module: nn.Module) -> None:
             )
 
 
-def _parametrizations(module: nn.Module) -> dict[str, nn.ModuleList]:
+def _parametrizations(module: nn.Module) -> dict[str, list[nn.Module]]:
+    """By tensor, the parametrizations of a layer, in order."""
     if not parametrize.is_parametrized(module):
         return {}
     assert isinstance(module.parametrizations, nn.ModuleDict), "so it is when parametrized"
-    return dict(module.parametrizations.items())  # type: ignore[misc]
+    return {tensor: list(chain.children()) for tensor, chain in module.parametrizations.items()}
 
 
 def _require_own_forward(root: nn.Module, name: str) -> None:

@@ -22,22 +22,21 @@ class Randomness(NamedTuple):
     def now() -> "Randomness":
         """Those of this process."""
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        held = np.random.get_state()  # noqa: NPY002  (Stable-Baselines3 samples replay by it)
-        return Randomness(random.getstate(), held, torch.get_rng_state(), cuda)
+        return Randomness(random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda)
 
     @staticmethod
     def of(seed: int) -> "Randomness":
         """Those that this seed gives."""
         with own_randomness(None):
             random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
+            np.random.seed(seed % 2**32)
             torch.manual_seed(seed)
             return Randomness.now()
 
     def set(self) -> None:
         """Makes them those of this process."""
         random.setstate(self.python)
-        np.random.set_state(self.numpy)  # noqa: NPY002
+        np.random.set_state(self.numpy)
         torch.set_rng_state(self.pytorch)
         if self.cuda and len(self.cuda) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(self.cuda)

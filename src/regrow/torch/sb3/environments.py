@@ -1,13 +1,14 @@
 """The environments of a model: made by name, begun anew, copied where that is exact."""
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from regrow.environments.gymnasium import plain
 from regrow.errors import RegrowError, in_a_line, require
+from regrow.registry import make
 from regrow.torch.randomness import seed_from
 from regrow.torch.scripts import named_function
 from regrow.torch.snapshots import dumped, loaded
@@ -74,19 +75,10 @@ class Environments:
 
 
 def _registered(name: str) -> Any:
-    """An environment by its id, with options in brackets, as `gymnasium/…` takes them."""
-    import gymnasium
-
-    from regrow.environments.gymnasium import _registered as entry
-    from regrow.registry import make, read_back
-
-    wanted = name if name.startswith(("gymnasium/", "ALE/")) else f"gymnasium/{name}"
-    if name.startswith(("ALE/", "ale_py:")):
-        importlib.import_module("ale_py")
-        return gymnasium.make(name)
-    one = make("environments", wanted)
-    entry(one)
-    return gymnasium.make(one.env_id, **read_back(one._written))
+    """An environment of Gymnasium by its id, with options in brackets."""
+    name = name.removeprefix("gymnasium/")
+    name = f"ale_py:{name}" if name.startswith("ALE/") else name
+    return plain(make("environments", f"gymnasium/{name}"))
 
 
 def monitored(env: Any) -> bool:

@@ -134,7 +134,7 @@ def fit_noise(model: Any, what: FitNoise) -> None:
 
 
 def _fit_noise_off_policy(model: Any, what: FitNoise) -> None:
-    kept, random = model.replay_buffer, np.random.default_rng(np.random.randint(2**31))  # noqa: NPY002
+    kept, random = model.replay_buffer, np.random.default_rng(np.random.randint(2**31))
     held = _some(kept, random.integers(0, kept.size(), math.ceil(what.transitions / kept.n_envs)))
     held.dones[:] = 1.0
     if hasattr(held, "timeouts"):
@@ -153,7 +153,7 @@ def _fit_noise_off_policy(model: Any, what: FitNoise) -> None:
 
 def _fit_noise_on_policy(model: Any, what: FitNoise) -> None:
     """Every env step of the last rollout is an episode by itself, with a random reward."""
-    kept, random = model.rollout_buffer, np.random.default_rng(np.random.randint(2**31))  # noqa: NPY002
+    kept, random = model.rollout_buffer, np.random.default_rng(np.random.randint(2**31))
     require(kept.full, "the model has collected nothing yet; train it first")
     minibatches = math.ceil(kept.buffer_size * kept.n_envs / getattr(model, "batch_size", 2**31))
     passes = math.ceil(what.updates / (minibatches * getattr(model, "n_epochs", 1)))

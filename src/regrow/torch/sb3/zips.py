@@ -109,20 +109,30 @@ def load_model(path: Path, environments: Any, *, trust: bool = False) -> Any:
     kind = _class_of(path, data)
     objects = _objects(path, data, trust=trust)
 
-    class Loaded(kind):
-        """The algorithm, which repeats injections before it takes up parameters."""
-
-        def set_parameters(self, params: Any, *given: Any, **named: Any) -> None:
-            repeat(self.policy, params["policy"])
-            super().set_parameters(params, *given, **named)
-
     try:
-        model = Loaded.load(path, env=environments, device="cpu", custom_objects=objects)
+        return load_injected(kind, path, env=environments, device="cpu", custom_objects=objects)
     except RegrowError:
         raise
     except Exception as error:
         raise RegrowError(f"{path} and its environment do not fit: {in_a_line(error)}") from error
-    model.__class__ = kind
+
+
+def load_injected(algorithm: Any, path: str | Path, **options: Any) -> Any:
+    """`algorithm.load(path, …)`, which repeats injections before it takes up parameters.
+
+    By itself `load` builds the networks as they were at first, and refuses the parameters.
+    """
+
+    class Loaded(algorithm):
+        """The algorithm while it is loaded."""
+
+        def set_parameters(self, params: Any, *given: Any, **named: Any) -> None:
+            if isinstance(params, dict) and "policy" in params:
+                repeat(self.policy, params["policy"])
+            super().set_parameters(params, *given, **named)
+
+    model = Loaded.load(path, **options)
+    model.__class__ = algorithm
     return model
 
 

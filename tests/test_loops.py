@@ -197,5 +197,7 @@ def test_a_script_that_cannot_be_imported_is_told(tmp_path):
 
 
 def test_they_are_sources():
-    assert isinstance(Script("x.py:f", 1, 1, ""), Source)
+    assert isinstance(
+        Script(function="x.py:f", content="", env_steps_per_round=1, layers=1), Source
+    )
     assert isinstance(Sb3, type)

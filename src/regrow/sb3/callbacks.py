@@ -10,10 +10,10 @@ from regrow.interventions.base import Intervention
 from regrow.registry import describe
 from regrow.torch.interventions import carry_out, require_supported
 from regrow.torch.randomness import Randomness, own_randomness, seed_from
+from regrow.torch.sb3.agent import Sb3Agent
 from regrow.torch.sb3.algorithms import learners_of
 from regrow.torch.sb3.experience import is_on_policy
 from regrow.torch.sb3.measuring import measured
-from regrow.torch.sb3.subject import Sb3Agent
 from regrow.training.schedule import Rule
 from regrow.training.triggers import RETURNS, Seen, When
 from regrow.types import Event

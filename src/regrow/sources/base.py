@@ -1,9 +1,12 @@
-"""What sources of this library's own agents share."""
+"""What sources share: those of this library's own agents, and those of PyTorch."""
 
+import abc
+import math
+import multiprocessing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -11,6 +14,8 @@ from regrow.agents.base import Agent
 from regrow.diagnosis.plan import BINS
 from regrow.diagnosis.subject import Subject
 from regrow.environments.base import DeviceEnvironment, Environment, HostEnvironment
+from regrow.errors import require
+from regrow.files.atomic import write_atomically
 from regrow.interventions.base import Intervention
 from regrow.learners.learner import learners
 from regrow.registry import describe, make
@@ -134,15 +139,99 @@ class RunSource:
         return {"agent": repr(self.agent), "environment": repr(self.environment)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class TorchSource(abc.ABC):
+    """What sources of PyTorch agents share; their Subjects are written as bytes.
+
+    `env_steps_per_round`, `layers`: read from a Subject.
+    """
+
+    env_steps_per_round: int
+    layers: int
+
+    @property
+    def round(self) -> int:
+        """Env steps from one update to the next."""
+        return self.env_steps_per_round
+
+    @property
+    def splits(self) -> int:
+        """Layers of the smallest of its networks, where they are known; else 1."""
+        return self.layers
+
+    @abc.abstractmethod
+    def untouched(self) -> Any:
+        """A Subject to look at, which is neither changed nor trained."""
+
+    def save(self, subject: Subject, path: Path) -> None:
+        """Writes a snapshot."""
+        content = cast("_Written", subject).write()
+        write_atomically(path, lambda file: file.write(content))
+
+    def check(self, interventions: Sequence[Intervention]) -> None:
+        """`RegrowError` where one cannot be carried out on these networks."""
+        from regrow.torch.interventions import require_supported
+
+        require_supported(interventions, self.untouched().networks())
+
+    def check_environment(self) -> None:
+        """`RegrowError` where a Subject, its environment with it, cannot be copied."""
+        self.untouched().fork()
+
+    def so_far(self, seed: int) -> tuple[float, ...]:
+        """Not known."""
+        del seed
+        return ()
+
+    def random_return(self, start: int, end: int) -> tuple[float, float]:
+        """What actions drawn uniformly earn, and its standard error; NaN where nobody can say."""
+        del start, end
+        return mean_and_error(self.untouched().played_at_random(RANDOM_STEPS))
+
+    def flops(self, history: Sequence[Event], start: int, end: int) -> float:
+        """Not known."""
+        del history, start, end
+        return math.nan
+
+
+class _Written(Protocol):
+    def write(self) -> bytes: ...
+
+
+def one_thread_in_workers() -> None:
+    """A process per core does the work: threads of several would wait for each other."""
+    import torch
+
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)
+
+
+def require_alike(
+    held: Sequence[Any], places: Sequence[Path], names: Sequence[str], what: str
+) -> None:
+    """`RegrowError` where sources of one file each differ in a field. `what`: what they hold."""
+    for other, place in zip(held, places, strict=True):
+        for name in names:
+            ours, theirs = getattr(held[0], name), getattr(other, name)
+            require(
+                ours == theirs,
+                f"{place} and {places[0]} differ in {name} ({theirs!r} and {ours!r}); a diagnosis "
+                f"of several {what} needs {what} that were trained alike",
+            )
+
+
 def _mean_return(log: Log) -> tuple[float, float]:
     """(mean return of the episodes that end in a log, its standard error).
 
-    Where none ends, what the last one has collected. The error of fewer than two is not known, and
-    0 stands for it.
+    Where none ends, what the last one has collected.
     """
     ended = log.terminated | log.truncated
-    counted = log.episode_return[ended] if ended.any() else log.episode_return[-1:]
-    counted = np.asarray(counted, np.float64)
+    return mean_and_error(log.episode_return[ended] if ended.any() else log.episode_return[-1:])
+
+
+def mean_and_error(returns: Any) -> tuple[float, float]:
+    """(mean, its standard error); the error of fewer than two is not known, and 0 stands for it."""
+    counted = np.asarray(returns, np.float64)
     error = counted.std(ddof=1) / np.sqrt(len(counted)) if len(counted) > 1 else 0.0
     return float(counted.mean()), float(error)
 

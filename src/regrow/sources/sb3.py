@@ -2,32 +2,25 @@
 
 import functools
 import hashlib
-import multiprocessing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from regrow.diagnosis.subject import Subject
 from regrow.errors import require, require_package
-from regrow.files.atomic import write_atomically
-from regrow.interventions.base import Intervention
-from regrow.types import Event
+from regrow.sources.base import TorchSource, one_thread_in_workers, require_alike
 
 if TYPE_CHECKING:
     from regrow.torch.sb3.subject import Sb3Subject
 
-RANDOM_STEPS = 10_000
 REFILL = 10_000
 """Transitions that the policy collects where no replay buffer is beside a zip."""
 SNAPSHOT = ".snapshot"
 """Models from memory: written whole, by `regrow.sb3.diagnose`."""
 
 
-@dataclass(frozen=True)
-class Sb3:
+@dataclass(frozen=True, kw_only=True)
+class Sb3(TorchSource):
     """Models of Stable-Baselines3 in files, all of one algorithm, trained equally long.
 
     `models`: their files. `environment`: its name, as `regrow.torch.sb3.environments` makes it; ""
@@ -41,8 +34,6 @@ class Sb3:
     algorithm: str
     env_steps: int
     num_envs: int
-    env_steps_per_round: int
-    layers: int
     copied: bool
     refilled: bool
     total: int
@@ -60,29 +51,13 @@ class Sb3:
         require_package("stable_baselines3", "a model of Stable-Baselines3", "sb3")
         held = [_alone(path, environment, trust=trust, total=total) for path in paths]
         first = held[0]
-        for other, path in zip(held, paths, strict=True):
-            for name in ("algorithm", "env_steps", "env_steps_per_round", "layers"):
-                ours, theirs = getattr(first, name), getattr(other, name)
-                require(
-                    ours == theirs,
-                    f"{path} and {paths[0]} differ in {name} ({theirs!r} and {ours!r}); a "
-                    "diagnosis of several models needs models that were trained alike",
-                )
+        alike = ("algorithm", "env_steps", "env_steps_per_round", "layers")
+        require_alike(held, paths, alike, "models")
         models = tuple(model for one in held for model in one.models)
         require(len(set(models)) == len(models), "a model is given twice")
         digests = hashlib.sha256("".join(one.digest for one in held).encode()).hexdigest()
-        fields = {**vars(first), "models": models, "digest": digests}
-        return Sb3(**fields)
-
-    @property
-    def round(self) -> int:
-        """Env steps between updates."""
-        return self.env_steps_per_round
-
-    @property
-    def splits(self) -> int:
-        """Layers of the smallest of its networks."""
-        return self.layers
+        refilled = any(one.refilled for one in held)
+        return replace(first, models=models, digest=digests, refilled=refilled)
 
     @property
     def restarts(self) -> bool:
@@ -103,34 +78,18 @@ class Sb3:
         """The model, where it is."""
         path = Path(self.models[seed])
         subject = _started(path, self.environment, trust=self.trust, copied=self.copied)
-        return _with_total(subject, self.total)
+        return replace(subject, total=self.total)
 
-    def _first(self) -> "Sb3Subject":
+    def untouched(self) -> "Sb3Subject":
         """The first model, as it is in its file."""
-        path = Path(self.models[0])
-        return _started(path, self.environment, trust=self.trust, copied=self.copied, refill=False)
-
-    def save(self, subject: Subject, path: Path) -> None:
-        """Writes a snapshot."""
-        content = cast("Sb3Subject", subject).write()
-        write_atomically(path, lambda file: file.write(content))
+        return _first(self)
 
     def load(self, path: Path) -> "Sb3Subject":
         """The Subject of a snapshot."""
         from regrow.torch.sb3.subject import Sb3Subject
 
-        _one_thread_in_workers()
+        one_thread_in_workers()
         return Sb3Subject.read(path.read_bytes())
-
-    def check(self, interventions: Sequence[Intervention]) -> None:
-        """`RegrowError` where one cannot be carried out on these networks."""
-        from regrow.torch.interventions import require_supported
-        from regrow.torch.sb3.algorithms import learners_of
-
-        require_supported(interventions, learners_of(self._first().model))
-
-    def check_environment(self) -> None:
-        """Nothing: it was made, and copied where it can be, when the files were read."""
 
     @property
     def remarks(self) -> tuple[tuple[str, str], ...]:
@@ -147,25 +106,10 @@ class Sb3:
             )
         return tuple(found)
 
-    def so_far(self, seed: int) -> tuple[float, ...]:
-        """Nothing: a model does not keep the returns of its training."""
-        del seed
-        return ()
-
-    def random_return(self, start: int, end: int) -> tuple[float, float]:
-        """What actions drawn uniformly earn, and its standard error."""
-        del start, end
-        return _random_return(self._first())
-
     def random_return_is_of(self, start: int, end: int) -> tuple[Any, ...]:
         """The environment, and the files where it is in them."""
         del start, end
         return self.environment, self.digest if not self.environment else ""
-
-    def flops(self, history: Sequence[Event], start: int, end: int) -> float:
-        """Not known."""
-        del history, start, end
-        return float("nan")
 
     def config(self) -> dict[str, Any]:
         """The files and what was read from them."""
@@ -241,7 +185,7 @@ def _started(
     path: Path, environment: str, *, trust: bool, copied: bool, refill: bool = True
 ) -> "Sb3Subject":
     """The Subject of a file; its replay buffer filled by its policy where none is beside it."""
-    _one_thread_in_workers()
+    one_thread_in_workers()
     from regrow.torch.randomness import Randomness
     from regrow.torch.sb3.environments import Environments, begin_anew
     from regrow.torch.sb3.subject import Sb3Subject
@@ -258,22 +202,9 @@ def _started(
     return subject.refilled(REFILL) if refill else subject
 
 
-def _with_total(subject: "Sb3Subject", total: int) -> "Sb3Subject":
-    from dataclasses import replace
-
-    return replace(subject, total=total)
-
-
-def _random_return(subject: "Sb3Subject") -> tuple[float, float]:
-    """The mean return of episodes of random actions, and its standard error."""
-    earned = subject.played_at_random(RANDOM_STEPS)
-    error = earned.std(ddof=1) / np.sqrt(len(earned)) if len(earned) > 1 else 0.0
-    return float(earned.mean()), float(error)
-
-
-def _one_thread_in_workers() -> None:
-    """A process per core does the work: threads of several would wait for each other."""
-    import torch
-
-    if multiprocessing.parent_process() is not None:
-        torch.set_num_threads(1)
+@functools.lru_cache(maxsize=1)
+def _first(source: Sb3) -> "Sb3Subject":
+    path = Path(source.models[0])
+    return _started(
+        path, source.environment, trust=source.trust, copied=source.copied, refill=False
+    )

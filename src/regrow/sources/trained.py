@@ -9,7 +9,7 @@ from regrow.diagnosis.plan import BINS
 from regrow.errors import require
 from regrow.interventions.base import Intervention
 from regrow.registry import describe, make
-from regrow.sources.base import RunSource
+from regrow.sources.base import RunSource, require_alike
 from regrow.training.checkpoint import load
 from regrow.training.run import Run, abstract_state
 from regrow.training.train import read_training
@@ -33,14 +33,7 @@ class Trained(RunSource):
         """The runs in these folders. Raises `RegrowError` where they differ in what was trained."""
         held = [Trained._alone(folder) for folder in folders]
         first = held[0]
-        for other, folder in zip(held, folders, strict=True):
-            for name in ("agent", "environment", "env_steps"):
-                ours, theirs = getattr(first, name), getattr(other, name)
-                require(
-                    ours == theirs,
-                    f"{folder} and {folders[0]} differ in {name} ({theirs!r} and {ours!r}); a "
-                    "diagnosis of several runs needs runs that were trained alike",
-                )
+        require_alike(held, folders, ("agent", "environment", "env_steps"), "runs")
         runs = tuple(run for one in held for run in one.runs)
         require(len(set(runs)) == len(runs), "a run is given twice")
         return Trained(first.agent, first.environment, runs, first.env_steps, first.history)

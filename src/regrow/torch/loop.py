@@ -87,7 +87,7 @@ class LoopSubject:
         if self.running is None:
             object.__setattr__(self, "running", np.zeros(self.num_envs))
         if not self.first:
-            object.__setattr__(self, "first", values_of(self.learners(self.state)))
+            object.__setattr__(self, "first", values_of(self.networks()))
 
     @property
     def restarts(self) -> tuple[int, ...]:
@@ -99,9 +99,9 @@ class LoopSubject:
         """Whether `advance` was called on it: its state went on."""
         return self._held["used_up"]
 
-    def seeded(self, seed: int) -> "LoopSubject":
-        """The same with random numbers from a seed."""
-        return replace(self, randomness=Randomness.of(seed))
+    def networks(self) -> Sequence[TorchLearner]:
+        """The networks that it trains now."""
+        return self.learners(self.state)
 
     def fork(self, replicate: int = 0) -> "LoopSubject":
         """A copy that shares nothing; replicates but 0 draw other random numbers from here on."""
@@ -179,21 +179,18 @@ class LoopSubject:
         read = self.inputs
         copied = LoopSubject.read(self.write())  # drawing a batch may change the state
         with own_randomness(Randomness.of(seed_from("probe", self.env_steps))):
-            learners = copied.learners(copied.state)
+            learners = copied.networks()
             given = {one.name: read(copied.state, one.name, 512) for one in learners}
-            earlier = None if since is None else values_of(since.learners(since.state))
+            earlier = None if since is None else values_of(since.networks())
             return measured(learners, given, probes, fresh=fresh, first=self.first, since=earlier)
 
     def played_at_random(self, env_steps: int) -> NDArray[np.float64]:
         """The returns of episodes of random actions, on a copy of the environment.
 
-        Raises `RegrowError` where no environment is given.
+        NaN where no environment is given.
         """
         if self.environment is None:
-            raise RegrowError(
-                "the random policy needs an environment: give LoopSubject environment=, a function "
-                "of the state, or the diagnosis a range of returns"
-            )
+            return np.array([np.nan])
         copied = LoopSubject.read(self.write())
         env = self.environment(copied.state)
         earned, total = list[float](), 0.0
@@ -222,7 +219,7 @@ class LoopSubject:
         return subject
 
     def _require_finite(self) -> None:
-        for learner in self.learners(self.state):
+        for learner in self.networks():
             for name, parameter in learner.module.named_parameters():
                 if not torch.isfinite(parameter).all():
                     raise NotFiniteError(
@@ -247,7 +244,7 @@ class _LoopAgent:
 
     def learners(self) -> Sequence[TorchLearner]:
         """The networks that it trains."""
-        return self.subject.learners(self.subject.state)
+        return self.subject.networks()
 
     def inputs(self, name: str, count: int) -> Any:
         """What a learner's module reads of some transitions."""

@@ -13,18 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stable_baselines3.common.callbacks import BaseCallback
 
 from regrow.errors import NotFiniteError, RegrowError, require
 from regrow.interventions.base import Intervention
 from regrow.registry import describe
 from regrow.torch.interventions import carry_out
+from regrow.torch.learners import TorchLearner
 from regrow.torch.measuring import values_of
 from regrow.torch.randomness import Randomness, own_randomness, seed_from
 from regrow.torch.sb3 import experience
-from regrow.torch.sb3.algorithms import learners_of, predicted, scalars_of
-from regrow.torch.sb3.environments import Environments, begin_anew, monitored, reseed
+from regrow.torch.sb3.agent import Sb3Agent
+from regrow.torch.sb3.algorithms import learners_of
+from regrow.torch.sb3.environments import Environments, begin_anew, reseed
 from regrow.torch.sb3.measuring import measured
+from regrow.torch.sb3.watching import Watch, episodes_ended, quiet, raw_rewards, running_returns
 from regrow.torch.snapshots import dumped, loaded
 from regrow.types import Event, Log
 
@@ -71,7 +73,9 @@ class Sb3Subject:
     ) -> "Sb3Subject":
         """A model where it is, with the random numbers that it will draw."""
         total = max(model._total_timesteps, 1)
-        return Sb3Subject(model, randomness, total, _running(model), environments=environments)
+        return Sb3Subject(
+            model, randomness, total, running_returns(model), environments=environments
+        )
 
     @property
     def env_steps(self) -> int:
@@ -122,7 +126,7 @@ class Sb3Subject:
         Raises `NotFiniteError` where a parameter is no longer finite. This one is used up.
         """
         model, start = self._alive().model, self.env_steps
-        watch = _Watch(self.running.copy())
+        watch = Watch(self.running.copy())
         self._state["used_up"] = True
         with own_randomness(self.randomness), _as_if_learning_on(model, self.total, watch):
             model.learn(env_steps, callback=watch, log_interval=None, reset_num_timesteps=False)
@@ -149,8 +153,8 @@ class Sb3Subject:
             for _ in range(LONGEST):
                 action = experience.action(copied.model, observation)
                 observation, _, dones, infos = copied.model.env.step(action)
-                ended = _episodes(copied.model, dones, infos)
-                rewards = _rewards(copied.model, copied.model.env)
+                ended = episodes_ended(copied.model, dones, infos)
+                rewards = raw_rewards(copied.model, copied.model.env)
                 returns = np.where(over, returns, returns + rewards)
                 for n in np.flatnonzero(ended & ~over):
                     returns[n] = infos[n].get("episode", {}).get("r", returns[n])
@@ -175,8 +179,8 @@ class Sb3Subject:
                     break
                 drawn = np.array([model.action_space.sample() for _ in range(self.num_envs)])
                 _, rewards, dones, infos = model.env.step(drawn)
-                running += _rewards(model, model.env, rewards)
-                for n in np.flatnonzero(_episodes(model, dones, infos)):
+                running += raw_rewards(model, model.env, rewards)
+                for n in np.flatnonzero(episodes_ended(model, dones, infos)):
                     earned.append(float(infos[n].get("episode", {}).get("r", running[n])))
                     running[n] = 0.0
         return np.array(earned or running.tolist())
@@ -196,10 +200,14 @@ class Sb3Subject:
         """
         if not self.lacks_experience:
             return self
-        with own_randomness(self.randomness), _quiet(self.model):
+        with own_randomness(self.randomness), quiet(self.model):
             experience.refill(self.model, transitions)
             randomness = Randomness.now()
-        return replace(self, randomness=randomness, running=_running(self.model))
+        return replace(self, randomness=randomness, running=running_returns(self.model))
+
+    def networks(self) -> list[TorchLearner]:
+        """The networks that it trains."""
+        return learners_of(self.model)
 
     def learned_rewards(self, log: Log) -> NDArray[np.float32]:
         """The rewards of a log as the model learns from them: normalised by VecNormalize."""
@@ -256,138 +264,8 @@ class Sb3Subject:
         return self
 
 
-class Sb3Agent:
-    """A model as what interventions change."""
-
-    def __init__(self, model: Any):
-        self.model = model
-
-    def learners(self) -> list[Any]:
-        """The networks that it trains."""
-        return learners_of(self.model)
-
-    def inputs(self, name: str, count: int) -> Any:
-        """What a learner's module reads of some transitions."""
-        return experience.inputs(self.model, name, count)
-
-    def renew_scalars(self, *, value: bool, moments: bool) -> None:
-        """Temperature and standard deviation."""
-        for scalar in scalars_of(self.model):
-            if value:
-                with torch.no_grad():
-                    scalar.parameter.fill_(scalar.first)
-            if moments:
-                scalar.optimizer.state.pop(scalar.parameter, None)
-
-    def fit_noise(self, what: Any) -> None:
-        """Trains on random rewards."""
-        with _quiet(self.model):
-            experience.fit_noise(self.model, what)
-
-    def prime(self, what: Any) -> None:
-        """Trains on the oldest transitions."""
-        with _quiet(self.model):
-            experience.prime(self.model, what)
-
-
-class _Watch(BaseCallback):
-    """Writes down what every env step reports."""
-
-    EVERY = 64  # env steps whose values are predicted at once, by the network at their end
-
-    def __init__(self, running: NDArray[np.float64]):
-        super().__init__()
-        self.running = running
-        self._rows: list[tuple[Any, ...]] = []
-        self._waiting: list[tuple[Any, Any]] = []
-        self._values: list[NDArray[np.float32]] = []
-        self.noise: dict[str, Any] | None = None
-
-    def _on_training_start(self) -> None:
-        if self.noise is not None:
-            vars(self.model.action_noise).update(self.noise)
-
-    def _on_step(self) -> bool:
-        held, model = self.locals, self.model
-        dones, infos = held["dones"], held["infos"]
-        rewards = _rewards(model, held["env"], held["rewards"])
-        self.running = self.running + rewards
-        ended = _episodes(model, dones, infos)
-        returns = self.running.copy()
-        for n in np.flatnonzero(ended):
-            returns[n] = infos[n].get("episode", {}).get("r", returns[n])
-        truncated = np.array([bool(info.get("TimeLimit.truncated")) for info in infos])
-        self._rows.append((rewards, ended & ~truncated, ended & truncated, returns))
-        self.running[ended] = 0.0
-        if "values" in held:
-            self._values.append(held["values"].detach().cpu().numpy().reshape(1, -1))
-        else:
-            self._waiting.append((copy.deepcopy(model._last_obs), held["buffer_actions"]))
-            if len(self._waiting) >= self.EVERY:
-                self._predict()
-        return True
-
-    def _on_training_end(self) -> None:
-        self._predict()
-
-    def _predict(self) -> None:
-        if not self._waiting:
-            return
-        observed, taken = zip(*self._waiting, strict=True)
-        stacked = (
-            {key: np.concatenate([one[key] for one in observed]) for key in observed[0]}
-            if isinstance(observed[0], dict)
-            else np.concatenate(observed)
-        )
-        with torch.no_grad():
-            values = predicted(self.model, stacked, np.concatenate(taken))
-        self._values.append(values.cpu().numpy().reshape(len(observed), -1))
-        self._waiting = []
-
-    def log(self) -> Log:
-        """All env steps; parallel environments take turns."""
-        rewards, terminated, truncated, returns = (
-            np.stack(each).reshape(-1) for each in zip(*self._rows, strict=True)
-        )
-        values = np.concatenate(self._values).reshape(-1)
-        return Log(
-            rewards.astype(np.float32),
-            terminated,
-            truncated,
-            returns.astype(np.float32),
-            values.astype(np.float32),
-        )
-
-
-def _rewards(model: Any, env: Any, given: Any = None) -> NDArray[np.float64]:
-    """The rewards of the last step, before VecNormalize."""
-    normalize = model._vec_normalize_env
-    if normalize is not None:
-        return np.asarray(normalize.get_original_reward(), np.float64)
-    return np.asarray(env.buf_rews if given is None else given, np.float64)
-
-
-def _episodes(model: Any, dones: Any, infos: Sequence[Any]) -> NDArray[np.bool_]:
-    """Whether episodes ended: by Monitor where there is one, which a lost life does not end."""
-    dones = np.asarray(dones, bool)
-    if not monitored(model.env):
-        return dones
-    return np.array(["episode" in info for info in infos]) & dones
-
-
-def _running(model: Any) -> NDArray[np.float64]:
-    """What the running episodes have returned, as far as Monitor knows; else 0."""
-    if model.env is None or not monitored(model.env):
-        return np.zeros(model.n_envs)
-    try:
-        rewards = model.env.get_attr("rewards")
-    except AttributeError:
-        return np.zeros(model.n_envs)
-    return np.array([float(np.sum(one)) for one in rewards])
-
-
 @contextmanager
-def _as_if_learning_on(model: Any, total: int, watch: _Watch) -> Iterator[None]:
+def _as_if_learning_on(model: Any, total: int, watch: Watch) -> Iterator[None]:
     """What `learn` would begin anew goes on: the schedules' total, and action noise."""
     remaining, kept = type(model)._update_current_progress_remaining, model._total_timesteps
 
@@ -398,27 +276,11 @@ def _as_if_learning_on(model: Any, total: int, watch: _Watch) -> Iterator[None]:
         watch.noise = copy.deepcopy(vars(model.action_noise))
     model._update_current_progress_remaining = progress
     try:
-        with _quiet(model):
+        with quiet(model):
             yield
     finally:
         del model._update_current_progress_remaining
         model._total_timesteps = kept
-
-
-@contextmanager
-def _quiet(model: Any) -> Iterator[None]:
-    """The model logs to nowhere meanwhile."""
-    from stable_baselines3.common.logger import Logger
-
-    before = model._custom_logger, getattr(model, "_logger", None)
-    model._custom_logger, model._logger = True, Logger(None, [])
-    try:
-        yield
-    finally:
-        model._custom_logger = before[0]
-        if before[1] is not None:
-            before[1].name_to_value.update(model._logger.name_to_value)
-            model._logger = before[1]
 
 
 def _require_finite(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""What an injected module costs, beside the operations that it adds; and taking a fork, and a rule.
+"""Overhead of an injected PyTorch module per update, of an idle callback, and of a fork.
 
     PYTHONPATH=src python bench/torch_injection.py
 

@@ -48,7 +48,7 @@ def learners(state: SimpleNamespace) -> list[TorchLearner]:
 
 
 def train(state: SimpleNamespace) -> Iterator[Steps]:
-    """The loop, which goes on from its state."""
+    """Trains; everything that must survive a fork is in `state`."""
     env, q, target, optimizer, buffer = (
         state.env,
         state.q,

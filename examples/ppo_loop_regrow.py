@@ -43,7 +43,7 @@ def learners(state: SimpleNamespace) -> list[TorchLearner]:
 
 
 def train(state: SimpleNamespace) -> Iterator[Steps]:
-    """The loop, which goes on from its state."""
+    """Trains; everything that must survive a fork is in `state`."""
     env, agent, optimizer = state.env, state.agent, state.optimizer
     while True:
         obs = state.obs

@@ -22,4 +22,4 @@ def outcomes_of(folder: Path) -> list[Outcome]:
 def results(folder: Path) -> dict:
     """What every job found, without how long it took."""
     found = {path.name: json.loads(path.read_text()) for path in jobs_of(folder).glob("*.json")}
-    return {name: {**content, "seconds": 0} for name, content in found.items()}
+    return {name: {**content, "seconds": 0, "sha256": ""} for name, content in found.items()}

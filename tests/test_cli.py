@@ -19,7 +19,7 @@ from regrow.cli import entry as cli
 from regrow.environments import ActionReward
 from regrow.errors import RegrowWarning
 from regrow.execution.interrupts import AT_ONCE, STOPPED
-from regrow.files.locks import alone
+from regrow.files.leases import alone
 from regrow.training.checkpoint import load, save
 from regrow.training.run import Run
 
@@ -129,7 +129,7 @@ def test_no_traceback_reaches_a_user():
 def test_a_disk_that_cannot_be_written_to_is_named(command, capsys):
     assert main([*command, "--out", "/proc/regrow"]) == 2
     err = capsys.readouterr().err
-    assert "regrow: cannot write /proc/regrow: " in err
+    assert "regrow: cannot write /proc/regrow/" in err
 
 
 def test_list_names_what_there_is(capsys):

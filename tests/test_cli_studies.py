@@ -68,7 +68,7 @@ def test_a_folder_that_cannot_be_written_to_or_is_none_is_named(tmp_path, capsys
     assert main(["study", "pace", "--scale", "smoke", "--out", str(tmp_path / "file")]) == 2
     assert "is a file; --out must be a folder" in capsys.readouterr().err
     assert main(["study", "pace", "--scale", "smoke", "--out", "/proc/regrow"]) == 2
-    assert "cannot write /proc/regrow: " in capsys.readouterr().err
+    assert "cannot write /proc/regrow/" in capsys.readouterr().err
 
 
 def test_studies_are_listed_with_question_and_claims(capsys):

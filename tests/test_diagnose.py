@@ -12,6 +12,7 @@ import pytest
 from found import jobs_of, outcomes_of, results
 from trees import bit_equal
 
+from regrow import errors
 from regrow.agents import DoubleDQN
 from regrow.diagnosis.diagnose import diagnose, tasks
 from regrow.diagnosis.jobs import Job, jobs, run_job
@@ -19,7 +20,7 @@ from regrow.diagnosis.plan import Arm, Plan, arms_at_every_split
 from regrow.diagnosis.recording import alone
 from regrow.diagnosis.subject import Source, Subject
 from regrow.environments import ActionReward, Breakout, MatchingReward, SwitchedGames
-from regrow.errors import RegrowError
+from regrow.errors import RegrowError, RegrowWarning
 from regrow.execution.tasks import in_order
 from regrow.interventions import Deaden, FitNoise, Inject
 from regrow.records.rows import read_rows
@@ -131,19 +132,45 @@ def test_a_stop_after_training_keeps_the_training(tmp_path):
     assert [n for n in steps if n] == [200]  # all of it was there at once
 
 
-def test_damage_to_what_was_kept_is_named(tmp_path):
-    def report(phase, done):
-        if done:
-            raise StopHereError
+@pytest.mark.parametrize("kind", ["npz", "ckpt"])
+def test_where_the_newest_checkpoint_is_damaged_the_one_before_is_used(tmp_path, kind):
+    """It is told in a warning that names the file; with none left it begins again."""
+    plan = dataclasses.replace(PLAN, fork_at=800)
 
-    with pytest.raises(StopHereError):
-        run_job(PLAN, Job(0, None), tmp_path, report)
-    (log,) = (tmp_path / "jobs").glob("*.npz")
-    whole = log.read_bytes()
-    for content in (b"", b"junk", whole[: len(whole) // 2]):
-        log.write_bytes(content)
-        with pytest.raises(RegrowError, match=r"part\.npz is cut short or altered"):
-            run_job(PLAN, Job(0, None), tmp_path, report)
+    def stopped_at(env_steps):
+        steps = []
+
+        def report(phase, done):
+            steps.append(done)
+            if sum(steps) >= env_steps:
+                raise StopHereError
+
+        errors._said.clear()
+        with pytest.raises(StopHereError):
+            run_job(plan, Job(0, None), tmp_path, report)
+        return steps
+
+    stopped_at(256)
+    stopped_at(512)
+    jobs = tmp_path / "jobs"
+    kept = {path.name: path.read_bytes() for path in jobs.iterdir()}
+    first, second = sorted(path for path in jobs.iterdir() if path.suffix == f".{kind}")
+    for content in (b"", b"junk", kept[second.name][: len(kept[second.name]) // 2]):
+        for damaged, env_steps in (([second], 256), ([first, second], 0)):
+            for path in jobs.iterdir():
+                path.unlink()
+            for name, held in kept.items():
+                (jobs / name).write_bytes(held)
+            for path in damaged:
+                path.write_bytes(content)
+            with pytest.warns(RegrowWarning, match="is cut short or altered") as told:
+                steps = stopped_at(env_steps + 256)
+            assert steps[0] == env_steps
+            named = [str(one.message).partition(" is ")[0] for one in told]
+            assert named == [str(path) for path in reversed(damaged)]
+    run_job(plan, Job(0, None), tmp_path, silent)
+    straight = Run.start(AGENT, ActionReward(), seed=0).advance(800)[0]
+    assert bit_equal(load(Job(0, None).checkpoint(tmp_path)).state, straight.state)
 
 
 def test_seconds_add_up_over_sittings(tmp_path):

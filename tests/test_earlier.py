@@ -16,7 +16,7 @@ from regrow.analysis.summary import summarise
 from regrow.cli.entry import run as regrow
 from regrow.diagnosis.plan import Plan
 from regrow.environments import Breakout
-from regrow.files.atomic import read_json, write_json
+from regrow.files.atomic import read_sealed, write_json
 from regrow.files.formats import as_meant
 from regrow.interventions import Inject, Redo
 from regrow.records.rows import read_rows, table_of, write_table
@@ -99,7 +99,7 @@ def test_a_folder_of_then_is_refused_in_a_line(tmp_path, command):
         told = regrow(command)
     else:
         assert regrow(command) is None
-        held = read_json(out / "config.json")
+        held = read_sealed(out / "config.json")
         assert held.pop("format") == 2
         write_json(out / "config.json", held)
         assert read_training(out).what.endswith("; inject(optimizer='keep') at 20")
@@ -113,7 +113,7 @@ def test_a_folder_of_then_is_refused_in_a_line(tmp_path, command):
 def older(folder: Path) -> Path:
     """A folder of studies as it was written in format 1."""
     for path in (folder / "plans").glob("*.json"):
-        plan = read_json(path)
+        plan = read_sealed(path)
         assert plan.pop("format") == 2
         write_json(path, plan)
     for path in (folder / "rows").glob("*.parquet"):
@@ -190,7 +190,7 @@ def test_a_study_of_then_is_not_gone_on_with(folder):
 
 def test_what_a_later_version_left_is_refused(folder, tmp_path):
     path = plan_file(folder, "generality", "smoke")
-    write_json(path, {**read_json(path), "format": 3})
+    write_json(path, {**read_sealed(path), "format": 3})
     _, problems = read_rows(folder)
     assert any("has format 3; this version reads 1 to 2" in problem for problem in problems)
     out = tmp_path / "later"

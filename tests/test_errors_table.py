@@ -1,7 +1,6 @@
 """Every line of docs/errors.md, provoked: what is said is what stands there."""
 
 import errno
-import fcntl
 import json
 import multiprocessing
 import os
@@ -36,7 +35,8 @@ from regrow.execution.processes import Processes
 from regrow.execution.tasks import Task
 from regrow.experience import replay
 from regrow.experiments.carry_out import begin
-from regrow.files.locks import LOCK, take
+from regrow.files.atomic import read_sealed
+from regrow.files.leases import LOCK, take
 from regrow.records.query import query
 from regrow.records.sinks import TensorBoard
 from regrow.registry import make
@@ -159,7 +159,7 @@ def on_a_full_disk(stage: Stage) -> str:
         problem = cli.run(["train", *TOY])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [path.name for path in OUT.iterdir()] == [LOCK]
+    assert [path.name for path in OUT.iterdir()] == []
     return str(problem)
 
 
@@ -169,14 +169,6 @@ def beside_another(stage: Stage) -> str:
         return stage.run("train", *TOY)
     finally:
         hold.release()
-
-
-def without_locks(stage: Stage) -> str:
-    def refused(file, operation):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    stage.patch.setattr(fcntl, "flock", refused)
-    return stage.run("train", *TOY, "--env-steps", "200", "--probe-every", "0")
 
 
 def under_other_draws(stage: Stage) -> str:
@@ -196,6 +188,7 @@ def cut(name: str, *arguments: str) -> Callable[[Stage], str]:
         path = stage.put("trained") / name if trained else jobs_of(stage.put("diagnosed")) / name
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         before = path.read_bytes()
+        path.with_name("run.previous.ckpt").unlink(missing_ok=True)
         said = stage.run(*arguments)
         assert path.read_bytes() == before
         return said
@@ -418,7 +411,7 @@ def impatient(stage: Stage) -> str:
 
 def of_an_earlier_version(stage: Stage) -> str:
     path = stage.put("trained") / "config.json"
-    config = json.loads(path.read_text())
+    config = read_sealed(path)
     del config["format"]
     path.write_text(json.dumps(config))
     return stage.run("train", *TOY, "--resume")
@@ -503,7 +496,6 @@ CASES: dict[str, Callable[[Stage], str]] = {
     "an output folder with other things in it": among_other_things,
     "a disk that is full": on_a_full_disk,
     "another process at work in the folder": beside_another,
-    "a file system without locks": without_locks,
     "a checkpoint of which JAX": under_other_draws,
     "a checkpoint cut in half": cut("run.ckpt", "train", *TOY, "--resume"),
     "a damaged result": cut("seed0-inject.json", *DIAGNOSED),

@@ -27,8 +27,8 @@ from regrow.experiments.carry_out import begin
 from regrow.experiments.export import of_row, points, to_parquet, to_tensorboard, to_wandb
 from regrow.experiments.shared_jobs import parts_in, parts_of, shared, written
 from regrow.experiments.watch import Watch
-from regrow.files.atomic import write_json
-from regrow.files.locks import take
+from regrow.files.atomic import read_sealed, write_json
+from regrow.files.leases import take
 from regrow.files.progress import report_progress
 from regrow.records.query import query
 from regrow.records.rows import Measured, Row, read_rows, write_row
@@ -209,7 +209,8 @@ def test_cells_are_seen_as_they_are(begun):
         assert "100 of 400" in shown(watch_table(watch.look()))
     assert {cell.state for cell in watch.look().jobs} == {"waiting"}
     fork.result(group.folder).write_text("{}")
-    (group.folder / "jobs" / f"{nothing.name}.part.ckpt").write_text("")
+    for suffix in ("ckpt", "npz"):
+        (group.folder / "jobs" / f"{nothing.name}.part-000001-abcd.{suffix}").write_text("")
     states = [cell.state for cell in watch.look().jobs if cell.studies[0].endswith("training")]
     assert states[:2] == ["done", "stopped"]
     assert not watch.look().finished
@@ -238,7 +239,7 @@ def test_rows_are_enough_to_be_done(tmp_path):
     rows = rows_made_up.rows_of(seeds=2)
     out = rows_made_up.write_study(tmp_path / "out", rows)
     plan = plan_file(out, "generality", "smoke")
-    held = json.loads(plan.read_text())
+    held = read_sealed(plan)
     for condition in held["conditions"]:
         condition |= {"arms": json.loads(rows[0].config)["arms"]}
     plan.write_text(json.dumps(held))
@@ -314,7 +315,7 @@ def test_a_plan_that_is_not_as_it_was_written_is_told(tmp_path, name, value):
     begin([make("studies", "generality")], "smoke", tmp_path)
     rows_made_up.write(tmp_path, rows_made_up.rows_of(seeds=2))
     (path,) = (tmp_path / "plans").glob("*.json")
-    plan = json.loads(path.read_text())
+    plan = read_sealed(path)
     plan["conditions"][0][name] = value
     path.write_text(json.dumps(plan))
     (problem,) = summarise(tmp_path).problems
@@ -327,7 +328,8 @@ def test_a_plan_that_is_not_as_it_was_written_is_told(tmp_path, name, value):
 def test_a_plan_of_parts_that_are_not_there_is_told(tmp_path):
     begin([make("studies", "generality")], "smoke", tmp_path)
     (path,) = (tmp_path / "plans").glob("*.json")
-    path.write_text(path.read_text().replace('"minatar/breakout"', '"minatar/brekout"'))
+    plan = json.dumps(read_sealed(path))
+    path.write_text(plan.replace('"minatar/breakout"', '"minatar/brekout"'))
     _, (problem,) = parts_in(tmp_path)
     assert "cannot be carried out (no environment 'minatar/brekout'" in problem
 

@@ -16,7 +16,7 @@ from regrow.diagnosis.plan import Arm, Plan
 from regrow.diagnosis.recording import alone
 from regrow.environments import Breakout
 from regrow.execution.processes import Processes
-from regrow.files.locks import alone as only_one
+from regrow.files.leases import alone as only_one
 from regrow.registry import make
 from regrow.sources.native import Native
 

@@ -47,7 +47,7 @@ MOVED = {
     "layers": ("networks.layers",),
     "learner": ("learners.learner",),
     "live": ("training.live",),
-    "locks": ("files.locks",),
+    "locks": ("files.leases",),
     "loop": ("training.device_loop",),
     "network": ("networks.network",),
     "normalizing": ("experience.normalization",),

@@ -8,7 +8,6 @@ import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from regrow.analysis.claim_rules import OPEN, Decision, decide
 from regrow.analysis.claims import CLAIMS
 from regrow.analysis.conditions import Case, cases
 from regrow.diagnosis.recording import config_of, probes_of
+from regrow.files.places import Place
 from regrow.records.rows import Row, read_rows
 from regrow.records.study_spec import Plan, read_plans
 from regrow.stats.arrays import Floats
@@ -240,7 +240,7 @@ class Summary(NamedTuple):
     versions: list[tuple[str, int]]
 
 
-def summarise(folder: Path) -> Summary:
+def summarise(folder: Place) -> Summary:
     """All that a report shows of a folder; `problems` says what could not be read.
 
     Raises `RegrowError` if there is no such folder.
@@ -248,7 +248,7 @@ def summarise(folder: Path) -> Summary:
     return summarise_rows(folder, *read_rows(folder))
 
 
-def summarise_rows(folder: Path, rows: Sequence[Row], unread: Sequence[str] = ()) -> Summary:
+def summarise_rows(folder: Place, rows: Sequence[Row], unread: Sequence[str] = ()) -> Summary:
     """The same for rows already read; `unread`: a sentence for each that could not be read."""
     name = folder.resolve().name
     held, unsound = cases(rows)

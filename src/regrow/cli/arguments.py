@@ -11,6 +11,7 @@ from regrow.registry import whole
 if TYPE_CHECKING:
     from regrow.agents.base import Agent
     from regrow.environments.base import Environment
+    from regrow.files.places import Place
 
 
 def count(text: str) -> int:
@@ -21,9 +22,19 @@ def count(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def shown(path: Path) -> str:
+def folder(text: str) -> "Place":
+    """Parses a folder or a URL, for argparse."""
+    from regrow.files.places import place
+
+    try:
+        return place(text)
+    except RegrowError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def shown(path: "Place") -> str:
     """A path as printable text, even if it is not valid UTF-8."""
-    return os.fsencode(path).decode(errors="replace")
+    return os.fsencode(str(path)).decode(errors="replace")
 
 
 NEXT_ROUND = ", or to the next whole round of the agent"
@@ -83,7 +94,7 @@ def given_or_whole(given: int | None, default: int, per_round: int) -> int:
     return -(-default // per_round) * per_round if given is None else given
 
 
-def default_folder(verb: str, environment: str) -> Path:
+def default_folder(verb: str, environment: str) -> "Place":
     """The default output folder of a command."""
     word = "".join(c if c.isalnum() or c == "_" else "-" for c in environment)
     return Path("runs") / f"{verb}-{word}"

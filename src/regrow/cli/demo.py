@@ -2,10 +2,9 @@
 
 import argparse
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regrow.cli.arguments import count, shown
+from regrow.cli.arguments import count, folder, shown
 from regrow.cli.diagnose import diagnosed
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
         "fitting it to noise, and one that was left alone. Prints both verdicts and writes one\n"
         "picture of both, both.png, next to the folders of the two diagnoses."
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="(default: runs/demo)")
+    parser.add_argument("--out", type=folder, default="runs/demo", help="(default: runs/demo)")
     parser.add_argument("--processes", type=count, help="worker processes (default: one per core)")
     parser.set_defaults(command=_demo)
 

@@ -14,6 +14,7 @@ from regrow.cli.arguments import (
     chosen,
     count,
     default_folder,
+    folder,
     given_or_whole,
     share,
     shown,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from regrow.diagnosis.plan import Plan
     from regrow.diagnosis.subject import Source
     from regrow.diagnosis.verdict import Verdict
+    from regrow.files.places import Place
 
 
 def add_diagnose(parser: argparse.ArgumentParser) -> None:
@@ -113,7 +115,7 @@ def add_diagnose(parser: argparse.ArgumentParser) -> None:
         help="returns between which agents move, e.g. --range -200 300; the unit of effects, in "
         "place of what learning is worth",
     )
-    add("--out", type=Path, help="folder to write into (default: runs/diagnose-<environment>)")
+    add("--out", type=folder, help="folder to write into (default: runs/diagnose-<environment>)")
     add("--processes", type=count, help="worker processes (default: one per core)")
     add_log(parser, "every seed and arm")
     parser.set_defaults(command=_diagnose)
@@ -126,14 +128,14 @@ def _diagnose(options: argparse.Namespace) -> None:
     from regrow.records.sinks import checked
 
     plan, log = _plan(options), checked(options.log)  # where W&B asks for a key, before the bar
-    folder: Path = options.out or default_folder("diagnose", options.what[0])
+    folder: Place = options.out or default_folder("diagnose", options.what[0])
     minutes = math.inf if options.minutes is None else options.minutes
     diagnosed(plan, folder, options.processes, minutes=minutes, log=log)
 
 
 def diagnosed(
     plan: "Plan",
-    folder: Path,
+    folder: "Place",
     processes: int | None,
     *,
     minutes: float = math.inf,
@@ -230,12 +232,13 @@ def _plan(options: argparse.Namespace) -> "Plan":
 def _source(options: argparse.Namespace) -> "Source":
     """An agent to be trained in an environment, or runs that were trained."""
     from regrow.files.folders import kind_of
+    from regrow.files.places import place
     from regrow.sources.native import Native
     from regrow.sources.trained import Trained
 
-    folders = [Path(text) for text in options.what]
+    folders = [place(text) for text in options.what]
     if any(text.endswith(".zip") for text in options.what):
-        return _models(options, folders)
+        return _models(options)
     if any(_is_function(text) for text in options.what):
         return _script(options)
     for given in ("env", "trust", "total"):
@@ -258,8 +261,8 @@ def _source(options: argparse.Namespace) -> "Source":
 
 def _is_function(text: str) -> bool:
     """Whether a text names a function of a file."""
-    place, _, name = text.rpartition(":")
-    return place.endswith(".py") and name.isidentifier()
+    file, _, name = text.rpartition(":")
+    return file.endswith(".py") and name.isidentifier()
 
 
 def _script(options: argparse.Namespace) -> "Source":
@@ -271,10 +274,11 @@ def _script(options: argparse.Namespace) -> "Source":
     return Script.of(options.what[0])
 
 
-def _models(options: argparse.Namespace, paths: Sequence[Path]) -> "Source":
+def _models(options: argparse.Namespace) -> "Source":
     """Zip files of Stable-Baselines3."""
     from regrow.sources.sb3 import Sb3
 
+    paths = [Path(text) for text in options.what]
     for path in paths:
         require(path.suffix == ".zip", f"'{path}' and zip files: give one kind of agent")
     require(options.agent is None, "--agent is given, but the zip files hold trained agents")

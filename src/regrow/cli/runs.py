@@ -2,9 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from regrow.cli.arguments import count, shown
+from regrow.cli.arguments import count, folder, shown
 from regrow.errors import require
+
+if TYPE_CHECKING:
+    from regrow.files.places import Place
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +28,7 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 def add_probe(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `regrow probe`."""
     parser.description = "Prints the probes over the life of a run that `regrow train` made."
-    parser.add_argument("folder", type=Path, help="the --out of `regrow train`")
+    parser.add_argument("folder", type=folder, help="the --out of `regrow train`")
     parser.add_argument(
         "--costly",
         action="store_true",
@@ -40,7 +44,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         "Writes evaluations.parquet into its folder."
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("folder", type=Path, help="the --out of `regrow train`")
+    parser.add_argument("folder", type=folder, help="the --out of `regrow train`")
     parser.add_argument(
         "--episodes", type=count, default=20, help="how many (default: %(default)s)"
     )
@@ -55,10 +59,10 @@ def add_curves(parser: argparse.ArgumentParser) -> None:
         "colour for every agent, a thin line for every seed and a thick one for their mean."
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("folders", type=Path, nargs="+", help="the --out of `regrow train`, each")
+    parser.add_argument("folders", type=folder, nargs="+", help="the --out of `regrow train`, each")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=folder,
         default=Path("curves.png"),
         help="a PNG, SVG or PDF (default: %(default)s)",
     )
@@ -78,14 +82,14 @@ def _evaluate(options: argparse.Namespace) -> None:
     from regrow.execution.processes import keep_compiled_programs, one_core
     from regrow.report.progress import progress
     from regrow.stats.intervals import mean_band
-    from regrow.training.checkpoint import load
     from regrow.training.evaluate import evaluate
     from regrow.training.evaluations import read_evaluations, write_evaluation
+    from regrow.training.train import load_run
 
-    checkpoint = _checkpoint(options.folder)
+    _require_run(options.folder)
     one_core()
     keep_compiled_programs()
-    run = load(checkpoint)
+    run = load_run(options.folder)
     read_evaluations(options.folder)  # fails on a damaged file before the work
     with progress("episodes", options.episodes) as report:
         played = evaluate(run, options.episodes, seed=options.seed, report=report)
@@ -110,11 +114,10 @@ def _curves(options: argparse.Namespace) -> None:
     print(f"{runs}; written to {shown(options.out)}")
 
 
-def _checkpoint(folder: Path) -> Path:
-    """The checkpoint in a folder of `regrow train`; `RegrowError` if there is none."""
-    path = folder / "run.ckpt"
-    require(path.is_file(), f"there is no run in {folder}; give the --out of a `regrow train`")
-    return path
+def _require_run(folder: "Place") -> None:
+    """`RegrowError` if a folder has no run of `regrow train`."""
+    there = (folder / "run.ckpt").is_file()
+    require(there, f"there is no run in {folder}; give the --out of a `regrow train`")
 
 
 def _probe(options: argparse.Namespace) -> None:
@@ -122,10 +125,9 @@ def _probe(options: argparse.Namespace) -> None:
 
     from regrow.execution.processes import keep_compiled_programs, one_core
     from regrow.report import terminal
-    from regrow.training.checkpoint import load
-    from regrow.training.train import read_probes
+    from regrow.training.train import load_run, read_probes
 
-    checkpoint = _checkpoint(options.folder)
+    _require_run(options.folder)
     one_core()
     keep_compiled_programs()
     probed = (options.folder / "probes.parquet").is_file()
@@ -137,7 +139,7 @@ def _probe(options: argparse.Namespace) -> None:
     rows = read_probes(options.folder) if probed else []
     costly = {}
     if options.costly:
-        run = load(checkpoint)
+        run = load_run(options.folder)
         costly = {
             name: (value, fresh)
             for (name, value), fresh in zip(

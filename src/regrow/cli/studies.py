@@ -8,10 +8,11 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regrow.cli.arguments import count, shown
+from regrow.cli.arguments import count, folder, shown
 from regrow.errors import require, unknown
 
 if TYPE_CHECKING:
+    from regrow.files.places import Place
     from regrow.records.rows import Row
     from regrow.studies.base import Scale, Study
 
@@ -36,11 +37,11 @@ def add_study(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("name", metavar="NAME", help="as `regrow list studies` has it, or all")
     add("--scale", default="laptop", help="smoke | laptop | paper (default: %(default)s)")
-    add("--out", type=Path, default=Path("runs/studies"), help="folder (default: %(default)s)")
+    add("--out", type=folder, default=Path("runs/studies"), help="folder (default: %(default)s)")
     add("--processes", type=count, help="worker processes (default: one per core)")
     add(
         "--curves",
-        type=Path,
+        type=folder,
         metavar="FILE",
         help="of `resets`: do not train, print the table of published curves (CSV, also gzipped)",
     )
@@ -59,7 +60,7 @@ def add_study(parser: argparse.ArgumentParser) -> None:
 def add_watch(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `regrow watch`."""
     _prepare(parser, "Shows how far the studies in a folder are, while another process works.")
-    parser.add_argument("folder", type=Path, help="the --out of `regrow study`")
+    parser.add_argument("folder", type=folder, help="the --out of `regrow study`")
     parser.add_argument("--once", action="store_true", help="print it once")
     parser.set_defaults(command=_watch)
 
@@ -71,7 +72,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         "Writes report.html into a folder of studies: verdicts, curves, probes, tables, in one\n"
         "file that needs no network.",
     )
-    parser.add_argument("folder", type=Path, help="the --out of `regrow study`")
+    parser.add_argument("folder", type=folder, help="the --out of `regrow study`")
     parser.add_argument("--open", action="store_true", help="show the page in a browser")
     parser.add_argument(
         "--figures", action="store_true", help="write figures/*.png and *.svg for papers, too"
@@ -87,10 +88,10 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         "Parquet (of studies one small file each, else one of all numbers).",
     )
     parser.add_argument(
-        "folder", type=Path, help="the --out of `regrow study`, `train` or `diagnose`"
+        "folder", type=folder, help="the --out of `regrow study`, `train` or `diagnose`"
     )
     parser.add_argument("--to", required=True, metavar="SINK", help=" | ".join(SINKS))
-    parser.add_argument("--into", type=Path, help="folder (default: SINK in the folder)")
+    parser.add_argument("--into", type=folder, help="folder (default: SINK in the folder)")
     parser.set_defaults(command=_export)
 
 
@@ -149,7 +150,7 @@ def _carry_out(studies: "Sequence[Study]", scale: "Scale", options: argparse.Nam
     print(f"{rows} rows, {seconds:.0f} s; written to {shown(options.out / 'rows')}")
 
 
-def _show_verdicts(names: Container[str], scale: "Scale", folder: Path) -> int:
+def _show_verdicts(names: Container[str], scale: "Scale", folder: "Place") -> int:
     """Prints the verdicts and claims of studies; returns their number of rows."""
     from rich.console import Console
 
@@ -216,7 +217,7 @@ def _report(options: argparse.Namespace) -> None:
     require(summary.rows > 0, f"nothing to report: {'; '.join(problems[:3])}{more}")
     for problem in problems:
         print("".join(c if c.isprintable() else "\ufffd" for c in problem), file=sys.stderr)
-    page: Path = options.folder / "report.html"
+    page: Place = options.folder / "report.html"
     write_page(page, summary)
     print(f"{summary.rows} runs; written to {shown(page)}")
     if options.figures:
@@ -228,7 +229,7 @@ def _report(options: argparse.Namespace) -> None:
         print(f"there is no display to show it on; open {shown(page.resolve())} in a browser")
 
 
-def _opened(page: Path) -> bool:
+def _opened(page: "Place") -> bool:
     """Opens the page in a graphical browser; whether one was found."""
     import webbrowser
 
@@ -247,8 +248,8 @@ def _export(options: argparse.Namespace) -> None:
         raise unknown("sink", options.to, SINKS)
     writers = {"tensorboard": export.to_tensorboard, "wandb": export.to_wandb}
     write = writers.get(options.to, export.to_table)
-    folder: Path = options.folder
-    into: Path = options.into or folder / options.to
+    folder: Place = options.folder
+    into: Place = options.into or folder / options.to
     if kind_of(folder) == "training":
         runs = export.of_training(folder)
         write(runs, into)
@@ -263,7 +264,7 @@ def _export(options: argparse.Namespace) -> None:
     print(f"{_counted(len(rows), 'row')}; written to {shown(into)}")
 
 
-def _rows_to_export(folder: Path) -> "list[Row]":
+def _rows_to_export(folder: "Place") -> "list[Row]":
     from regrow.files.folders import kind_of
     from regrow.records.rows import read_rows
 
@@ -277,7 +278,7 @@ def _rows_to_export(folder: Path) -> "list[Row]":
     return rows
 
 
-def _rows_of_looks(folder: Path) -> set[int]:
+def _rows_of_looks(folder: "Place") -> set[int]:
     """How many rows a diagnosis has at each of its looks; it may end at any of them."""
     from regrow.records.study_spec import read_plans
 

@@ -1,7 +1,7 @@
 """The command `regrow train`."""
 
 import argparse
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from regrow.cli.arguments import (
     NEXT_ROUND,
@@ -11,9 +11,13 @@ from regrow.cli.arguments import (
     chosen,
     count,
     default_folder,
+    folder,
     given_or_whole,
     shown,
 )
+
+if TYPE_CHECKING:
+    from regrow.files.places import Place
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +46,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         type=count,
         help=f"measure the probes so often, in env steps; 0 is never (default: 50000{NEXT_ROUND})",
     )
-    add("--out", type=Path, help="folder to write into (default: runs/train-<environment>)")
+    add("--out", type=folder, help="folder to write into (default: runs/train-<environment>)")
     add("--resume", action="store_true", help="go on with the run in --out")
     add_log(parser, "the run")
     parser.set_defaults(command=_train)
@@ -61,7 +65,7 @@ def _train(options: argparse.Namespace) -> None:
     one_core()
     keep_compiled_programs()
     agent, environment = chosen(options)
-    folder: Path = options.out or default_folder("train", options.environment)
+    folder: Place = options.out or default_folder("train", options.environment)
     rules = [Rule.parse(text) for text in options.do]
     env_steps = given_or_whole(options.env_steps, 1_000_000, agent.env_steps_per_round)
     log = checked(options.log)  # W&B may ask for a key: before the progress bar starts

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,9 +40,10 @@ from regrow.execution.guard import leave_if_unguarded
 from regrow.execution.tasks import Execute, Task, in_order
 from regrow.files.atomic import write_json
 from regrow.files.folders import claimed
+from regrow.files.places import Place, place
 from regrow.records.provenance import source_commit, versions
 from regrow.records.rows import Row, read_rows
-from regrow.records.sinks import checked
+from regrow.records.sinks import checked, require_loggable
 from regrow.records.study_spec import plan_file, read_plan, write_plan
 from regrow.registry import describe
 from regrow.types import Report, silent
@@ -60,7 +60,7 @@ class Diagnosed(NamedTuple):
 
 def diagnose(
     plan: Plan,
-    folder: str | Path | None = None,
+    folder: str | Place | None = None,
     *,
     execute: Execute = in_order,
     report: Report = silent,
@@ -84,14 +84,14 @@ def diagnose(
         if folder is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="regrow-"))
         done = carry_out(
-            plan, Path(folder), execute=execute, report=report, log=log, minutes=minutes
+            plan, place(folder), execute=execute, report=report, log=log, minutes=minutes
         )
         return done.verdict
 
 
 def carry_out(
     plan: Plan,
-    folder: Path,
+    folder: Place,
     *,
     execute: Execute = in_order,
     report: Report = silent,
@@ -104,6 +104,7 @@ def carry_out(
     `looked` hears of the verdict at every look, and of the env steps up to the next one.
     """
     leave_if_unguarded()
+    require_loggable(log, folder)
     for arm in plan.arms:
         plan.source.check((*plan.before, arm.does))
     plan.source.check_environment()
@@ -136,7 +137,7 @@ def _fixed_part(plan: Plan) -> dict[str, Any]:
     return {name: value for name, value in plan.config().items() if name not in grows}
 
 
-def _continued(plan: Plan, folder: Path) -> Plan:
+def _continued(plan: Plan, folder: Place) -> Plan:
     """The plan with the looks that were planned before in its folder, and those after them.
 
     What was looked at counts, even where one would choose other sizes now.
@@ -152,7 +153,7 @@ def _continued(plan: Plan, folder: Path) -> Plan:
     return replace(plan, looks=looks, **size)
 
 
-def _concluded(plan: Plan, folder: Path, units: int) -> Diagnosed:
+def _concluded(plan: Plan, folder: Place, units: int) -> Diagnosed:
     """The verdict on the first units, written down."""
     rows = [row for row in read_rows(folder).rows if plan.unit_of(row.seed, row.replicate) < units]
     done = Diagnosed(judge(rows), rows)
@@ -216,9 +217,9 @@ def probe_means(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """For every probe its mean over seeds: at the fork, fresh there, and after each arm."""
     values: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:
-        for at, place in (("fork", "fork"), ("fresh", "fresh"), ("end", row.arm)):
+        for at, column in (("fork", "fork"), ("fresh", "fresh"), ("end", row.arm)):
             for name, value in probes_of(row, at).items():
-                values.setdefault(name, {}).setdefault(place, {})[row.seed] = value
+                values.setdefault(name, {}).setdefault(column, {})[row.seed] = value
     return {
         name: {place: float(np.mean([*held.values()])) for place, held in places.items()}
         for name, places in values.items()
@@ -227,7 +228,7 @@ def probe_means(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
 
 def tasks(
     condition: PlannedCondition,
-    folder: Path,
+    folder: Place,
     log: Sequence[str] = (),
     units: int | None = None,
     since: int = 0,

@@ -1,31 +1,29 @@
 """The jobs of a diagnosis: one per seed up to the fork, then one per seed and arm.
 
 A job reads and writes files in one folder and nothing else. Jobs run in any order that respects the
-fork, in as many processes as there are. A job that was stopped continues from what it kept: at
-every `report` that stops it, and at least once a minute.
+fork, in as many processes as there are. A job that was stopped continues from its last checkpoint
+(`checkpoints.py`).
 """
 
 import math
-import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from regrow.diagnosis.checkpoints import Unfinished
 from regrow.diagnosis.outcomes import Outcome
 from regrow.diagnosis.plan import BINS, Arm, Plan
-from regrow.diagnosis.subject import Source, Subject
+from regrow.diagnosis.subject import Subject
 from regrow.errors import NotFiniteError, RegrowError
-from regrow.files.atomic import damaged, read_json, write_atomically, write_json
+from regrow.files.atomic import create_atomically, damaged, read_sealed, sealed, write_atomically
+from regrow.files.places import Place
 from regrow.records.sinks import About
 from regrow.registry import describe
 from regrow.stats.curves import awaits_running, learning_curve, realised_values
 from regrow.training.driver import drive
 from regrow.training.live import Live
-from regrow.training.schedule import Check, recent_return, until_now
 from regrow.types import Log, Report
 
 
@@ -48,11 +46,11 @@ class Job:
         """Which replicate's random numbers the job has."""
         return self.replicate + (0 if self.arm is None else self.arm.replicate)
 
-    def result(self, folder: Path) -> Path:
+    def result(self, folder: Place) -> Place:
         """Where the job's result is written when it is done."""
         return folder / "jobs" / f"{self.name}.json"
 
-    def checkpoint(self, folder: Path) -> Path:
+    def checkpoint(self, folder: Place) -> Place:
         """Where a fork keeps its Subject for the arms."""
         return folder / "jobs" / f"{self.name}.ckpt"
 
@@ -77,11 +75,11 @@ def jobs(plan: Plan, units: int | None = None) -> list[tuple[Job, Job | None]]:
 def run_job(
     plan: Plan,
     job: Job,
-    folder: Path,
+    folder: Place,
     report: Report,
     *,
     log: Sequence[str] = (),
-    log_of: Path | None = None,
+    log_of: Place | None = None,
 ) -> None:
     """Does one job and writes its result; does nothing where that is there already.
 
@@ -90,8 +88,11 @@ def run_job(
     `regrow.records.sinks.checked` has them, that hear of it meanwhile; their files are in the
     `log` of the folder `log_of`, by default the job's own.
     """
-    unfinished = _Unfinished(plan.source, folder / "jobs" / job.name)
-    if job.result(folder).is_file():
+    long_end = job.arm is None and bool(plan.before)
+    unfinished = Unfinished(
+        plan.source, folder / "jobs", job.name, _label(job, folder), long_end=long_end
+    )
+    if is_done(job, folder):
         unfinished.forget()
         report(job.name, plan.fork_at if job.arm is None else plan.horizon)
         return
@@ -99,11 +100,24 @@ def run_job(
     with Live(log, log_of / "log", _about(plan, job, log_of)) as live:
         work = _Work(plan, job, folder, unfinished, report, live)
         content = work.fork() if job.arm is None else work.branch(job.arm)
-    write_json(job.result(folder), {**content, "seconds": unfinished.seconds()})
+    about = {"job": _label(job, folder), "seconds": unfinished.seconds()}
+    # Where another worker was as fast, its result is the same, but for the seconds.
+    create_atomically(job.result(folder), sealed({**content, **about}))
     unfinished.forget()
 
 
-def _about(plan: Plan, job: Job, folder: Path) -> About:
+def is_done(job: Job, folder: Place) -> bool:
+    """Whether a job has its result; a fork its checkpoint, too."""
+    kept = job.arm is not None or job.checkpoint(folder).is_file()
+    return kept and job.result(folder).is_file()
+
+
+def _label(job: Job, folder: Place) -> str:
+    """What a job's files say that they are of: what the job depends on, and its name."""
+    return f"{folder.name}/{job.name}"
+
+
+def _about(plan: Plan, job: Job, folder: Place) -> About:
     """A job as a run that is logged."""
     own = {"seed": job.seed, "arm": "" if job.arm is None else job.arm.name}
     return About(job.name, job.name, folder.resolve().name, {**plan.config(), **own})
@@ -114,8 +128,8 @@ class _Work(NamedTuple):
 
     plan: Plan
     job: Job
-    folder: Path
-    unfinished: "_Unfinished"
+    folder: Place
+    unfinished: Unfinished
     report: Report
     live: Live
 
@@ -129,7 +143,8 @@ class _Work(NamedTuple):
         for intervention in plan.before:
             self.report(f"seed {job.seed}, {describe(intervention)}", 0)
             subject = subject.intervene(intervention)
-        plan.source.save(subject, job.checkpoint(self.folder))
+        label = _label(job, self.folder)
+        write_atomically(job.checkpoint(self.folder), plan.source.writer(subject, label))
         probes, fresh = subject.measure(), subject.measure(fresh=True)
         self.live.probed(subject, probes)
         self.live.probed(subject, fresh, fresh=True)
@@ -192,79 +207,8 @@ class _Work(NamedTuple):
         return subject, self.unfinished.log
 
     def _at_fork(self) -> Subject:
-        return self.plan.source.load(Job(self.job.seed, None).checkpoint(self.folder))
-
-
-_LOG_TYPES = (np.float32, np.bool_, np.bool_, np.float32, np.float32)
-
-
-class _Unfinished:
-    """What an unfinished job has done so far: its Subject, its log, and the seconds it took."""
-
-    def __init__(self, source: Source, stem: Path):
-        self.source = source
-        self.checkpoint, self.file = (Path(f"{stem}.part{kind}") for kind in (".ckpt", ".npz"))
-        self.began, self.earlier = time.perf_counter(), 0.0
-        self.log = Log(*(np.zeros(0, dtype) for dtype in _LOG_TYPES))
-
-    def seconds(self) -> float:
-        """Time spent on the job, earlier sittings included."""
-        return self.earlier + time.perf_counter() - self.began
-
-    def look(self, subject: Subject) -> None:
-        """Nothing is due on the way."""
-
-    def next_look(self, now: int, until: int) -> int:
-        """As far as it may."""
-        del now
-        return until
-
-    def add(self, subject: Subject, log: Log) -> None:
-        """One chunk more."""
-        del subject
-        self.log = Log(*(np.concatenate(pair) for pair in zip(self.log, log, strict=True)))
-
-    def recent_return(self) -> float:
-        """The mean return of the last episodes."""
-        log = self.log
-        return recent_return(np.asarray(log.episode_return)[log.terminated | log.truncated])
-
-    def save(self, subject: Subject, checks: Sequence[Check]) -> None:
-        """Keeps a Subject, its log, and what its rules saw."""
-        about = {
-            "start": subject.env_steps - len(self.log.reward),
-            "seconds": self.seconds(),
-            "checks": np.array(checks, np.float64).reshape(-1, len(Check._fields)),
-        }
-        write_atomically(self.file, lambda file: np.savez(file, **about, **self.log._asdict()))
-        self.source.save(subject, self.checkpoint)
-
-    def read(self) -> tuple[Subject, list[Check]] | None:
-        """What was kept, its log apart; None of nothing, `RegrowError` where it is damaged."""
-        if not (self.checkpoint.is_file() and self.file.is_file()):
-            return None
-        subject = self.source.load(self.checkpoint)
-        try:
-            with self.file.open("rb") as file, np.load(file, allow_pickle=False) as held:
-                # The log is written first: after a crash between the two it may be ahead.
-                steps = subject.env_steps - int(held["start"])
-                log = Log(*(held[name][:steps] for name in Log._fields))
-                self.earlier = float(held["seconds"])
-                checks = [
-                    Check(int(at), int(rule), float(value), bool(fired))
-                    for at, rule, value, fired in held["checks"]
-                ]
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise damaged(self.file, str(error)) from error
-        if len(log.reward) != steps:
-            raise damaged(self.file, f"it ends before {self.checkpoint.name}")
-        self.log = log
-        return subject, until_now(checks, subject)
-
-    def forget(self) -> None:
-        """Deletes what was kept, once the result is written."""
-        self.checkpoint.unlink(missing_ok=True)
-        self.file.unlink(missing_ok=True)
+        fork = Job(self.job.seed, None)
+        return self.plan.source.load(fork.checkpoint(self.folder), _label(fork, self.folder))
 
 
 class Curve(NamedTuple):
@@ -327,10 +271,9 @@ class Fork(NamedTuple):
     seconds: float
 
 
-def fork_of(seed: int, folder: Path) -> Fork:
+def fork_of(seed: int, folder: Place) -> Fork:
     """What a fork's job wrote; `RegrowError` where that is damaged."""
-    path = Job(seed, None).result(folder)
-    content = read_json(path)
+    path, content = _result(Job(seed, None), folder)
     try:
         probes = {name: _with_nan(content[name]) for name in ("probes", "probes_fresh")}
         return Fork(**{**content, **probes})
@@ -338,10 +281,9 @@ def fork_of(seed: int, folder: Path) -> Fork:
         raise damaged(path, "it is no job's result") from error
 
 
-def outcome_of(job: Job, folder: Path) -> Outcome:
+def outcome_of(job: Job, folder: Place) -> Outcome:
     """What an arm's job wrote; `RegrowError` where that is damaged."""
-    path = job.result(folder)
-    content = read_json(path)
+    path, content = _result(job, folder)
     try:
         sequences = {name: tuple(content[name]) for name in ("curve", "predicted")}
         sequences["events"] = tuple((step, text) for step, text in content["events"])
@@ -350,6 +292,17 @@ def outcome_of(job: Job, folder: Path) -> Outcome:
         return Outcome(**{**content, **sequences, "probes": _with_nan(content["probes"])})
     except (TypeError, KeyError, AttributeError) as error:
         raise damaged(path, "it is no job's result") from error
+
+
+def _result(job: Job, folder: Place) -> tuple[Place, dict[str, Any]]:
+    path, label = job.result(folder), _label(job, folder)
+    content = read_sealed(path)
+    if not isinstance(content, dict):
+        raise damaged(path, "it is no job's result")
+    of = content.pop("job", label)  # earlier versions did not say
+    if of != label:
+        raise damaged(path, f"it is the result of {of}, not of {label}")
+    return path, content
 
 
 def _with_nan(probes: Mapping[str, float | None]) -> dict[str, float]:

@@ -7,7 +7,7 @@
     OUT/rows/…                          the results (`regrow.records.rows`)
 
 A diagnosis is a study of one condition, so what it leaves is read as a study is. Any number of
-processes may work in one folder: each job is held by one of them.
+processes and machines may work in one folder: each job is held by one of them.
 """
 
 import hashlib
@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,8 +32,9 @@ from regrow.diagnosis.outcomes import (
 from regrow.diagnosis.plan import BINS, Arm, Plan, Roles
 from regrow.diagnosis.verdict import Verdict
 from regrow.errors import RegrowError
-from regrow.files.atomic import read_json, write_json
-from regrow.files.locks import Hold, is_taken, waited_for
+from regrow.files.atomic import create_atomically, read_sealed, sealed
+from regrow.files.leases import EXPIRES, Lease, holder_of, waited_for
+from regrow.files.places import Place
 from regrow.files.progress import read_progress, report_progress
 from regrow.records.provenance import versions
 from regrow.records.rows import (
@@ -90,7 +90,7 @@ def digest_of(plan: Plan) -> str:
     return _digest(*plan.source.parts().values(), before, plan.fork_at, plan.horizon)
 
 
-def random_file(out: Path, plan: Plan) -> Path:
+def random_file(out: Place, plan: Plan) -> Place:
     """Where it is kept what the random policy earns in a plan's environment (at that time)."""
     depends_on = plan.source.random_return_is_of(plan.fork_at, plan.fork_at + plan.horizon)
     return out / "work" / f"random-{_digest(*depends_on)}.json"
@@ -104,19 +104,20 @@ def _digest(*content: Any) -> str:
 # Work.
 
 
-def run_random_policy(plan: Plan, path: Path, report: Report) -> None:
+def run_random_policy(plan: Plan, path: Place, report: Report) -> None:
     """Measures what the random policy earns, unless that was done."""
     if not path.is_file():
         report("the random policy", 0)
         earned, error = plan.source.random_return(plan.fork_at, plan.fork_at + plan.horizon)
-        write_json(path, {**plan.source.config(), "return": earned, "error": error})
+        told = {**plan.source.config(), "return": earned, "error": error}
+        create_atomically(path, sealed(told))
 
 
 class Recorded(NamedTuple):
     """Where a job works (`work`), and the folder that its rows are for."""
 
-    work: Path
-    out: Path
+    work: Place
+    out: Place
     commit: str
     log: tuple[str, ...] = ()
 
@@ -125,11 +126,14 @@ class Recorded(NamedTuple):
     ) -> None:
         """Carries a job out and writes its row for every condition that asks for it."""
         env_steps = plan.fork_at if job.arm is None else plan.horizon
-        with (
-            held(self.work, job, report),
-            report_progress(progress_file(self.work, job), env_steps, report) as tell,
-        ):
-            run_job(plan, job, self.work, tell, log=self.log, log_of=self.out)
+        with held(self.work, job, report) as lease:
+
+            def tell(phase: str, steps: int) -> None:
+                report(phase, steps)
+                lease.check()
+
+            with report_progress(progress_file(self.work, job), env_steps, tell) as told:
+                run_job(plan, job, self.work, told, log=self.log, log_of=self.out)
         for condition in conditions:
             write_row(self.out, self._row(condition, job))
 
@@ -141,7 +145,7 @@ class Recorded(NamedTuple):
         history = [Event(plan.fork_at, text) for text in before]
         history += [Event(*event) for event in outcome.events]
         end, source = plan.fork_at + plan.horizon, plan.source
-        random = read_json(random_file(self.out, plan))
+        random = read_sealed(random_file(self.out, plan))
         return Row(
             study=condition.study,
             scale=condition.scale,
@@ -179,32 +183,32 @@ class Recorded(NamedTuple):
         )
 
 
-def held(work: Path, job: Job, report: Report) -> AbstractContextManager[Hold]:
-    """Holds a job: two processes at the same one would spoil what each other keeps.
+def held(work: Place, job: Job, report: Report) -> AbstractContextManager[Lease]:
+    """Holds a job: two processes at the same one would do the same twice.
 
-    Waits for as long as another process holds it. The hold ends with the process, however it ends.
+    Waits for as long as another process holds it.
     """
-    path = work / "held" / job.name
-    return waited_for(path, lambda: report("waiting for another process", 0))
+    return waited_for(_lease(work, job), lambda: report("waiting for another process", 0))
 
 
-SILENT = 60.0  # seconds
-
-
-def is_held(work: Path, job: Job) -> bool:
+def is_held(work: Place, job: Job) -> bool:
     """Whether a process holds a job just now.
 
-    Where nobody can say (the lock may not be opened, or the file system has none): whether it told
-    within the last minute how far it is.
+    One on another machine, whose end nobody has told: if it said within the last minutes how far it
+    is. That takes both machines' clocks, and serves to show it only.
     """
-    taken = is_taken(work / "held" / job.name)
-    if taken is not None:
-        return taken
+    holder = holder_of(_lease(work, job))
+    if holder is None or holder.is_here:
+        return holder is not None
     told = read_progress(progress_file(work, job))
-    return told is not None and told.silent < SILENT
+    return told is None or told.silent < 2 * EXPIRES
 
 
-def progress_file(work: Path, job: Job) -> Path:
+def _lease(work: Place, job: Job) -> Place:
+    return work / "held" / job.name
+
+
+def progress_file(work: Place, job: Job) -> Place:
     """Where a running job says how far it is."""
     return work / "jobs" / f"{job.name}.progress.json"
 

@@ -5,13 +5,13 @@ A Subject is a training run at some env step: it is forked, changed, trained on 
 another machine, makes the same. The members of the family `regrow.sources` are Sources.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from regrow.files.places import Place
 from regrow.interventions.base import Intervention
 from regrow.types import Event, Log
 
@@ -114,12 +114,12 @@ class Source(Protocol):
         """A Subject at its first env step."""
         ...
 
-    def save(self, subject: Subject, path: Path) -> None:
-        """Writes a Subject, whole or not at all."""
+    def writer(self, subject: Subject, label: str) -> Callable[[BinaryIO], object]:
+        """A copy of a Subject, as a function that writes it to a file. `label`: what it is of."""
         ...
 
-    def load(self, path: Path) -> Subject:
-        """The Subject that was saved."""
+    def load(self, path: Place, label: str) -> Subject:
+        """The Subject that was written; `DamagedError` for a file that is not what was written."""
         ...
 
     def check(self, interventions: Sequence[Intervention]) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +28,8 @@ from regrow.experiments.shared_jobs import Shared, parts_of, shared, written
 from regrow.files.folders import is_empty
 from regrow.files.formats import FORMAT as FOLDER_FORMAT
 from regrow.files.formats import refused
-from regrow.files.locks import LOCK, waited_for, warn_of
+from regrow.files.leases import LOCK, waited_for
+from regrow.files.places import Place
 from regrow.records.provenance import source_commit
 from regrow.records.rows import SAME_NUMBERS, Key, Row, read_rows, write_row
 from regrow.records.study_spec import read_plans, write_plan
@@ -44,7 +44,7 @@ class Work(NamedTuple):
     env_steps: int
 
 
-def begin(studies: Sequence[Study], scale: Scale, out: Path) -> Work:
+def begin(studies: Sequence[Study], scale: Scale, out: Place) -> Work:
     """Writes the plans of the studies into a folder; the work that is left to do.
 
     Raises `RegrowError` if the folder has other contents, or studies that an earlier version began,
@@ -55,15 +55,13 @@ def begin(studies: Sequence[Study], scale: Scale, out: Path) -> Work:
     for source in {part.plan.source: None for part in parts}:
         source.check(())
     _claim(out)
-    with waited_for(out / LOCK) as hold:  # held while the plans are written, not while they run
-        if hold.lock is None:
-            warn_of(out)
+    with waited_for(out / LOCK):  # held while the plans are written, not while they run
         for study in studies:
             write_plan(out, written(study, scale, parts))
         return _to_do(parts, out)
 
 
-def _to_do(parts: Sequence[PlannedCondition], out: Path) -> Work:
+def _to_do(parts: Sequence[PlannedCondition], out: Place) -> Work:
     there = {row.key: row for row in read_rows(out).rows if row.format in SAME_NUMBERS}
     commit, work = source_commit(), Work([], 0)
     for group in shared(parts, out):
@@ -75,7 +73,7 @@ def _to_do(parts: Sequence[PlannedCondition], out: Path) -> Work:
     return work
 
 
-def _claim(out: Path) -> None:
+def _claim(out: Place) -> None:
     require(not out.exists() or out.is_dir(), f"{out} is a file; --out must be a folder")
     if out.is_dir() and not any((out / name).is_dir() for name in ("plans", "rows")):
         require(is_empty(out), f"{out} is not empty and holds no studies; choose another --out")
@@ -84,7 +82,7 @@ def _claim(out: Path) -> None:
             raise refused(f"the study {plan.study} in {out}", plan.format)
 
 
-def _refresh(group: Shared, out: Path, there: Mapping[Key, Row]) -> None:
+def _refresh(group: Shared, out: Place, there: Mapping[Key, Row]) -> None:
     """Updates the plan stored in existing rows, if arms or seeds were added since."""
     for job in group.jobs():
         for part in group.asking(job) if job.arm else ():
@@ -97,7 +95,7 @@ def _refresh(group: Shared, out: Path, there: Mapping[Key, Row]) -> None:
                 write_row(out, replace(row, written=datetime.now(UTC), **now))
 
 
-def _left(group: Shared, out: Path, there: Container[Key], commit: str) -> Work:
+def _left(group: Shared, out: Place, there: Container[Key], commit: str) -> Work:
     """The remaining work of a group: arms with missing rows, and the forks that they need."""
     stem = group.folder.name
     random = random_file(out, group.plan)
@@ -133,7 +131,7 @@ def _do(
     group: Shared,
     job: Job,
     asking: Sequence[PlannedCondition],
-    out: Path,
+    out: Place,
     commit: str,
     report: Report,
 ) -> None:
@@ -141,7 +139,7 @@ def _do(
     Recorded(group.folder, out, commit).run(group.plan, job, asking, report)
 
 
-_compiled: set[tuple[Path, Any]] = set()
+_compiled: set[tuple[Place, Any]] = set()
 
 
 def _forget_old_programs(group: Shared, job: Job) -> None:

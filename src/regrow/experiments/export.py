@@ -9,13 +9,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
 from regrow.errors import RegrowError, require
 from regrow.files.atomic import read_json, write_atomically
+from regrow.files.places import Place
 from regrow.records.rows import Row, probe_place, read_rows, table_of, write_table
 from regrow.records.sinks import package
 from regrow.records.study_spec import plain_name, plan_file
@@ -77,7 +77,7 @@ def _held(name: str, row: Row) -> dict[str, Any]:
         return {}
 
 
-def of_training(folder: Path) -> list[Logged]:
+def of_training(folder: Place) -> list[Logged]:
     """Reads a run of `regrow train`: every episode and every probe value."""
     told, path = read_training(folder), folder / "probes.parquet"
     episodes = told.episodes
@@ -115,7 +115,7 @@ def _run_name(*parts: str) -> str:
     return "/".join(part.lstrip(".") or "-" for part in plain)
 
 
-def to_tensorboard(runs: Sequence[Logged], folder: Path) -> None:
+def to_tensorboard(runs: Sequence[Logged], folder: Place) -> None:
     """Writes event files, a folder per run; `RegrowError` if `folder` has some already."""
     tensorboard = package("tensorboardX", "tensorboard")
     require(
@@ -130,7 +130,7 @@ def to_tensorboard(runs: Sequence[Logged], folder: Path) -> None:
             writer.add_text("settings", f"```\n{text}\n```", run.fork_at, walltime=run.written)
 
 
-def to_wandb(runs: Sequence[Logged], folder: Path, *, project: str = "regrow") -> None:
+def to_wandb(runs: Sequence[Logged], folder: Place, *, project: str = "regrow") -> None:
     """Logs runs to Weights & Biases with its current settings (WANDB_MODE=offline: to disk)."""
     wandb = package("wandb", "wandb")
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def to_wandb(runs: Sequence[Logged], folder: Path, *, project: str = "regrow") -
         logged.finish()
 
 
-def to_table(runs: Sequence[Logged], folder: Path) -> None:
+def to_table(runs: Sequence[Logged], folder: Place) -> None:
     """Writes runs that are not rows of a study to one Parquet file, with a row per number.
 
     Columns: run, name, env_steps, value. The metadata `settings` has the settings of every run.
@@ -167,7 +167,7 @@ def to_table(runs: Sequence[Logged], folder: Path) -> None:
     write_table(folder / "runs.parquet", table)
 
 
-def to_parquet(rows: Sequence[Row], folder: Path) -> None:
+def to_parquet(rows: Sequence[Row], folder: Place) -> None:
     """Joins rows into one small file per study and scale, in the layout of a folder of studies.
 
     Raises `RegrowError` if the folder has rows of these studies that would be lost.
@@ -182,7 +182,7 @@ def to_parquet(rows: Sequence[Row], folder: Path) -> None:
         write_table(folder / "rows" / f"{name}.parquet", table_of(own))
 
 
-def copy_plans(rows: Sequence[Row], source: Path, folder: Path) -> None:
+def copy_plans(rows: Sequence[Row], source: Place, folder: Place) -> None:
     """Copies the plans of the rows' studies from `source` to `folder`."""
     for study in _studies(rows):
         path = plan_file(source, *study)
@@ -194,7 +194,7 @@ def _studies(rows: Sequence[Row]) -> list[tuple[str, str]]:
     return list(dict.fromkeys(row.key[:2] for row in rows))
 
 
-def _keep(rows: Sequence[Row], folder: Path) -> None:
+def _keep(rows: Sequence[Row], folder: Place) -> None:
     there = read_rows(folder).rows if folder.is_dir() else []
     lost = {row.key for row in there if row.key[:2] in _studies(rows)} - {row.key for row in rows}
     for study, scale, *_ in sorted(lost)[:1]:

@@ -8,13 +8,13 @@ studies.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from regrow.diagnosis.jobs import Job, jobs
 from regrow.diagnosis.plan import Arm, Plan
 from regrow.diagnosis.recording import PlannedCondition, digest_of
 from regrow.errors import RegrowError, require
+from regrow.files.places import Place
 from regrow.records.study_spec import plan_file, read_plans
 from regrow.studies.base import Scale, Study
 
@@ -24,7 +24,7 @@ class Shared:
     """Conditions that share their jobs, with one plan that has all of their arms and seeds."""
 
     plan: Plan
-    folder: Path
+    folder: Place
     parts: tuple[PlannedCondition, ...]
 
     def jobs(self) -> list[Job]:
@@ -62,7 +62,7 @@ def parts_of(studies: Iterable[Study], scale: Scale) -> list[PlannedCondition]:
     return parts
 
 
-def shared(parts: Iterable[PlannedCondition], out: Path) -> list[Shared]:
+def shared(parts: Iterable[PlannedCondition], out: Place) -> list[Shared]:
     """Groups conditions by digest, in the order of the first condition of each group."""
     groups: dict[str, list[PlannedCondition]] = {}
     for part in parts:
@@ -93,7 +93,7 @@ def written(study: Study, scale: Scale, parts: Iterable[PlannedCondition]) -> di
     }
 
 
-def parts_in(out: Path) -> tuple[list[PlannedCondition], list[str]]:
+def parts_in(out: Place) -> tuple[list[PlannedCondition], list[str]]:
     """(the conditions of all plans in a folder, a sentence for each problem)."""
     parts: list[PlannedCondition] = []
     plans, problems = read_plans(out)

@@ -5,15 +5,17 @@ if it left a checkpoint to resume from, and `waiting` otherwise.
 """
 
 import math
-from pathlib import Path
+from collections.abc import Collection
 from typing import Literal, NamedTuple
 
+from regrow.diagnosis.checkpoints import stems_in
 from regrow.diagnosis.jobs import Job
 from regrow.diagnosis.recording import is_held, progress_file
 from regrow.errors import require
 from regrow.experiments.shared_jobs import Shared, parts_in, shared
 from regrow.files.folders import kind_of
-from regrow.files.locks import LOCK, is_taken
+from regrow.files.leases import LOCK, holder_of
+from regrow.files.places import Place, listed
 from regrow.files.progress import read_progress
 from regrow.records.rows import Key, file_of, read_rows
 
@@ -84,7 +86,7 @@ class Watch:
     Raises `RegrowError` if there is no such folder, or if it has no study.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Place):
         require(
             folder.is_dir(),
             f"there is no folder {folder}; give the --out of a regrow study, diagnose or train",
@@ -101,13 +103,15 @@ class Watch:
         if kind_of(self.folder) == "training":
             return Watched([_training(self.folder)], [])
         parts, problems = parts_in(self.folder)
+        self.files = {one.name for one in listed(self.folder / "rows")}
         return Watched(
             [seen for group in shared(parts, self.folder) for seen in self._jobs(group)],
             problems,
         )
 
     def _jobs(self, group: Shared) -> list[Seen]:
-        found = _of_looks({job: self._seen(group, job) for job in group.jobs()}, group)
+        names = {one.name for one in listed(group.folder / "jobs")}
+        found = _of_looks({job: self._seen(group, job, names) for job in group.jobs()}, group)
         open_seeds = {c.seed for c, seen in found.items() if c.arm and seen.state != "done"}
         # If all arms of a seed have their rows, its fork is no longer needed.
         return [
@@ -115,14 +119,14 @@ class Watch:
             for job, seen in found.items()
         ]
 
-    def _seen(self, group: Shared, job: Job) -> Seen:
+    def _seen(self, group: Shared, job: Job, files: Collection[str]) -> Seen:
         asking = group.asking(job) if job.arm else group.parts
         names = tuple(f"{part.study}: {part.label}" for part in asking)
         seen = Seen(names, job.name, "waiting", 0, group.env_steps(job))
         rows = [part.key(job) for part in asking] if job.arm else []
-        if (rows and all(map(self._there, rows))) or job.result(group.folder).is_file():
+        if (rows and all(map(self._there, rows))) or job.result(group.folder).name in files:
             return seen._replace(state="done", done=seen.of)
-        kept = (group.folder / "jobs" / f"{job.name}.part.ckpt").is_file()
+        kept = bool(stems_in(files, job.name))
         seen = seen._replace(state="stopped") if kept else seen
         if not is_held(group.folder, job):
             return seen
@@ -134,15 +138,15 @@ class Watch:
         )
 
     def _there(self, key: Key) -> bool:
-        return key in self.rows or file_of(self.folder, key).is_file()
+        return key in self.rows or file_of(self.folder, key).name in self.files
 
 
-def _training(folder: Path) -> Seen:
+def _training(folder: Place) -> Seen:
     """The progress of a training run, as one job."""
     at = max((row.horizon for row in read_rows(folder).rows), default=0)
     seen = Seen(("training",), folder.name, "stopped", at, max(at, 1))
     told = read_progress(folder / "training.progress.json")
-    if told is None or is_taken(folder / LOCK) is False:
+    if told is None or holder_of(folder / LOCK) is None:
         return seen
     return seen._replace(
         state="running",

@@ -1,40 +1,90 @@
 """Files that are written whole or not at all."""
 
+import contextlib
+import hashlib
 import json
 import os
 import secrets
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from upath import UPath
 
 from regrow.errors import RegrowError
+from regrow.files.places import Place, reaching
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a temporary file and renames it, so a reader sees the old file or the new one.
+def write_atomically(path: Place, write: Callable[[BinaryIO], object]) -> None:
+    """Writes a file so that a reader sees the old one or the new one.
 
-    Raises `RegrowError` if the folder is not writable or the disk is full; an existing file then
+    In a folder it is a temporary file that is renamed. Into an object store it is sent from a
+    temporary file of this machine.
+
+    Raises `RegrowError` if the place is not writable or the disk is full; an existing file then
     stays as it is.
     """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
-        try:
-            with temporary.open("xb") as file:
+    with reaching(path, "write"):
+        if isinstance(path, Path):
+            temporary = _written_beside(path, write)
+            try:
+                _replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            return
+        with tempfile.TemporaryDirectory(prefix="regrow-") as folder:
+            whole = Path(folder) / "whole"
+            with whole.open("wb") as file:
                 write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            _replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise RegrowError(f"cannot write {path}: {error.strerror or error}") from error
+            path.fs.put_file(str(whole), path.path)
+
+
+def create_atomically(path: Place, content: bytes) -> bool:
+    """Writes a file only if there is none; whether it did. Of several writers, one does."""
+    with reaching(path, "write"):
+        try:
+            if isinstance(path, Path):
+                _create(path, content)
+            else:
+                path.fs.pipe_file(path.path, content, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+
+def _create(path: Path, content: bytes) -> None:
+    """Raises `FileExistsError` if the file exists; else it appears with its content, at once."""
+    temporary = _written_beside(path, lambda file: file.write(content))
+    try:
+        # A link is made or not, also on NFS, and unlike a rename never replaces anything.
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        with path.open("xb") as file:
+            file.write(content)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _written_beside(path: Path, write: Callable[[BinaryIO], object]) -> Path:
+    """A temporary file in the folder of `path`, written and on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
 
 
 def _replace(source: Path, target: Path) -> None:
@@ -48,22 +98,74 @@ def _replace(source: Path, target: Path) -> None:
     os.replace(source, target)
 
 
-def write_json(path: Path, content: Any) -> None:
+def keep_previous(path: Place, previous: Place) -> None:
+    """Keeps a file, if there is one, under another name as well, ahead of writing it again."""
+    with reaching(previous, "write"):
+        if isinstance(path, Path) and isinstance(previous, Path):
+            if path.is_file():
+                previous.unlink(missing_ok=True)
+                try:
+                    os.link(path, previous)
+                except OSError:  # a file system without links
+                    shutil.copyfile(path, previous)
+        elif isinstance(path, UPath) and isinstance(previous, UPath) and path.is_file():
+            path.fs.copy(path.path, previous.path)
+
+
+def delete(path: Place) -> None:
+    """Deletes a file, if it is there."""
+    with reaching(path, "delete"), contextlib.suppress(FileNotFoundError):
+        path.unlink()
+
+
+def write_json(path: Place, content: Any) -> None:
     """Writes indented JSON atomically, with non-finite numbers as null."""
+    write_atomically(path, lambda file: file.write(as_json(content)))
+
+
+def as_json(content: Any) -> bytes:
+    """Indented JSON, with non-finite numbers as null."""
     text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, lambda file: file.write(text.encode() + b"\n"))
+    return text.encode() + b"\n"
 
 
-def read_json(path: Path) -> Any:
+def sealed(content: dict[str, Any]) -> bytes:
+    """JSON with a checksum of its content, for `read_sealed`."""
+    return as_json({**content, _SEAL: _checksum(content)})
+
+
+def read_sealed(path: Place) -> Any:
+    """The content of a JSON file; `RegrowError` if it is missing, damaged or was altered.
+
+    Files of earlier versions have no checksum.
+    """
+    content = read_json(path)
+    if isinstance(content, dict) and _SEAL in content:
+        held = content.pop(_SEAL)
+        if held != _checksum(content):
+            raise damaged(path, "it does not match its checksum")
+    return content
+
+
+_SEAL = "sha256"
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    text = json.dumps(_finite(content), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_json(path: Place) -> Any:
     """The content of a JSON file; raises `RegrowError` if it is missing or damaged."""
-    try:
-        return json.loads(Path(path).read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise RegrowError(f"there is no {path}") from error
-    except PermissionError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, str(error)) from error
+    with reaching(path, "read"):
+        try:
+            return json.loads(path.read_text("utf-8"))
+        except FileNotFoundError as error:
+            raise RegrowError(f"there is no {path}") from error
+        except PermissionError:
+            raise
+        except (OSError, ValueError, RecursionError) as error:
+            raise damaged(path, str(error)) from error
 
 
 def _finite(content: Any) -> Any:
@@ -79,6 +181,15 @@ def _finite(content: Any) -> Any:
     return content
 
 
-def damaged(path: Path, why: str) -> RegrowError:
+def damaged(path: Place, why: str) -> RegrowError:
     """The error for a file that was damaged after it was written."""
-    return RegrowError(f"{path} is cut short or altered ({why}); restore or delete it")
+    return DamagedError(f"{path} is cut short or altered ({why}); restore or delete it")
+
+
+class DamagedError(RegrowError):
+    """A file was damaged after it was written."""
+
+    @property
+    def brief(self) -> str:
+        """What is wrong, without what to do about it."""
+        return str(self).partition("; restore")[0]

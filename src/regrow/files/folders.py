@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from regrow.errors import RegrowError, require
-from regrow.files.atomic import damaged, read_json, write_json
+from regrow.files.atomic import damaged, read_sealed, sealed, write_atomically
 from regrow.files.formats import FORMAT as FOLDER_FORMAT
 from regrow.files.formats import refused
-from regrow.files.locks import LOCK, alone
+from regrow.files.leases import LOCK, alone
+from regrow.files.places import Place, listed
 
 
 @contextmanager
-def claimed(folder: Path, config: dict[str, Any]) -> Iterator[None]:
+def claimed(folder: Place, config: dict[str, Any]) -> Iterator[None]:
     """Claims a folder for this run, and for this process until the block ends.
 
     Raises `RegrowError` if it contains something else, or if another process is working in it: the
@@ -25,18 +25,18 @@ def claimed(folder: Path, config: dict[str, Any]) -> Iterator[None]:
         _refuse_others(folder, config)  # another process may have claimed it just now
         path = folder / "config.json"
         if not path.is_file():
-            write_json(path, config)
+            write_atomically(path, lambda file: file.write(sealed(config)))
         yield
 
 
-def _refuse_others(folder: Path, config: dict[str, Any]) -> None:
+def _refuse_others(folder: Place, config: dict[str, Any]) -> None:
     """Raises `RegrowError` if a folder contains anything but this run.
 
     Also if the run is of another version, in which texts of a configuration have another meaning.
     """
     path = folder / "config.json"
     if path.is_file():
-        held = read_json(path)
+        held = read_sealed(path)
         if not isinstance(held, dict):
             raise damaged(path, "it is no configuration")
         if held.get("format", 1) != FOLDER_FORMAT:
@@ -54,14 +54,13 @@ def _refuse_others(folder: Path, config: dict[str, Any]) -> None:
     require(is_empty(folder), f"{folder} is not empty and holds no run; choose another --out")
 
 
-def is_empty(folder: Path) -> bool:
-    """Whether a folder is missing, or contains only leftovers of a write or a lock."""
-    held = folder.iterdir() if folder.is_dir() else ()
-    return all(path.suffix == ".tmp" or path.name == LOCK for path in held)
+def is_empty(folder: Place) -> bool:
+    """Whether a folder is missing, or contains only leftovers of a write or a lease."""
+    return all(path.suffix == ".tmp" or path.name.startswith(LOCK) for path in listed(folder))
 
 
-def kind_of(folder: Path) -> str:
+def kind_of(folder: Place) -> str:
     """The kind of run in a folder, "training" or "diagnosis"; "" for anything else."""
     path = folder / "config.json"
-    config = read_json(path) if path.is_file() else {}
+    config = read_sealed(path) if path.is_file() else {}
     return str(config.get("kind", "")) if isinstance(config, dict) else ""

@@ -7,13 +7,14 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
-from regrow.files.atomic import write_json
+from regrow.files.atomic import delete, write_json
+from regrow.files.places import Place, is_url
 from regrow.types import Report
 
-TELL_EVERY = 2.0  # seconds
+TELL_EVERY = 2.0  # seconds; in an object store, where each is paid for, TELL_STORE_EVERY
+TELL_STORE_EVERY = 15.0
 
 
 class Progress(NamedTuple):
@@ -27,10 +28,11 @@ class Progress(NamedTuple):
 
 
 @contextmanager
-def report_progress(path: Path, env_steps: int, report: Report) -> Iterator[Report]:
+def report_progress(path: Place, env_steps: int, report: Report) -> Iterator[Report]:
     """`report`, which also keeps a progress file; the file is removed at the end."""
     began = time.time()
     done, earlier, said_at = 0, 0, 0.0
+    every = TELL_STORE_EVERY if is_url(path) else TELL_EVERY
 
     def tell(phase: str, steps: int) -> None:
         nonlocal done, earlier, said_at
@@ -38,7 +40,7 @@ def report_progress(path: Path, env_steps: int, report: Report) -> Iterator[Repo
         if said_at == 0.0:
             earlier = done  # the first report includes the work of earlier sessions
         now = time.time()
-        if now - said_at > TELL_EVERY:
+        if now - said_at > every:
             said_at = now
             content = {"phase": phase, "done": done, "of": env_steps, "earlier": earlier}
             write_json(path, {**content, "began": began, "written": now})
@@ -47,10 +49,10 @@ def report_progress(path: Path, env_steps: int, report: Report) -> Iterator[Repo
     try:
         yield tell
     finally:
-        path.unlink(missing_ok=True)
+        delete(path)
 
 
-def read_progress(path: Path) -> Progress | None:
+def read_progress(path: Place) -> Progress | None:
     """The last reported progress; None if there is none, or while it is being written."""
     try:
         told = json.loads(path.read_text("utf-8"))
@@ -62,5 +64,5 @@ def read_progress(path: Path) -> Progress | None:
             rate=(done - told["earlier"]) / took if took > 0 else 0.0,
             silent=max(0.0, time.time() - told["written"]),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except Exception:  # absent, half written by an earlier version, or out of reach
         return None

@@ -1,15 +1,15 @@
 """SQL queries on the rows of a folder."""
 
 import warnings
-from pathlib import Path
 
 import pyarrow as pa
 
 from regrow.errors import RegrowError
+from regrow.files.places import Place, place
 from regrow.records.rows import read_rows, table_of
 
 
-def query(folder: str | Path, sql: str) -> pa.Table:
+def query(folder: str | Place, sql: str) -> pa.Table:
     """Runs a DuckDB SQL query on the table `rows`, which has the rows of a folder of studies.
 
     `.to_pandas()` turns the result into a DataFrame. Files that cannot be read cause warnings.
@@ -19,7 +19,7 @@ def query(folder: str | Path, sql: str) -> pa.Table:
     """
     import duckdb
 
-    rows, problems = read_rows(Path(folder))
+    rows, problems = read_rows(place(folder))
     for problem in problems:
         warnings.warn(problem, stacklevel=2)
     with duckdb.connect() as connection:

@@ -9,11 +9,11 @@ fields of `Row`. Any Parquet reader can read them, e.g. `pandas.read_parquet(OUT
 
 import dataclasses
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from regrow.errors import RegrowError, require
 from regrow.files.atomic import write_atomically
 from regrow.files.folders import kind_of
 from regrow.files.formats import as_meant, plan_as_meant
+from regrow.files.places import Place, contents, listed, place
 from regrow.records.study_spec import Plan, plain_name, read_plans
 
 FORMAT = 3
@@ -167,21 +168,23 @@ def _column(kind: Any) -> pa.DataType:
 SCHEMA = pa.schema({name: _column(kind) for name, kind in get_type_hints(Row).items()})
 
 
-def file_of(folder: Path, key: Key) -> Path:
+def file_of(folder: Place, key: Key) -> Place:
     """Where the row of (study, scale, condition, arm, seed, replicate) is."""
     named = key if key[5] else key[:5]  # as before there were replicates
     digest = hashlib.sha256("\n".join(map(str, named)).encode()).hexdigest()[:16]
     return folder / "rows" / f"{plain_name(key[0])}--{digest}.parquet"
 
 
-def write_row(folder: Path, row: Row) -> None:
+def write_row(folder: Place, row: Row) -> None:
     """Writes a row to its file, replacing what was there."""
     write_table(file_of(folder, row.key), table_of([row]))
 
 
-def write_table(path: Path, table: pa.Table) -> None:
+def write_table(path: Place, table: pa.Table) -> None:
     """Writes a table as a Parquet file, atomically."""
-    write_atomically(path, lambda file: pq.write_table(table, file, compression="zstd"))
+    write_atomically(
+        path, lambda file: pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+    )
 
 
 def table_of(rows: Iterable[Row]) -> pa.Table:
@@ -202,23 +205,23 @@ class Found(NamedTuple):
     problems: list[str]
 
 
-def read_rows(folder: Path) -> Found:
+def read_rows(folder: str | Place) -> Found:
     """All rows of a folder that belong to the current plans of its studies.
 
     `problems` lists damaged files, files of an unknown format, rows of an earlier definition of a
     study, and whether the folder has no rows; all other rows are returned. Of two rows with the
     same key, the later one is used. Raises `RegrowError` if there is no such folder.
     """
-    folder = Path(folder)
+    folder = place(folder)
     require(
         folder.is_dir(),
         f"there is no folder {folder}; give the --out of a regrow study, diagnose or train",
     )
     latest: dict[Key, Row] = {}
     problems: list[str] = []
-    for path in sorted((folder / "rows").glob("*.parquet")):
+    for path, content in contents(listed(folder / "rows", ".parquet")):
         try:
-            rows = _rows_of(path)
+            rows = _rows_of(path, content)
         except RegrowError as error:
             problems.append(str(error))
             continue
@@ -245,12 +248,13 @@ def read_rows(folder: Path) -> Found:
     return Found(found, [*problems, *more])
 
 
-def _rows_of(path: Path) -> list[Row]:
+def _rows_of(path: Place, content: bytes | OSError) -> list[Row]:
+    if isinstance(content, OSError):
+        may = "may not" if isinstance(content, PermissionError) else "cannot"
+        raise RegrowError(f"{path} {may} be read; {content.strerror or content}") from content
     try:
-        with path.open("rb") as file:
-            table = pq.ParquetFile(file).read(use_threads=False)
-    except PermissionError as error:
-        raise RegrowError(f"{path} may not be read; {error.strerror}") from error
+        file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
+        table = file.read(use_threads=False)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _broken(path, str(error)) from error
     if "format" not in table.column_names:
@@ -304,7 +308,7 @@ def _chunks(column: pa.ChunkedArray | pa.Array) -> list[pa.Array]:
     return column.chunks if isinstance(column, pa.ChunkedArray) else [column]
 
 
-def _broken(path: Path, why: str) -> RegrowError:
+def _broken(path: Place, why: str) -> RegrowError:
     return RegrowError(f"{path} is no file of rows, or cut short ({why}); delete it and run again")
 
 

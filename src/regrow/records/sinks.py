@@ -19,11 +19,11 @@ import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from regrow.errors import RegrowError, require, unknown
 from regrow.files.atomic import damaged, read_json, write_atomically, write_json
+from regrow.files.places import Place, is_url
 
 
 class Told(NamedTuple):
@@ -84,7 +84,7 @@ class Csv:
 
     COLUMNS = ("env_steps", "name", "value", "text")
 
-    def __init__(self, folder: Path, about: About, start: int):
+    def __init__(self, folder: Place, about: About, start: int):
         path = folder / f"{about.name}.csv"
         rows = self._kept(path, start) if start and path.is_file() else []
         there = [(name, text) for step, name, _, text in rows if step == start]
@@ -98,7 +98,7 @@ class Csv:
     def _writer(self, file: Any) -> Any:
         return csv.writer(file, lineterminator="\n")
 
-    def _kept(self, path: Path, start: int) -> list[tuple[int, str, str, str]]:
+    def _kept(self, path: Place, start: int) -> list[tuple[int, str, str, str]]:
         """The rows up to env step `start`; a truncated last row is dropped."""
         text = path.read_bytes().decode(errors="replace")
         try:
@@ -136,7 +136,7 @@ class TensorBoard:
     `flush` does not empty the queue, and the thread ends silently if the disk is full.
     """
 
-    def __init__(self, folder: Path, about: About, start: int):
+    def __init__(self, folder: Place, about: About, start: int):
         package("tensorboardX", "tensorboard")
         self._event = importlib.import_module("tensorboardX.proto.event_pb2")
         self._summary = importlib.import_module("tensorboardX.summary")
@@ -155,7 +155,7 @@ class TensorBoard:
             begins = self._event.SessionLog(status=self._event.SessionLog.START)
             self._write(session_log=begins, step=start + 1)
 
-    def _cut(self, path: Path, start: int) -> set[str]:
+    def _cut(self, path: Place, start: int) -> set[str]:
         """Removes entries later than `start` from a file; the names of its entries at `start`."""
         if not start:
             path.unlink()
@@ -222,7 +222,7 @@ class WeightsAndBiases:
     becomes a new one with the same name and group.
     """
 
-    def __init__(self, folder: Path, about: About, start: int):
+    def __init__(self, folder: Place, about: About, start: int):
         wandb = self._wandb = package("wandb", "wandb")
         self._state = folder / f"{about.name}.wandb.json"
         held = read_json(self._state) if start and self._state.is_file() else {}
@@ -287,6 +287,15 @@ class WeightsAndBiases:
 
 
 SINKS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "csv": Csv}
+
+
+def require_loggable(names: Sequence[str], folder: Place) -> None:
+    """Raises `RegrowError` if sinks would write into an object store, where nothing is appended."""
+    require(
+        not names or not is_url(folder),
+        f"--log {', '.join(names)} writes into a folder, and --out is {folder}; leave it out, and "
+        "`regrow export` writes the same afterwards",
+    )
 
 
 def checked(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -7,14 +7,14 @@ is done. `regrow watch` reads from the plan how much is left.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from regrow.errors import RegrowError, require
-from regrow.files.atomic import read_json, write_json
+from regrow.files.atomic import read_sealed, sealed, write_atomically
 from regrow.files.formats import FORMAT, plan_as_meant
+from regrow.files.places import Place, listed
 
 
 class PlannedArm(NamedTuple):
@@ -73,7 +73,7 @@ class Plans(NamedTuple):
     problems: list[str]
 
 
-def plan_file(folder: Path, study: str, scale: str) -> Path:
+def plan_file(folder: Place, study: str, scale: str) -> Place:
     """The path of a study's plan."""
     return folder / "plans" / f"{plain_name(study)}--{plain_name(scale)}.json"
 
@@ -83,18 +83,19 @@ def plain_name(text: str) -> str:
     return "".join(c if c.isalnum() or c in "_-" else "-" for c in text)[:80]
 
 
-def write_plan(folder: Path, content: Mapping[str, Any]) -> Path:
+def write_plan(folder: Place, content: Mapping[str, Any]) -> Place:
     """Writes a plan atomically; its path."""
     path = plan_file(folder, content["study"], content["scale"])
-    write_json(path, {"format": FORMAT, **content})
+    whole = sealed({"format": FORMAT, **content})
+    write_atomically(path, lambda file: file.write(whole))
     return path
 
 
-def read_plans(folder: Path) -> Plans:
+def read_plans(folder: Place) -> Plans:
     """Every plan in a folder of studies."""
     held: dict[tuple[str, str], Plan] = {}
     problems: list[str] = []
-    for path in sorted((folder / "plans").glob("*.json")):
+    for path in listed(folder / "plans", ".json"):
         try:
             plan = read_plan(path)
             held[plan.study, plan.scale] = plan
@@ -103,10 +104,10 @@ def read_plans(folder: Path) -> Plans:
     return Plans(held, problems)
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: Place) -> Plan:
     """Reads the plan in a file; `RegrowError`, with the reason, if it is not valid."""
     try:
-        content = msgspec.convert(read_json(path), dict[str, Any])
+        content = msgspec.convert(read_sealed(path), dict[str, Any])
         number = content.get("format", 1)
         known = number in range(1, FORMAT + 1)
         require(known, f"it has format {number}; this version reads 1 to {FORMAT}")

@@ -5,7 +5,6 @@ import textwrap
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from regrow.diagnosis.recording import means_of_replicates, roles_of
 from regrow.errors import require
 from regrow.files.atomic import write_atomically
+from regrow.files.places import Place
 from regrow.records.rows import Row
 from regrow.report.palette import INK, SOFT, Ink, inks
 from regrow.stats.curves import running_mean
@@ -35,7 +35,7 @@ Curves = Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
 UP_TO_FORK = "fork"
 
 
-def draw_diagnosis(path: Path, rows: Sequence[Row], *, title: str, subtitle: str) -> None:
+def draw_diagnosis(path: Place, rows: Sequence[Row], *, title: str, subtitle: str) -> None:
     """Writes the learning curves of the rows of a diagnosis to `path`, as `draw_curves` does.
 
     What an arm did after the fork is drawn as ticks.
@@ -52,7 +52,7 @@ def draw_diagnosis(path: Path, rows: Sequence[Row], *, title: str, subtitle: str
     )
 
 
-def draw_side_by_side(path: Path, diagnoses: Mapping[str, Sequence[Row]], *, title: str) -> None:
+def draw_side_by_side(path: Place, diagnoses: Mapping[str, Sequence[Row]], *, title: str) -> None:
     """Writes the learning curves of several diagnoses to `path`, a panel each, on one scale."""
     with mpl.rc_context(look_of(9)):
         size = (4.4 * len(diagnoses), 3.6)
@@ -94,7 +94,7 @@ def _curves_of(rows: Sequence[Row]) -> tuple[dict[str, Any], dict[str, list[int]
 
 
 def draw_curves(
-    path: Path,
+    path: Place,
     curves: Curves,
     *,
     fork_at: int,
@@ -129,7 +129,7 @@ def _bands(curves: Curves) -> str:
 
 
 def draw_training(
-    path: Path, episodes: Episodes, events: Sequence[Event], *, title: str, subtitle: str
+    path: Place, episodes: Episodes, events: Sequence[Event], *, title: str, subtitle: str
 ) -> None:
     """Writes the returns of one run to `path`: episodes, their running mean, and every event."""
     with _returns_over("env steps", path, title, subtitle) as axes:
@@ -145,7 +145,7 @@ def draw_training(
                 axes.axvline(step, color=ink.hex, linestyle=ink.line, linewidth=1, label=label)
 
 
-def draw_learning(path: Path, runs: Sequence[Trained]) -> None:
+def draw_learning(path: Place, runs: Sequence[Trained]) -> None:
     """Writes the returns of training runs to `path`: a panel per environment, a colour per agent.
 
     Thin lines are seeds, each the mean of what ended in the last 25th of the env steps; the thick
@@ -207,7 +207,7 @@ def _times(start: int, end: int) -> NDArray[np.int64]:
 
 
 @contextmanager
-def _returns_over(over: str, path: Path, title: str, subtitle: str) -> Generator[Axes]:
+def _returns_over(over: str, path: Place, title: str, subtitle: str) -> Generator[Axes]:
     """Axes to draw returns on; what stands around them is added at the end, and all is written."""
     with mpl.rc_context(look_of(10)):
         figure = Figure(figsize=(8, 4.6), layout="constrained")
@@ -234,14 +234,14 @@ def _tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def write_figure(figure: Figure, path: Path) -> None:
+def write_figure(figure: Figure, path: Place) -> None:
     """Writes a figure whole or not at all, as what its suffix says."""
     picture = io.BytesIO()
     figure.savefig(picture, format=path.suffix.lstrip(".") or "png", dpi=150)
     write_atomically(path, lambda file: file.write(picture.getvalue()))
 
 
-def _draw_panels(path: Path, curves: Curves, fork_at: int, title: str, subtitle: str) -> None:
+def _draw_panels(path: Place, curves: Curves, fork_at: int, title: str, subtitle: str) -> None:
     """A panel for every arm, the curve of `nothing` in grey in each."""
     colours = inks(name for name in curves if name != UP_TO_FORK)
     arms = [arm for arm in curves if arm not in (UP_TO_FORK, "nothing")]

@@ -4,13 +4,13 @@ Above the upper boundary lies *plasticity loss*, below the lower one *no plastic
 """
 
 import math
-from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from regrow.diagnosis.verdict import Looked, Verdict
+from regrow.files.places import Place
 from regrow.report.figure import look_of, write_figure
 from regrow.report.html import Element, tag
 from regrow.report.palette import FIXED, INK, SOFT
@@ -39,7 +39,7 @@ def units(verdict: Verdict) -> str:
     return "seeds" if verdict.population == "training" else "replicates of each arm"
 
 
-def draw_looks(path: Path, verdict: Verdict, *, title: str) -> None:
+def draw_looks(path: Place, verdict: Verdict, *, title: str) -> None:
     """Writes the picture to `path`; nothing where there is no look to draw."""
     looks = known(verdict)
     if not looks:

@@ -10,7 +10,6 @@ import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -34,6 +33,7 @@ from regrow.analysis.summary import (
     whole,
 )
 from regrow.files.atomic import write_atomically
+from regrow.files.places import Place
 from regrow.report.charts import ONE_SEED, inks_of, overlaid, overlaid_inks
 from regrow.report.palette import INK, SOFT, Ink, inks
 from regrow.stats.intervals import Interval
@@ -59,7 +59,7 @@ STYLE: dict[Any, Any] = {
 FORMATS = {"png": {"dpi": 200}, "svg": {"metadata": {"Date": None}}}
 
 
-def write_figures(summary: Summary, folder: Path) -> list[Path]:
+def write_figures(summary: Summary, folder: Place) -> list[Place]:
     """Writes every figure of every study into a folder, as PNG and SVG; the paths."""
     written, arms = [], inks_of(summary.studies)
     for told in summary.studies:
@@ -94,7 +94,7 @@ def figures_of(told: Told, arms: Inks | None = None) -> dict[str, Callable[[], F
     return found
 
 
-def _write(figure: Figure, path: Path, suffix: str, options: dict[str, Any]) -> Path:
+def _write(figure: Figure, path: Place, suffix: str, options: dict[str, Any]) -> Place:
     picture = io.BytesIO()
     figure.savefig(picture, format=suffix, **options)
     write_atomically(path, lambda file: file.write(picture.getvalue()))

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from regrow.analysis.claim_rules import FAILS, HOLDS, OPEN
 from regrow.analysis.claims import CLAIMS
@@ -11,6 +10,7 @@ from regrow.analysis.summary import Summary, Told
 from regrow.diagnosis.findings import percent
 from regrow.diagnosis.verdict import INCONCLUSIVE, LOSS, NO_LOSS, Verdict
 from regrow.files.atomic import write_atomically
+from regrow.files.places import Place
 from regrow.report import charts
 from regrow.report.charts import Arms, Chart
 from regrow.report.html import Element, document, table, tag
@@ -23,7 +23,7 @@ _ANSWERS = {HOLDS: "holds", FAILS: "fails", OPEN: "open"}
 _BADGES = {LOSS: "loss", NO_LOSS: "no-loss", INCONCLUSIVE: "open"}
 
 
-def write_page(path: Path, summary: Summary) -> None:
+def write_page(path: Place, summary: Summary) -> None:
     """Writes the page, in place of what was there."""
     text = page(summary)
     write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))

@@ -16,8 +16,9 @@ from regrow.errors import RegrowError, require
 from regrow.execution.processes import Processes, cores
 from regrow.execution.tasks import in_order
 from regrow.files.atomic import write_atomically
+from regrow.files.signatures import read_signed, signed
 from regrow.registry import make
-from regrow.sources.sb3 import SNAPSHOT, Sb3
+from regrow.sources.sb3 import MODEL, SNAPSHOT, Sb3
 from regrow.torch.randomness import Randomness
 from regrow.torch.sb3.environments import Environments, begin_anew
 from regrow.torch.sb3.subject import Sb3Subject
@@ -60,7 +61,7 @@ def diagnose(
         if file.is_file():
             _require_same(model, file)
         else:
-            write_atomically(file, lambda held: held.write(_snapshot(model, env)))
+            write_atomically(file, lambda held: held.write(signed(_snapshot(model, env), MODEL)))
         source = Sb3.of([file], "", total=total)
         plan = Plan(
             source,
@@ -82,7 +83,7 @@ def diagnose(
 
 def _require_same(model: Any, file: Path) -> None:
     """`RegrowError` where a folder holds the diagnosis of another model, or of an earlier state."""
-    held = Sb3Subject.read(file.read_bytes()).model
+    held = Sb3Subject.read(read_signed(file, MODEL)).model
     ours, theirs = model.policy.state_dict(), held.policy.state_dict()
     same = ours.keys() == theirs.keys() and all(
         torch.equal(value, theirs[name])

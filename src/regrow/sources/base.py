@@ -3,10 +3,9 @@
 import abc
 import math
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 import numpy as np
 
@@ -15,12 +14,13 @@ from regrow.diagnosis.plan import BINS
 from regrow.diagnosis.subject import Subject
 from regrow.environments.base import DeviceEnvironment, Environment, HostEnvironment
 from regrow.errors import require
-from regrow.files.atomic import write_atomically
+from regrow.files.places import Place
+from regrow.files.signatures import signed
 from regrow.interventions.base import Intervention
 from regrow.learners.learner import learners
 from regrow.registry import describe, make
 from regrow.stats.curves import final_return, learning_curve
-from regrow.training.checkpoint import load, save
+from regrow.training.checkpoint import load, writer
 from regrow.training.environment_checks import check_before_training
 from regrow.training.flops import flops
 from regrow.training.run import LONGEST, Run, abstract_state, random_policy
@@ -61,14 +61,14 @@ class RunSource:
         """A Run at env step 0."""
         return Run.start(self.agent, self.environment, seed=seed)
 
-    def save(self, subject: Subject, path: Path) -> None:
+    def writer(self, subject: Subject, label: str) -> Callable[[BinaryIO], object]:
         """Writes a checkpoint."""
         assert isinstance(subject, Run), "a Subject of this source"
-        save(subject, path)
+        return writer(subject, label)
 
-    def load(self, path: Path) -> Run:
+    def load(self, path: Place, label: str) -> Run:
         """The Run of a checkpoint."""
-        return load(path)
+        return load(path, label)
 
     def check(self, interventions: Sequence[Intervention]) -> None:
         """`RegrowError` where an intervention does not fit, or a package is missing."""
@@ -163,10 +163,10 @@ class TorchSource(abc.ABC):
     def untouched(self) -> Any:
         """A Subject to look at, which is neither changed nor trained."""
 
-    def save(self, subject: Subject, path: Path) -> None:
-        """Writes a snapshot."""
-        content = cast("_Written", subject).write()
-        write_atomically(path, lambda file: file.write(content))
+    def writer(self, subject: Subject, label: str) -> Callable[[BinaryIO], object]:
+        """Writes a signed snapshot."""
+        content = signed(cast("_Written", subject).write(), label)
+        return lambda file: file.write(content)
 
     def check(self, interventions: Sequence[Intervention]) -> None:
         """`RegrowError` where one cannot be carried out on these networks."""
@@ -207,7 +207,7 @@ def one_thread_in_workers() -> None:
 
 
 def require_alike(
-    held: Sequence[Any], places: Sequence[Path], names: Sequence[str], what: str
+    held: Sequence[Any], places: Sequence[Place], names: Sequence[str], what: str
 ) -> None:
     """`RegrowError` where sources of one file each differ in a field. `what`: what they hold."""
     for other, place in zip(held, places, strict=True):

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regrow.errors import require, require_package
+from regrow.files.places import Place
+from regrow.files.signatures import read_signed
 from regrow.sources.base import TorchSource, one_thread_in_workers, require_alike
 
 if TYPE_CHECKING:
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 REFILL = 10_000
 """Transitions that the policy collects where no replay buffer is beside a zip."""
 SNAPSHOT = ".snapshot"
-"""Models from memory: written whole, by `regrow.sb3.diagnose`."""
+"""Models from memory: written whole and signed, by `regrow.sb3.diagnose`."""
+MODEL = "model"
+"""What their signature says that they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +88,12 @@ class Sb3(TorchSource):
         """The first model, as it is in its file."""
         return _first(self)
 
-    def load(self, path: Path) -> "Sb3Subject":
+    def load(self, path: Place, label: str) -> "Sb3Subject":
         """The Subject of a snapshot."""
         from regrow.torch.sb3.subject import Sb3Subject
 
         one_thread_in_workers()
-        return Sb3Subject.read(path.read_bytes())
+        return Sb3Subject.read(read_signed(path, label))
 
     @property
     def remarks(self) -> tuple[tuple[str, str], ...]:
@@ -192,7 +196,7 @@ def _started(
     from regrow.torch.sb3.zips import load_beside, load_model, normalized, number_of_environments
 
     if path.suffix == SNAPSHOT:
-        return Sb3Subject.read(path.read_bytes())
+        return Sb3Subject.read(read_signed(path, MODEL))
     environments = Environments(environment, number_of_environments(path))
     made = normalized(environments.make(), path, trust=trust)
     model = load_model(path, made, trust=trust)

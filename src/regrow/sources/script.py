@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from regrow.errors import RegrowError, in_a_line, require
+from regrow.files.places import Place
+from regrow.files.signatures import read_signed
 from regrow.sources.base import TorchSource, one_thread_in_workers
 
 
@@ -55,12 +57,12 @@ class Script(TorchSource):
         """A Subject from the seed."""
         return _made(self.function, seed)
 
-    def load(self, path: Path) -> Any:
+    def load(self, path: Place, label: str) -> Any:
         """The Subject of a snapshot."""
         from regrow.torch.loop import LoopSubject
 
         _named(self.function)  # the classes that it names
-        return LoopSubject.read(path.read_bytes())
+        return LoopSubject.read(read_signed(path, label))
 
     def untouched(self) -> Any:
         """A Subject from seed 0."""

@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from regrow.diagnosis.plan import BINS
 from regrow.errors import require
+from regrow.files.places import Place, place
 from regrow.interventions.base import Intervention
 from regrow.registry import describe, make
 from regrow.sources.base import RunSource, require_alike
-from regrow.training.checkpoint import load
 from regrow.training.run import Run, abstract_state
-from regrow.training.train import read_training
+from regrow.training.train import load_run, read_training
 from regrow.types import Event
 
 
@@ -29,7 +28,7 @@ class Trained(RunSource):
     history: tuple[Event, ...] = ()
 
     @staticmethod
-    def of(folders: Sequence[Path]) -> "Trained":
+    def of(folders: Sequence[Place]) -> "Trained":
         """The runs in these folders. Raises `RegrowError` where they differ in what was trained."""
         held = [Trained._alone(folder) for folder in folders]
         first = held[0]
@@ -39,10 +38,12 @@ class Trained(RunSource):
         return Trained(first.agent, first.environment, runs, first.env_steps, first.history)
 
     @staticmethod
-    def _alone(folder: Path) -> "Trained":
-        path = folder / "run.ckpt"
-        require(path.is_file(), f"there is no run in {folder}; give the --out of a `regrow train`")
-        run = load(path)
+    def _alone(folder: Place) -> "Trained":
+        require(
+            (folder / "run.ckpt").is_file(),
+            f"there is no run in {folder}; give the --out of a `regrow train`",
+        )
+        run = load_run(folder)
         runs = (str(folder.resolve()),)
         return Trained(run.agent, run.environment, runs, run.env_steps, run.history)
 
@@ -58,11 +59,11 @@ class Trained(RunSource):
 
     def start(self, seed: int) -> Run:
         """The run, where it is."""
-        return load(Path(self.runs[seed]) / "run.ckpt")
+        return load_run(place(self.runs[seed]))
 
     def so_far(self, seed: int) -> tuple[float, ...]:
         """What its episodes returned, in bins of time."""
-        episodes = read_training(Path(self.runs[seed])).episodes
+        episodes = read_training(place(self.runs[seed])).episodes
         if not episodes.returns.size:
             return ()
         return tuple(episodes.binned(self.env_steps, min(BINS, self.env_steps)).tolist())
@@ -89,7 +90,7 @@ class Trained(RunSource):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Trained":
         """The runs that `config` wrote down."""
-        return cls.of([Path(run) for run in config["runs"]])
+        return cls.of([place(run) for run in config["runs"]])
 
     def parts(self) -> dict[str, str]:
         """Agent and environment with all of their fields, and the folders."""

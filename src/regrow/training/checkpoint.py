@@ -8,7 +8,7 @@ raises an error that names it.
 
 import hashlib
 import zipfile
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import jax
@@ -20,6 +20,7 @@ from jaxtyping import Array, PyTree
 from regrow.errors import RegrowError, require
 from regrow.files.atomic import damaged, write_atomically
 from regrow.files.formats import as_meant
+from regrow.files.places import Place, local, place
 from regrow.registry import describe, make
 from regrow.training.numerics import in_float32, setting
 from regrow.training.run import Run, abstract_state
@@ -50,11 +51,17 @@ class Manifest(msgspec.Struct, kw_only=True):
     restarts: tuple[int, ...] = ()
     key_impl: str
     threefry_partitionable: bool = True  # JAX's default, for older checkpoints without the field
+    label: str = ""
     arrays: dict[str, Signature]
 
 
-def save(run: Run, path: Path) -> None:
-    """Saves `run` to `path` atomically, replacing what was there."""
+def save(run: Run, path: Place, label: str = "") -> None:
+    """Saves `run` to `path` atomically, replacing what was there. `label`: what it belongs to."""
+    write_atomically(path, writer(run, label))
+
+
+def writer(run: Run, label: str = "") -> Callable[[BinaryIO], None]:
+    """A copy of `run`, as a function that writes it to a file."""
     arrays = {name: _to_numpy(leaf) for name, leaf in _named_leaves(run.state)}
     manifest = Manifest(
         format=FORMAT,
@@ -64,10 +71,12 @@ def save(run: Run, path: Path) -> None:
         restarts=run.restarts,
         key_impl=str(jax.random.key_impl(run.state.root)),
         threefry_partitionable=setting("jax_threefry_partitionable"),
-        arrays={name: _signature(array) for name, array in arrays.items()},
+        label=label,
+        arrays={},
     )
 
     def write(file: BinaryIO) -> None:
+        manifest.arrays = {name: _signature(array) for name, array in arrays.items()}
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             archive.writestr(_MANIFEST, msgspec.json.encode(manifest))
             for name, array in arrays.items():
@@ -75,20 +84,20 @@ def save(run: Run, path: Path) -> None:
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                     np.lib.format.write_array(entry, _packed(array), allow_pickle=False)
 
-    write_atomically(path, write)
+    return write
 
 
 @in_float32
-def load(path: Path) -> Run:
+def load(path: str | Place, label: str = "") -> Run:
     """The Run saved at `path`.
 
-    Raises `RegrowError` if the file is absent, truncated, altered, or of an unknown format.
+    Raises `RegrowError` if the file is absent, truncated, altered, of an unknown format, or if it
+    has another label than this one.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise RegrowError(f"no checkpoint at {path}")
+    path = place(path)
+    require(path.is_file(), f"no checkpoint at {path}")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with local(path) as file, zipfile.ZipFile(file) as archive:
             manifest = _manifest(archive.read(_MANIFEST), path)
             arrays = {
                 name: _unpacked(_read(archive, name), signature)
@@ -98,13 +107,15 @@ def load(path: Path) -> Run:
         raise
     except Exception as error:  # a corrupted byte may raise any exception
         raise damaged(path, str(error)) from error
+    if label and manifest.label and manifest.label != label:
+        raise damaged(path, f"it is the checkpoint of {manifest.label}, not of {label}")
     for name, signature in manifest.arrays.items():
         if _signature(arrays[name]) != signature:
             raise damaged(path, f"{name} does not match its checksum")
     return _rebuilt(manifest, arrays, path)
 
 
-def _manifest(text: bytes, path: Path) -> Manifest:
+def _manifest(text: bytes, path: Place) -> Manifest:
     number = msgspec.json.decode(text)["format"]
     if number not in READABLE:
         raise RegrowError(
@@ -114,7 +125,7 @@ def _manifest(text: bytes, path: Path) -> Manifest:
     return msgspec.json.decode(text, type=Manifest)
 
 
-def _rebuilt(manifest: Manifest, arrays: dict[str, np.ndarray], path: Path) -> Run:
+def _rebuilt(manifest: Manifest, arrays: dict[str, np.ndarray], path: Place) -> Run:
     agent = make("agents", manifest.agent)
     environment = make("environments", manifest.environment)
     meant = as_meant if manifest.format < 3 else str
@@ -148,7 +159,7 @@ def _name_now(name: str) -> str:
     return ".".join(_RENAMED.get(part, part) for part in name.split("."))
 
 
-def _require_same_draws(manifest: Manifest, path: Path) -> None:
+def _require_same_draws(manifest: Manifest, path: Place) -> None:
     """Raises `RegrowError` if JAX would draw other random numbers from the saved keys."""
     now = {
         "jax_default_prng_impl": (manifest.key_impl, setting("jax_default_prng_impl")),
@@ -173,7 +184,7 @@ def _named_leaves(state: PyTree) -> list[tuple[str, Any]]:
 def _to_numpy(leaf: Array) -> np.ndarray:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
-    return np.asarray(leaf)
+    return np.array(leaf)  # a copy: the buffers of a Run are donated when it advances
 
 
 def _to_jax(array: np.ndarray, like: Any, impl: str) -> Array:

@@ -2,20 +2,17 @@
 
 The caller passes a `Record`, which decides what is measured and where results are stored. If the
 loop is stopped between two chunks, everything is saved. If it is stopped within a chunk, the last
-save remains, at most about a minute old.
+checkpoint remains (`regrow.training.saving` says how old it may be).
 """
 
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from regrow.training.live import Live, Logged
 from regrow.training.pacing import ChunkPacer
+from regrow.training.saving import Saves
 from regrow.training.schedule import Check, Rule, Watched, followed, next_check
 from regrow.types import Log
-
-SAVE_EVERY = 60.0  # seconds between saves of long work
-
 
 if TYPE_CHECKING:
 
@@ -56,8 +53,12 @@ class Record(Protocol[R]):
         """The mean return of the last episodes; NaN before the first."""
         ...
 
-    def save(self, subject: R, checks: Sequence[Check], /) -> None:
-        """Saves everything."""
+    def copied(self, subject: R, checks: Sequence[Check], /) -> Callable[[], None]:
+        """A copy of everything, as a function that writes it; training goes on meanwhile."""
+        ...
+
+    def reached(self, subject: R, checks: Sequence[Check], /) -> None:
+        """Does what is due at the end."""
         ...
 
 
@@ -72,13 +73,17 @@ def drive(
     live: Live,
     report: Callable[[int], None],
 ) -> tuple[S, list[Check]]:
-    """Trains to env step `until` and saves: (the Subject, all checks of all rules).
+    """Trains to env step `until`: (the Subject, all checks of all rules).
 
     `checks`: the checks so far. `report(env_steps)` is called after every chunk. It may raise an
     exception to stop the loop.
     """
-    done, pacer, between = list(checks), ChunkPacer(round), True
-    saved = time.monotonic()
+    done, pacer, saves, between = list(checks), ChunkPacer(round), Saves(), True
+
+    def save() -> None:
+        live.flush(subject)
+        saves.begin(lambda: record.copied(subject, done))
+
     try:
         while (now := subject.env_steps) < until:
             record.look(subject)
@@ -89,14 +94,16 @@ def drive(
             between = True
             record.add(subject, log)
             live.advanced(subject, log)
-            if time.monotonic() - saved > SAVE_EVERY and subject.env_steps < until:
-                live.flush(subject)
-                record.save(subject, done)
-                saved = time.monotonic()
+            if subject.env_steps < until and saves.due:
+                save()
             report(len(log.reward))
         record.look(subject)
-    finally:
+    except BaseException:
         if between:
-            live.flush(subject)
-            record.save(subject, done)
+            save()
+        saves.finish()
+        raise
+    live.flush(subject)
+    saves.finish()
+    record.reached(subject, done)
     return subject, done

@@ -1,20 +1,20 @@
 """The table of evaluations in a run's folder."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regrow.errors import RegrowError
-from regrow.files.locks import waited_for
+from regrow.files.leases import waited_for
+from regrow.files.places import Place
 from regrow.records.rows import write_table
 from regrow.training.evaluate import Episode
 from regrow.training.run import Run
 
 
-def write_evaluation(folder: Path, run: Run, seed: int, played: Sequence[Episode]) -> Path:
+def write_evaluation(folder: Place, run: Run, seed: int, played: Sequence[Episode]) -> Place:
     """Adds episodes to `evaluations.parquet`, replacing those with the same env step and seed.
 
     Columns: env_steps, seed, episode, return, length. Raises `RegrowError` if the file is damaged.
@@ -31,7 +31,7 @@ def write_evaluation(folder: Path, run: Run, seed: int, played: Sequence[Episode
     return path
 
 
-def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+def read_evaluations(folder: Place) -> list[dict[str, Any]]:
     """The rows of `evaluations.parquet`, [] if it is absent; `RegrowError` if it is damaged."""
     path = folder / "evaluations.parquet"
     if not path.exists():

@@ -20,13 +20,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from regrow.files.places import Place
 from regrow.records.sinks import SINKS, About, Sink, event_name
 from regrow.types import Event, Log
 
@@ -81,7 +81,7 @@ class Live:
     then a run that resumes from the save has its complete log up to there.
     """
 
-    def __init__(self, names: Sequence[str], folder: Path, about: About):
+    def __init__(self, names: Sequence[str], folder: Place, about: About):
         self.names, self.folder, self.about = names, folder, about
         self._sinks = dict[str, Sink]()
         self._opened = False

@@ -2,14 +2,14 @@
 
 config.json        agent, environment, seed, rules
 run.ckpt           the Run at the last save
+run.previous.ckpt  the Run at the save before, for when the last is damaged
 episodes.parquet   env_steps (at its end), return, length: a row per finished episode
 checks.parquet     env_steps, rule, value, fired: a row per check of a rule
 probes.parquet     env_steps, probe, value, fresh: the probes over the course of the run
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,15 +18,22 @@ import pyarrow.parquet as pq
 
 from regrow.agents.base import Agent
 from regrow.environments.base import Environment
-from regrow.errors import RegrowError, require, require_rounds
-from regrow.files.atomic import damaged, read_json
+from regrow.errors import RegrowError, require, require_rounds, warn_once
+from regrow.files.atomic import (
+    DamagedError,
+    damaged,
+    keep_previous,
+    read_sealed,
+    write_atomically,
+)
 from regrow.files.folders import claimed, kind_of
 from regrow.files.formats import as_meant
+from regrow.files.places import Place, place
 from regrow.files.progress import report_progress
 from regrow.records.rows import write_row, write_table
-from regrow.records.sinks import About, checked
+from regrow.records.sinks import About, checked, require_loggable
 from regrow.registry import describe
-from regrow.training.checkpoint import load, save
+from regrow.training.checkpoint import load, writer
 from regrow.training.driver import drive
 from regrow.training.environment_checks import check_before_training
 from regrow.training.episodes import Episodes, row_of
@@ -62,7 +69,7 @@ class Diary(NamedTuple):
 def train(
     agent: Agent,
     environment: Environment,
-    folder: Path,
+    folder: Place,
     *,
     env_steps: int,
     seed: int = 0,
@@ -89,7 +96,8 @@ def train(
     most about a minute old.
     """
     log = checked(log)
-    folder, checkpoint = Path(folder), Path(folder) / "run.ckpt"
+    folder, checkpoint = place(folder), place(folder) / CHECKPOINT
+    require_loggable(log, folder)
     per_round = agent.env_steps_per_round
     for name, number in (("env_steps", env_steps), ("probe_every", probe_every or per_round)):
         require_rounds(name, number, per_round)
@@ -104,8 +112,8 @@ def train(
     with claimed(folder, {"kind": "training", **config}):
         _refuse_begun(folder, resume)  # another process may have started and finished since
         if resume:
-            run = _loaded(checkpoint, agent, environment, env_steps)
-            diary = _read(folder, run)
+            run, diary = _resumed(folder, label_of(config))
+            _require_same(run, agent, environment, env_steps, folder)
         else:
             run, diary = Run.start(agent, environment, seed=seed), Diary.empty()
         about = About("train", folder.resolve().name, None, config)
@@ -114,7 +122,7 @@ def train(
             return training.done(run, diary, rules)
 
 
-def _refuse_begun(folder: Path, resume: bool) -> None:
+def _refuse_begun(folder: Place, resume: bool) -> None:
     for held in (folder / "run.ckpt", folder / "episodes.parquet"):
         require(
             resume or not held.exists(),
@@ -122,8 +130,44 @@ def _refuse_begun(folder: Path, resume: bool) -> None:
         )
 
 
-def _loaded(checkpoint: Path, agent: Agent, environment: Environment, until: int) -> Run:
-    run = load(checkpoint)
+CHECKPOINT = "run.ckpt"
+
+
+def previous(name: str) -> str:
+    """What a file of the save before the last is called."""
+    return ".previous.".join(name.rsplit(".", 1))
+
+
+def label_of(config: Mapping[str, Any]) -> str:
+    """What the files of a training run say that they are of."""
+    return f"{config['agent']} in {config['environment']}, seed {config['seed']}"
+
+
+def load_run(folder: Place) -> Run:
+    """The Run of a folder of `regrow train`; `RegrowError` where there is none that can be used.
+
+    Where a file of its last save is damaged, it is the Run of the save before, with a warning.
+    """
+    return _resumed(folder, label_of(read_sealed(folder / "config.json")))[0]
+
+
+def _resumed(folder: Place, label: str) -> tuple[Run, Diary]:
+    try:
+        run = load(folder / CHECKPOINT, label)
+        return run, _read(folder, run, label)
+    except DamagedError as error:
+        if not (folder / previous(CHECKPOINT)).is_file():
+            raise
+        run = load(folder / previous(CHECKPOINT), label)
+        diary = _read(folder, run, label, previous)
+        warn_once(f"{error.brief}; used is the save before it, at env step {run.env_steps}")
+        return run, diary
+
+
+def _require_same(
+    run: Run, agent: Agent, environment: Environment, until: int, folder: Place
+) -> None:
+    checkpoint = folder / CHECKPOINT
     require(
         (run.agent, run.environment) == (agent, environment),
         f"{checkpoint} is of {describe(run.agent)} on {describe(run.environment)}, not of what "
@@ -134,7 +178,6 @@ def _loaded(checkpoint: Path, agent: Agent, environment: Environment, until: int
         f"the run in {checkpoint.parent} is at {run.env_steps} env steps, past the {until} asked "
         "for",
     )
-    return run
 
 
 class _Training:
@@ -142,7 +185,7 @@ class _Training:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Place,
         config: Mapping[str, Any],
         probe_every: int,
         until: int,
@@ -157,7 +200,7 @@ class _Training:
         """Trains to the end: (the Run, its Diary), both saved."""
         self.diary = diary
         self.report("training", run.env_steps)
-        self.save(run, diary.checks)  # fails now if the folder cannot be written to
+        self.copied(run, diary.checks)()  # fails now if the folder cannot be written to
         path = self.folder / "training.progress.json"
         with report_progress(path, self.until, self.report) as report:
             report(self.words(), 0)
@@ -207,29 +250,54 @@ class _Training:
         mean = self.diary.recent_return()
         return "training" if math.isnan(mean) else f"training, return {mean:.2f}"
 
-    def save(self, run: Run, checks: Sequence[Check]) -> None:
-        """Saves the diary, then the run; after a crash in between, the diary is ahead of the run.
+    def reached(self, run: Run, checks: Sequence[Check]) -> None:
+        """Saves the end."""
+        self.copied(run, checks)()
 
-        It is never behind, and `_read` drops what is later than the run.
+    def copied(self, run: Run, checks: Sequence[Check]) -> Callable[[], None]:
+        """A copy of the diary and the run, as a function that writes the diary, then the run.
+
+        After a crash in between, the diary is ahead of the run. It is never behind, and `_read`
+        drops what is later than the run.
         """
         self.diary = self.diary._replace(checks=list(checks))
+        tables, write_run = self._tables(), writer(run, self.label)
+        row = row_of(run, self.diary.episodes, self.diary.probes, self.config)
+
+        def write() -> None:
+            for name, table in tables.items():
+                about = {**(table.schema.metadata or {}), b"of": self.label.encode()}
+                self._keep_previous(name)
+                write_table(self.folder / name, table.replace_schema_metadata(about))
+            self._keep_previous(CHECKPOINT)
+            write_atomically(self.folder / CHECKPOINT, write_run)
+            if row is not None:
+                write_row(self.folder, row)
+
+        return write
+
+    def _keep_previous(self, name: str) -> None:
+        keep_previous(self.folder / name, self.folder / previous(name))
+
+    def _tables(self) -> dict[str, pa.Table]:
+        episodes, checks, probes = self.diary
         columns = {
-            "env_steps": self.diary.episodes.env_steps,
-            "return": self.diary.episodes.returns,
-            "length": self.diary.episodes.lengths,
+            "env_steps": episodes.env_steps,
+            "return": episodes.returns,
+            "length": episodes.lengths,
         }
-        write_table(self.folder / "episodes.parquet", pa.table(columns))
-        rules = self.config["rules"]
+        found, rules = {"episodes.parquet": pa.table(columns)}, self.config["rules"]
         if rules:
             rows = [{**check._asdict(), "rule": rules[check.rule]} for check in checks]
-            write_table(self.folder / "checks.parquet", pa.Table.from_pylist(rows, _CHECKS))
+            found["checks.parquet"] = pa.Table.from_pylist(rows, _CHECKS)
         if self.probe_every:
-            table = pa.Table.from_pylist(self.diary.probes, _PROBES)
-            write_table(self.folder / "probes.parquet", table)
-        save(run, self.folder / "run.ckpt")
-        row = row_of(run, self.diary.episodes, self.diary.probes, self.config)
-        if row is not None:
-            write_row(self.folder, row)
+            found["probes.parquet"] = pa.Table.from_pylist(probes, _PROBES)
+        return found
+
+    @property
+    def label(self) -> str:
+        """What the files say that they are of."""
+        return label_of(self.config)
 
 
 _EPISODES = pa.schema({"env_steps": pa.int64(), "return": pa.float64(), "length": pa.int64()})
@@ -289,41 +357,41 @@ class Trained(NamedTuple):
     episodes: Episodes
 
 
-def read_training(folder: Path) -> Trained:
+def read_training(folder: Place) -> Trained:
     """Reads the run in a folder; `RegrowError` if there is none, or a file is damaged."""
-    path = Path(folder) / "config.json"
-    if kind_of(Path(folder)) != "training":
+    path = place(folder) / "config.json"
+    if kind_of(place(folder)) != "training":
         raise RegrowError(f"there is no run in {folder}; give the --out of a `regrow train`")
-    config = read_json(path)
+    config = read_sealed(path)
     try:
         rules = config["rules"] if "format" in config else map(as_meant, config["rules"])
         what = "; ".join([config["agent"], *rules])
         named = config["environment"], what, int(config["seed"])
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(path, "it is no configuration") from error
-    return Trained(*named, _read_episodes(Path(folder)))
+    return Trained(*named, _read_episodes(place(folder) / "episodes.parquet", label_of(config)))
 
 
-def _read_episodes(folder: Path) -> Episodes:
-    path = folder / "episodes.parquet"
-    table = _table(path, _EPISODES)
+def _read_episodes(path: Place, label: str = "") -> Episodes:
+    table = _table(path, _EPISODES, label)
     episodes = Episodes(*(table[name].to_numpy() for name in _EPISODES.names))
     if not np.isfinite(episodes.returns).all():
         raise damaged(path, "a return is no finite number")
     return episodes
 
 
-def _read(folder: Path, run: Run) -> Diary:
-    """The diary of a saved run, up to the env step of that run."""
-    episodes = _read_episodes(folder)
-    checks: list[Check] = []
-    if (folder / "checks.parquet").is_file():
-        rows = _table(folder / "checks.parquet", _CHECKS).to_pylist()
-        texts = read_json(folder / "config.json")["rules"]
+def _read(folder: Place, run: Run, label: str, named: Callable[[str], str] = str) -> Diary:
+    """The diary of a saved run, up to the env step of that run. `named`: of which save."""
+    files = ("episodes.parquet", "checks.parquet", "probes.parquet")
+    of_episodes, of_checks, of_probes = (folder / named(name) for name in files)
+    episodes, checks = _read_episodes(of_episodes, label), list[Check]()
+    if of_checks.is_file():
+        rows = _table(of_checks, _CHECKS, label).to_pylist()
+        texts = read_sealed(folder / "config.json")["rules"]
         if not {row["rule"] for row in rows} <= set(texts):
-            raise damaged(folder / "checks.parquet", "it has a rule that the run has not")
+            raise damaged(of_checks, "it has a rule that the run has not")
         checks = [Check(**{**row, "rule": texts.index(row["rule"])}) for row in rows]
-    probes = read_probes(folder) if (folder / "probes.parquet").is_file() else []
+    probes = _table(of_probes, _PROBES, label).to_pylist() if of_probes.is_file() else []
     return Diary(
         episodes.until(run.env_steps),
         until_now(checks, run),
@@ -331,19 +399,23 @@ def _read(folder: Path, run: Run) -> Diary:
     )
 
 
-def read_probes(folder: Path) -> list[dict[str, Any]]:
+def read_probes(folder: Place) -> list[dict[str, Any]]:
     """The rows of probes.parquet; `RegrowError` if it is absent or damaged."""
     return _table(folder / "probes.parquet", _PROBES).to_pylist()
 
 
-def _table(path: Path, schema: pa.Schema) -> pa.Table:
+def _table(path: Place, schema: pa.Schema, label: str = "") -> pa.Table:
     try:
         with path.open("rb") as file:
-            table = pq.read_table(file).select(schema.names).cast(schema)
+            held = pq.ParquetFile(file, page_checksum_verification=True).read()
+        of = (held.schema.metadata or {}).get(b"of", b"").decode()
+        table = held.select(schema.names).cast(schema)
     except PermissionError:
         raise
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
-        raise RegrowError(f"{path} is absent or damaged ({error}); restore it") from error
+        raise DamagedError(f"{path} is absent or damaged ({error}); restore it") from error
+    if label and of and of != label:
+        raise damaged(path, f"it is of {of}, not of {label}")
     if any(column.null_count for column in table.columns):
-        raise RegrowError(f"{path} is damaged (numbers are missing); restore it")
+        raise DamagedError(f"{path} is damaged (numbers are missing); restore it")
     return table

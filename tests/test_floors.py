@@ -13,8 +13,8 @@ from regrow.registry import members
 ROOT = Path(regrow.__file__).parent
 FLOORS = (
     ("errors", "types"),
-    ("registry", "prng", "moved", "files", "stats", "networks", "nnx", "experience", "execution"),
-    ("learners", "records", "environments"),
+    ("registry", "prng", "moved", "files", "stats", "networks", "nnx", "experience"),
+    ("learners", "records", "environments", "execution"),
     ("gradients",),
     ("agents", "interventions", "probes"),
     ("training", "torch"),

@@ -11,6 +11,7 @@ from regrow.registry import whole
 if TYPE_CHECKING:
     from regrow.agents.base import Agent
     from regrow.environments.base import Environment
+    from regrow.execution.tasks import Execute
     from regrow.files.places import Place
 
 
@@ -35,6 +36,34 @@ def folder(text: str) -> "Place":
 def shown(path: "Place") -> str:
     """A path as printable text, even if it is not valid UTF-8."""
     return os.fsencode(str(path)).decode(errors="replace")
+
+
+def add_execution(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments for where the work runs."""
+    add = parser.add_argument
+    add("--processes", type=count, help="worker processes (default: one per core)")
+    add(
+        "--on",
+        default="local",
+        metavar="PLACE",
+        help="local | ray | ray://HOST:PORT | slurm: where the work runs (default: this machine); "
+        "--out is then a folder that all machines share, or a URL as s3://bucket/run",
+    )
+    add(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of --on slurm: e.g. partition=gpu, timeout_min=240, account=me; again for another",
+    )
+
+
+def execution(options: argparse.Namespace, out: "Place") -> "tuple[Execute, Place]":
+    """(what carries out the work, the folder as other machines know it)."""
+    from regrow.execution.choice import executor
+
+    execute = executor(options.on, out, processes=options.processes, options=options.slurm)
+    return execute, out if options.on == "local" else out.absolute()
 
 
 NEXT_ROUND = ", or to the next whole round of the agent"

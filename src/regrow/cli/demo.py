@@ -29,12 +29,14 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
+    from regrow.execution.processes import Processes, cores
     from regrow.report.figure import draw_side_by_side
 
     began, panels, claims = time.perf_counter(), {}, {}
     for name in AGENTS:
         print(f"The {name} agent:", flush=True)
-        done = diagnosed(_plan(name), options.out / name, options.processes)
+        execute = Processes(cores() if options.processes is None else options.processes)
+        done = diagnosed(_plan(name), options.out / name, execute)
         claims[name] = done.verdict.claim
         panels[f"{name}: {done.verdict.claim}"] = done.rows
     draw_side_by_side(options.out / "both.png", panels, title="Double DQN on MinAtar Breakout")

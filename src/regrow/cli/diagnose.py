@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from regrow.cli.arguments import (
     NEXT_ROUND,
     add_agent,
+    add_execution,
     add_log,
     chosen,
     count,
     default_folder,
+    execution,
     folder,
     given_or_whole,
     share,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from regrow.diagnosis.plan import Plan
     from regrow.diagnosis.subject import Source
     from regrow.diagnosis.verdict import Verdict
+    from regrow.execution.tasks import Execute
     from regrow.files.places import Place
 
 
@@ -116,7 +119,7 @@ def add_diagnose(parser: argparse.ArgumentParser) -> None:
         "place of what learning is worth",
     )
     add("--out", type=folder, help="folder to write into (default: runs/diagnose-<environment>)")
-    add("--processes", type=count, help="worker processes (default: one per core)")
+    add_execution(parser)
     add_log(parser, "every seed and arm")
     parser.set_defaults(command=_diagnose)
 
@@ -130,13 +133,14 @@ def _diagnose(options: argparse.Namespace) -> None:
     plan, log = _plan(options), checked(options.log)  # where W&B asks for a key, before the bar
     folder: Place = options.out or default_folder("diagnose", options.what[0])
     minutes = math.inf if options.minutes is None else options.minutes
-    diagnosed(plan, folder, options.processes, minutes=minutes, log=log)
+    execute, place = execution(options, folder)
+    diagnosed(plan, place, execute, minutes=minutes, log=log)
 
 
 def diagnosed(
     plan: "Plan",
     folder: "Place",
-    processes: int | None,
+    execute: "Execute",
     *,
     minutes: float = math.inf,
     log: Sequence[str] = (),
@@ -147,7 +151,6 @@ def diagnosed(
     from regrow.analysis.summary import summarise_rows
     from regrow.diagnosis.diagnose import carry_out, probe_means
     from regrow.diagnosis.verdict import Verdict
-    from regrow.execution.processes import Processes, cores
     from regrow.report import terminal
     from regrow.report.figure import draw_diagnosis
     from regrow.report.looks import draw_looks, units
@@ -155,7 +158,6 @@ def diagnosed(
     from regrow.report.sections import write_page
 
     began, console = time.perf_counter(), Console()
-    execute = Processes(cores() if processes is None else processes)
     with progress("env steps", plan.env_steps(plan.looks[0])) as report:
 
         def looked(verdict: Verdict, to_come: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regrow.cli.arguments import count, folder, shown
+from regrow.cli.arguments import add_execution, count, execution, folder, shown
 from regrow.errors import require, unknown
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add_study(parser: argparse.ArgumentParser) -> None:
     add("name", metavar="NAME", help="as `regrow list studies` has it, or all")
     add("--scale", default="laptop", help="smoke | laptop | paper (default: %(default)s)")
     add("--out", type=folder, default=Path("runs/studies"), help="folder (default: %(default)s)")
-    add("--processes", type=count, help="worker processes (default: one per core)")
+    add_execution(parser)
     add(
         "--curves",
         type=folder,
@@ -135,13 +135,12 @@ def _studies(name: str) -> "list[Study]":
 
 
 def _carry_out(studies: "Sequence[Study]", scale: "Scale", options: argparse.Namespace) -> None:
-    from regrow.execution.processes import Processes, cores
     from regrow.experiments.carry_out import begin
     from regrow.report.progress import progress
 
     began = time.perf_counter()
-    execute = Processes(cores() if options.processes is None else options.processes)
-    work = begin(studies, scale, options.out)
+    execute, out = execution(options, options.out)
+    work = begin(studies, scale, out)
     if work.tasks:
         with progress("env steps", work.env_steps) as report:
             execute(work.tasks, report)

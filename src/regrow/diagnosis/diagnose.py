@@ -37,7 +37,7 @@ from regrow.diagnosis.recording import (
 from regrow.diagnosis.verdict import Verdict
 from regrow.errors import require
 from regrow.execution.guard import leave_if_unguarded
-from regrow.execution.tasks import Execute, Task, in_order
+from regrow.execution.tasks import Execute, Resources, Task, in_order
 from regrow.files.atomic import write_json
 from regrow.files.folders import claimed
 from regrow.files.places import Place, place
@@ -240,13 +240,16 @@ def tasks(
     plan = condition.plan
     recorded = Recorded(folder / "work" / digest_of(plan), folder, source_commit(), tuple(log))
     random = random_file(folder, plan)
-    found = [Task(random.stem, (), partial(run_random_policy, plan, random))] if not since else []
+    random_task = Task(random.stem, (), partial(run_random_policy, plan, random))
+    found, resources = [random_task] if not since else [], Resources(memory=plan.source.memory)
     there = {task.name for task in found}
     for job, needs in jobs(plan, units):
         if plan.unit_of(job.seed, job.replicate) < since:
             continue
         asked = (needs.name, random.stem) if needs else ()
         work = partial(recorded.run, plan, job, (condition,) if needs else ())
-        found.append(Task(job.name, tuple(name for name in asked if name in there), work))
+        env_steps = plan.horizon if needs else plan.fork_at
+        before = tuple(name for name in asked if name in there)
+        found.append(Task(job.name, before, work, env_steps=env_steps, resources=resources))
         there.add(job.name)
     return found

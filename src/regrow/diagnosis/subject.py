@@ -131,6 +131,11 @@ class Source(Protocol):
         ...
 
     @property
+    def memory(self) -> int:
+        """Bytes that a job needs at most, about; 0 where nobody can say."""
+        ...
+
+    @property
     def agents(self) -> int | None:
         """How many different Subjects there are; None: one for every seed."""
         ...

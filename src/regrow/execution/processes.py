@@ -33,6 +33,8 @@ from regrow.execution.interrupts import (
     interruptible,
     stopping,
 )
+from regrow.execution.memory import fitting
+from regrow.execution.queue import Queue
 from regrow.execution.tasks import Task
 from regrow.types import Report
 
@@ -99,6 +101,7 @@ class Processes:
         """Returns when all tasks are done."""
         leave_if_unguarded()
         _require_portable(tasks)
+        count = fitting(self.count, tasks)
         # Python's resource tracker process releases what the processes share. It would report a
         # leak if a second Ctrl-C ended this process.
         if _LEAKED not in sys.warnoptions:
@@ -107,10 +110,10 @@ class Processes:
         news, stop = context.Queue(), context.Event()  # from the workers, and to them
         with starting_workers(), interruptible() as asked:
             pool = ProcessPoolExecutor(
-                self.count, context, initializer=_begin, initargs=(news, stop, said())
+                count, context, initializer=_begin, initargs=(news, stop, said())
             )
             try:
-                _run_all(pool, self.count, tasks, news, report, asked, stop)
+                _run_all(pool, count, tasks, news, report, asked, stop)
             except BaseException:
                 stop.set()
                 _drop(pool)
@@ -132,7 +135,7 @@ def _run_all(
     At most `count` tasks are submitted at once. So tasks finish roughly in their order, and early
     results can be inspected early.
     """
-    queue, running = _Queue(tasks), dict[Future[None], str]()
+    queue, running = Queue(tasks), dict[Future[None], str]()
     failure: BaseException | None = None
     while running or (queue.waiting and failure is None):
         while failure is None and len(running) < count and (task := queue.take()):
@@ -201,36 +204,6 @@ class _Pickler(pickle.Pickler):
         named = isinstance(obj, type | FunctionType)
         if named and obj.__module__ == "__main__":
             self.of_main = obj.__qualname__
-
-
-class _Queue:
-    """Tasks in order, each available once its dependencies are done.
-
-    A task whose program is being compiled by another task is postponed while others are ready.
-    """
-
-    def __init__(self, tasks: Sequence[Task]):
-        self.waiting = list(tasks)
-        self.done = set[str]()
-        self.compiling = dict[str, str]()  # program, by the first task that uses it
-        self.compiled = {""}
-
-    def take(self) -> Task | None:
-        """The next task, or None if all remaining tasks wait for others."""
-        ready = [task for task in self.waiting if self.done.issuperset(task.needs)]
-        if not ready:
-            return None
-        busy = set(self.compiling.values())
-        task = min(ready, key=lambda task: task.program in busy)
-        self.waiting.remove(task)
-        if task.program not in self.compiled:
-            self.compiling[task.name] = task.program
-        return task
-
-    def finished(self, name: str) -> None:
-        """Marks a task as done, and its program as compiled."""
-        self.done.add(name)
-        self.compiled.add(self.compiling.pop(name, ""))
 
 
 def _submitted(pool: ProcessPoolExecutor, task: Task) -> "Future[None]":

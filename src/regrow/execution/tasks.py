@@ -6,16 +6,28 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from regrow.types import Report
 
 
+class Resources(NamedTuple):
+    """What a task takes while it runs: cores, GPUs (also a part of one), bytes of memory."""
+
+    cpus: int = 1
+    gpus: float = 0.0
+    memory: int = 0  # 0: not known
+
+
 class Task(NamedTuple):
     """A job to run, and the names of the tasks that must be done before it.
 
-    Tasks with the same `program` compile the same code, so it helps to start one of them first.
+    It may run twice, also at the same time: what it writes is the same. Tasks with the same
+    `program` compile the same code, so it helps to start one of them first. `env_steps`: how many
+    it takes.
     """
 
     name: str
     needs: tuple[str, ...]
     work: Callable[[Report], None]
     program: str = ""
+    env_steps: int = 0
+    resources: Resources = Resources()
 
 
 @runtime_checkable

@@ -23,7 +23,7 @@ from regrow.diagnosis.recording import (
 )
 from regrow.errors import require
 from regrow.execution.guard import leave_if_unguarded
-from regrow.execution.tasks import Task
+from regrow.execution.tasks import Resources, Task
 from regrow.experiments.shared_jobs import Shared, parts_of, shared, written
 from regrow.files.folders import is_empty
 from regrow.files.formats import FORMAT as FOLDER_FORMAT
@@ -105,10 +105,12 @@ def _left(group: Shared, out: Place, there: Container[Key], commit: str) -> Work
         if job.arm and (asking := [p for p in group.asking(job) if p.key(job) not in there])
     }
     forks = {job.seed: Job(job.seed, None) for job in missing}
+    resources = Resources(memory=group.plan.source.memory if missing else 0)
     tasks = [Task(random.stem, (), partial(run_random_policy, group.plan, random))]
     for seed, fork in forks.items():
         work = partial(_do, group, fork, (), out, commit)
-        fork_task = Task(f"{stem}/{fork.name}", (), work, program=f"{stem}/fork")
+        own = {"env_steps": group.plan.fork_at, "resources": resources}
+        fork_task = Task(f"{stem}/{fork.name}", (), work, program=f"{stem}/fork", **own)
         tasks.append(fork_task)
         tasks += [
             Task(
@@ -116,6 +118,8 @@ def _left(group: Shared, out: Place, there: Container[Key], commit: str) -> Work
                 (fork_task.name, random.stem),
                 partial(_do, group, job, tuple(asking), out, commit),
                 program=f"{stem}/{job.arm}",
+                env_steps=group.plan.horizon,
+                resources=resources,
             )
             for job, asking in missing.items()
             if job.seed == seed

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol, cast
 
+import jax
 import numpy as np
 
 from regrow.agents.base import Agent
@@ -27,6 +28,8 @@ from regrow.training.run import LONGEST, Run, abstract_state, random_policy
 from regrow.types import Event, Log
 
 RANDOM_STEPS = 10_000
+_PROCESS = 700_000_000
+"""Bytes of a process with compiled programs and little else, measured on MinAtar."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,13 @@ class RunSource:
     def check_environment(self) -> None:
         """`check_environment`, in short."""
         check_before_training(self.environment)
+
+    @property
+    def memory(self) -> int:
+        """The Run, the fork it is compared with, and the copy that is written, beside the rest."""
+        state = abstract_state(self.agent, self.environment, ())
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        return _PROCESS + 3 * int(size)
 
     @property
     def agents(self) -> int | None:
@@ -158,6 +168,11 @@ class TorchSource(abc.ABC):
     def splits(self) -> int:
         """Layers of the smallest of its networks, where they are known; else 1."""
         return self.layers
+
+    @property
+    def memory(self) -> int:
+        """The Subject, the fork it is compared with, and the copy that is written, twice."""
+        return _PROCESS + 4 * len(self.untouched().write())
 
     @abc.abstractmethod
     def untouched(self) -> Any:

@@ -1,0 +1,40 @@
+"""Where tasks run: `--on local`, `ray`, `ray://HOST:PORT` or `slurm`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from regrow.errors import require, unknown
+from regrow.execution.processes import Processes, cores
+from regrow.execution.tasks import Execute
+from regrow.files.places import Place
+
+PLACES = ("local", "ray", "ray://HOST:PORT", "slurm")
+
+
+def executor(on: str, folder: Place, *, processes: int | None, options: Sequence[str]) -> Execute:
+    """What carries tasks out. `folder`: of the results. `options`: of SLURM, KEY=VALUE each.
+
+    Raises `RegrowError` if there is no such place, or its package is missing.
+    """
+    require(not options or on == "slurm", f"--slurm goes with --on slurm, not with --on {on}")
+    if on == "local":
+        return Processes(cores() if processes is None else processes)
+    if on == "slurm":
+        require(processes is None, "--processes goes with --on local; SLURM chooses how many run")
+        from regrow.execution.on_slurm import Slurm
+
+        # Its files are for the nodes, which share a file system; not for an object store.
+        own = folder / "slurm" if isinstance(folder, Path) else Path("runs") / "slurm"
+        return Slurm(own, dict(map(_option, options)))
+    if on == "ray" or on.startswith("ray://"):
+        from regrow.execution.on_ray import Ray
+
+        return Ray(None if on == "ray" else on, count=processes)
+    raise unknown("place to run on", on, PLACES)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, mark, value = text.partition("=")
+    require(bool(name and mark), f"--slurm takes KEY=VALUE, as in partition=gpu, not '{text}'")
+    return name, int(value) if value.isdecimal() else value

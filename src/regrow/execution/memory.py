@@ -1,0 +1,61 @@
+"""Memory: what there is, and how many tasks fit into it at once."""
+
+import contextlib
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from regrow.errors import RegrowWarning, require
+from regrow.execution.tasks import Task
+
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def total_memory() -> int:
+    """Bytes of memory that processes here may use: the machine's, or the limit of a container."""
+    found = [psutil.virtual_memory().total]
+    for path in _LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # none of that kind, or "max"
+            found.append(int(Path(path).read_text()))
+    return min(found)
+
+
+def free_memory() -> int:
+    """Bytes of it that are free, those that only cache files counted in."""
+    return min(psutil.virtual_memory().available, total_memory())
+
+
+def in_words(count: float) -> str:
+    """A number of bytes as text: 1.4 GB."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def fitting(count: int, tasks: Sequence[Task]) -> int:
+    """How many of `count` processes fit into the memory; fewer are told in a warning.
+
+    Raises `RegrowError` if not even one does.
+    """
+    needed = max((task.resources.memory for task in tasks), default=0)
+    free, total = free_memory(), total_memory()
+    if not needed:
+        return count
+    require(
+        needed <= total,
+        f"a job needs about {in_words(needed)} of memory, and this machine has {in_words(total)}; "
+        "choose a smaller replay, or a larger machine (--on ray, --on slurm)",
+    )
+    fits = max(int(free // needed), 1)
+    if fits < count:
+        warnings.warn(
+            f"{fits} processes in place of {count}: a job needs about {in_words(needed)} of "
+            f"memory, and {in_words(free)} are free",
+            RegrowWarning,
+            stacklevel=2,
+        )
+    return min(count, fits)

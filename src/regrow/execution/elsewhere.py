@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from regrow.errors import require_package
@@ -13,11 +13,14 @@ from regrow.types import Report
 
 
 class Parcel(NamedTuple):
-    """A task to be sent: its work as bytes, the key of signed files, the folder it is run from."""
+    """A task to be sent: its work as bytes, settings, and the folder that it is run from.
+
+    `settings`: environment variables, those of regrow, with the key of signed files.
+    """
 
     name: str
     work: bytes
-    key: str
+    settings: Mapping[str, str]
     folder: str
 
     @staticmethod
@@ -26,13 +29,14 @@ class Parcel(NamedTuple):
         require_package("cloudpickle", "a cluster", "ray")
         import cloudpickle
 
-        return Parcel(task.name, cloudpickle.dumps(task.work), key(), os.getcwd())
+        own = {name: value for name, value in os.environ.items() if name.startswith("REGROW_")}
+        return Parcel(task.name, cloudpickle.dumps(task.work), {**own, KEY: key()}, os.getcwd())
 
     def run(self, report: Report) -> None:
         """Does the work, in the process that it was sent to."""
         import pickle
 
-        os.environ[KEY] = self.key
+        os.environ.update(self.settings)
         if os.path.isdir(self.folder):  # names of scripts are relative to it
             os.chdir(self.folder)
         if self.folder not in sys.path:

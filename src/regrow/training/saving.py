@@ -4,19 +4,25 @@ Training waits only for the copy. What the copy and the writing cost sets how so
 so that they take at most `SHARE` of the time, even on a single core.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable
 
-SAVE_EVERY = 60.0  # seconds between checkpoints, or more if they are costly
+from regrow.errors import RegrowError
+
+SAVE_EVERY = "REGROW_SAVE_EVERY"
+"""The environment variable with the seconds between checkpoints, by default 60; or more if they
+are costly."""
+
 SHARE = 0.01  # the largest share of the time that they may take
 
 
 class Saves:
     """Writes one checkpoint at a time in a thread; the next call raises what went wrong there."""
 
-    def __init__(self, every: float = SAVE_EVERY):
-        self.every = every
+    def __init__(self) -> None:
+        self.every = _save_every()
         self.cost = 0.0  # seconds of the last one: training waited, and the thread was at work
         self.held_up = 0.0  # seconds that training has waited in all
         self._last = time.monotonic()
@@ -61,3 +67,14 @@ class Saves:
         error, self._error = self._error, None
         if error is not None:
             raise error
+
+
+def _save_every() -> float:
+    text = os.environ.get(SAVE_EVERY, "60")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise RegrowError(f"{SAVE_EVERY} is '{text}'; it must be a number of seconds, 0 or more")
+    return seconds

@@ -60,12 +60,13 @@ def _wait_for_the_end_of(workers) -> None:
     psutil.wait_procs(workers, timeout=20)
 
 
-def compared(folder: Path) -> dict[tuple, dict]:
+def compared(folder: Path) -> dict[tuple, dict[str, str]]:
     """Rows without what depends on when they were made."""
 
-    def of(row: Row) -> dict:
+    def of(row: Row) -> dict[str, str]:
         times = ("seconds", "seconds_to_fork", "written")
-        return {name: value for name, value in vars(row).items() if name not in times}
+        # As text: a probe may be NaN, which equals nothing.
+        return {name: repr(value) for name, value in vars(row).items() if name not in times}
 
     return {row.key: of(row) for row in read_rows(folder).rows}
 

@@ -4,6 +4,7 @@ Ray chooses where a task runs, and runs it again elsewhere if its node or its pr
 """
 
 import contextlib
+import logging
 import math
 import os
 import secrets
@@ -64,7 +65,7 @@ def _connected(address: str | None, count: int | None) -> Iterator[Any]:
         return
     own = {"num_cpus": count or cores(), "include_dashboard": False} if address is None else {}
     try:
-        ray.init(address, logging_level="ERROR", log_to_driver=False, **own)
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **own)
     except Exception as error:  # Ray raises of many kinds: an address that is none, another version
         where = address or "this machine"
         raise RegrowError(f"cannot reach a Ray cluster at {where}: {in_a_line(error)}") from error

@@ -5,15 +5,18 @@ they wait for is done. A job that is preempted, or reaches its time limit, saves
 queued again (submitit's checkpoint hook). One whose node dies is handed in again.
 """
 
+import re
+import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from regrow.errors import RegrowError, in_a_line, require_package
 from regrow.execution.elsewhere import Parcel
-from regrow.execution.interrupts import STOPPED, StoppedError, interruptible, stopping
+from regrow.execution.interrupts import SIGNALS, STOPPED, StoppedError, interruptible, stopping
 from regrow.execution.queue import Queue
 from regrow.execution.tasks import Resources, Task
 from regrow.types import Report, silent
@@ -102,12 +105,20 @@ class Slurm:
             if failed[name] < ATTEMPTS:
                 return False
             raise RegrowError(
-                f"{name} failed {ATTEMPTS} times ({in_a_line(problem)}); what it said is in "
+                f"{name} failed {ATTEMPTS} times ({_why(problem)}); what it said is in "
                 f"{job.paths.stderr}"
             ) from problem
         if error is not None:
             raise error
         return True
+
+
+def _why(problem: Exception) -> str:
+    """The last error of a traceback that submitit hands on, or what it says itself."""
+    found = re.findall(
+        r"^[\w.]+(?:Error|Exception|Interrupt|Exit)\b.*$", str(problem), re.MULTILINE
+    )
+    return found[-1][:300] if found else in_a_line(problem)
 
 
 class _Work:
@@ -118,6 +129,8 @@ class _Work:
 
     def __call__(self) -> BaseException | None:
         """What the task raised, if it is one line for the user; anything else is raised."""
+        for number in SIGNALS:  # of a cancelled job
+            signal.signal(number, _here.ask)
         _here.begin(self.parcel)
         return _here.end()
 
@@ -137,6 +150,11 @@ class _Here:
         self.stop = threading.Event()
         self.error: BaseException | None = None
         self.thread: threading.Thread | None = None
+
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        """Asks for a stop; a handler of signals."""
+        del number, frame
+        self.stop.set()
 
     def begin(self, parcel: Parcel) -> None:
         """Begins in a thread."""

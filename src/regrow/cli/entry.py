@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from regrow.cli import demo, diagnose, runs, train
+from regrow.cli import demo, diagnose, doctor, runs, train
 from regrow.cli import studies as cli_studies
 from regrow.errors import RegrowError, RegrowWarning, show_warning, unknown
 from regrow.execution.interrupts import answer_signals, end_at_once
@@ -150,6 +150,7 @@ COMMANDS = {
     "demo": (demo.add_demo, "two agents, one damaged: what a verdict looks like"),
     "diagnose": (diagnose.add_diagnose, "train, fork into arms, give a verdict"),
     "train": (train.add_train, "train one agent, with checkpoints"),
+    "doctor": (doctor.add_doctor, "what is installed, what would run where"),
     "check": (runs.add_check, "whether an environment does what it says"),
     "probe": (runs.add_probe, "the probes over the life of a trained run"),
     "evaluate": (runs.add_evaluate, "episodes without exploring, of a run"),

@@ -52,6 +52,11 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_train)
 
 
+STOPPED = (
+    "stopped; everything done so far is kept, and the same command with --resume goes on from there"
+)
+
+
 def _train(options: argparse.Namespace) -> None:
     from regrow.execution.interrupts import interruptible, stopping
     from regrow.execution.processes import keep_compiled_programs, one_core
@@ -79,7 +84,7 @@ def _train(options: argparse.Namespace) -> None:
             rules=rules,
             probe_every=given_or_whole(options.probe_every, 50_000, agent.env_steps_per_round),
             resume=options.resume,
-            report=stopping(report, asked),
+            report=stopping(report, asked, STOPPED),
             log=log,
         )
     draw_training(

@@ -16,7 +16,7 @@ from regrow.errors import RegrowError
 from regrow.types import Report
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-STOPPED = "stopped; everything done so far is kept"
+STOPPED = "stopped; everything done so far is kept, and the same command goes on from there"
 AT_ONCE = "stopped at once; what was saved before is kept, run the same command again"
 
 
@@ -61,12 +61,12 @@ def end_at_once(number: int, frame: FrameType | None) -> None:
     os._exit(130)
 
 
-def stopping(report: Report, asked: Callable[[], bool]) -> Report:
-    """`report`, but it raises StoppedError once a stop was asked for."""
+def stopping(report: Report, asked: Callable[[], bool], text: str = STOPPED) -> Report:
+    """`report`, but it raises StoppedError, which says `text`, once a stop was asked for."""
 
     def reported(phase: str, env_steps: int) -> None:
         report(phase, env_steps)
         if asked():
-            raise StoppedError(STOPPED)
+            raise StoppedError(text)
 
     return reported

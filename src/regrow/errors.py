@@ -22,6 +22,10 @@ class NotFiniteError(RegrowError):
     """An agent's own numbers are no longer finite; the text names them and the env step."""
 
 
+class UntrustedError(RegrowError):
+    """A file names code that is not run without the user's word."""
+
+
 class RegrowWarning(UserWarning):
     """Something the caller should know while the work continues; one line as well."""
 

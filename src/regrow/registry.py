@@ -29,10 +29,13 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import ModuleType
 from typing import Any
 
-from regrow.errors import RegrowError, require, unknown
+from regrow.errors import RegrowError, UntrustedError, require, unknown
 
 _SPEC = re.compile(r"\s*([A-Za-z_][\w/.:-]*)\s*(\(.*\))?\s*", re.DOTALL)
 
@@ -54,6 +57,32 @@ def members(family: str) -> Mapping[str, type]:
             if member.__module__ == info.name and name.lower() == wanted:
                 found["/".join(path)] = member
     return found
+
+
+_file: ContextVar[str] = ContextVar("file", default="")
+
+
+@contextmanager
+def names_in(path: Any, *, trust: bool = False) -> Iterator[None]:
+    """Within, texts are those of a file, whose modules are not imported unless it is trusted.
+
+    Importing a module runs it. One that was imported before may be named.
+    """
+    token = _file.set("" if trust else str(path))
+    try:
+        yield
+    finally:
+        _file.reset(token)
+
+
+def named_module(name: str) -> ModuleType:
+    """Imports a module that a text names; `UntrustedError` if the text is that of a file."""
+    if _file.get() and name not in sys.modules:
+        raise UntrustedError(
+            f"{_file.get()} names the module '{name}', which is code: reading it runs that code. "
+            "If you trust it, add --trust"
+        )
+    return importlib.import_module(name)
 
 
 def make(family: str, text: str) -> Any:
@@ -201,7 +230,7 @@ def _imported(family: str, module: str, name: str) -> type:
     """The class of that name in a user's module."""
     kind = family.removesuffix("s")
     try:
-        found = getattr(importlib.import_module(module), name, None)
+        found = getattr(named_module(module), name, None)
     except ImportError as error:
         raise RegrowError(
             f"no {kind} '{module}:{name}': {error}; a module of your own must be on PYTHONPATH"

@@ -60,7 +60,8 @@ def add_diagnose(parser: argparse.ArgumentParser) -> None:
     add(
         "--trust",
         action="store_true",
-        help="of a zip: run the code that it may hold (a features extractor of one's own, say)",
+        help="of a zip or a folder: run the code that it may hold or name (a features extractor or "
+        "an environment of one's own, say)",
     )
     add(
         "--total",
@@ -243,11 +244,12 @@ def _source(options: argparse.Namespace) -> "Source":
         return _models(options)
     if any(_is_function(text) for text in options.what):
         return _script(options)
-    for given in ("env", "trust", "total"):
+    for given in ("env", "total"):
         require(not getattr(options, given), f"--{given} is of zip files of Stable-Baselines3")
     if any(kind_of(folder) == "training" for folder in folders):
         require(options.agent is None, "--agent is given, but the folders hold trained agents")
-        return Trained.of(folders)
+        return Trained.of(folders, trust=options.trust)
+    require(not options.trust, "--trust is of folders and of zip files")
     first, *others = options.what
     require(not others, f"'{first}' and '{' '.join(others)}': give one environment, or folders")
     options.environment = first

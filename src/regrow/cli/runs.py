@@ -34,6 +34,7 @@ def add_probe(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="measure those that take long, too, at the end of the run",
     )
+    _add_trust(parser)
     parser.set_defaults(command=_probe)
 
 
@@ -49,7 +50,16 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--episodes", type=count, default=20, help="how many (default: %(default)s)"
     )
     parser.add_argument("--seed", type=count, default=0, help="(default: %(default)s)")
+    _add_trust(parser)
     parser.set_defaults(command=_evaluate)
+
+
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="import modules that the folder names (an environment of one's own), which runs them",
+    )
 
 
 def add_curves(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +99,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     _require_run(options.folder)
     one_core()
     keep_compiled_programs()
-    run = load_run(options.folder)
+    run = load_run(options.folder, trust=options.trust)
     read_evaluations(options.folder)  # fails on a damaged file before the work
     with progress("episodes", options.episodes) as report:
         played = evaluate(run, options.episodes, seed=options.seed, report=report)
@@ -139,7 +149,7 @@ def _probe(options: argparse.Namespace) -> None:
     rows = read_probes(options.folder) if probed else []
     costly = {}
     if options.costly:
-        run = load_run(options.folder)
+        run = load_run(options.folder, trust=options.trust)
         costly = {
             name: (value, fresh)
             for (name, value), fresh in zip(

@@ -62,6 +62,11 @@ def add_watch(parser: argparse.ArgumentParser) -> None:
     _prepare(parser, "Shows how far the studies in a folder are, while another process works.")
     parser.add_argument("folder", type=folder, help="the --out of `regrow study`")
     parser.add_argument("--once", action="store_true", help="print it once")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="import modules that the plans name (an environment of one's own), which runs them",
+    )
     parser.set_defaults(command=_watch)
 
 
@@ -189,7 +194,7 @@ def _watch(options: argparse.Namespace) -> None:
     from regrow.experiments.watch import Watch
     from regrow.report.studies import watch_table
 
-    console, watch = Console(), Watch(options.folder)
+    console, watch = Console(), Watch(options.folder, trust=options.trust)
     watched = watch.look()
     for problem in watched.problems:
         print(problem, file=sys.stderr)

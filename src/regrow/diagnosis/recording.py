@@ -31,7 +31,7 @@ from regrow.diagnosis.outcomes import (
 )
 from regrow.diagnosis.plan import BINS, Arm, Plan, Roles
 from regrow.diagnosis.verdict import Verdict
-from regrow.errors import RegrowError
+from regrow.errors import RegrowError, UntrustedError
 from regrow.files.atomic import create_atomically, read_sealed, sealed
 from regrow.files.leases import EXPIRES, Lease, holder_of, waited_for
 from regrow.files.places import Place
@@ -47,7 +47,7 @@ from regrow.records.rows import (
     probe_place,
     write_row,
 )
-from regrow.registry import describe
+from regrow.registry import describe, names_in
 from regrow.stats.curves import bin_ends
 from regrow.types import Event, Report
 
@@ -299,9 +299,18 @@ def roles_of(row: Row) -> Roles:
     if not isinstance(arms, list):
         return Roles()
     try:
-        return Roles.of([Arm.from_config(content) for content in arms])
+        with names_in(f"the row of {row.condition}, {row.arm}"):
+            return Roles.of([arm for content in arms for arm in _known(content)])
     except (TypeError, ValueError) as error:
         raise RegrowError(f"its configuration cannot be read ({error})") from error
+
+
+def _known(content: Any) -> list[Arm]:
+    """An arm; none if it is of a module that was not imported, and so has none of the roles."""
+    try:
+        return [Arm.from_config(content)]
+    except UntrustedError:
+        return []
 
 
 def judge(rows: Sequence[Row], roles: Roles | None = None) -> Verdict:

@@ -22,8 +22,15 @@ from numpy.typing import NDArray
 from regrow.environments.actions.base import Actions, actions
 from regrow.environments.base import HostEnvironment, HostStep, Simulator, needed
 from regrow.environments.observations.base import Reader, reader, shown
-from regrow.errors import FaultyEnvironmentError, RegrowError, in_a_line, require, warn_once
-from regrow.registry import Written, describe, read_back, written
+from regrow.errors import (
+    FaultyEnvironmentError,
+    RegrowError,
+    UntrustedError,
+    in_a_line,
+    require,
+    warn_once,
+)
+from regrow.registry import Written, describe, named_module, read_back, written
 from regrow.types import ActionSpace
 
 
@@ -277,7 +284,9 @@ def _registered(environment: Gymnasium) -> Any:
     module, colon, name = env_id.rpartition(":")
     if colon and name not in gymnasium.registry:
         try:
-            importlib.import_module(module)
+            named_module(module)
+        except UntrustedError:
+            raise
         except Exception as error:
             raise RegrowError(
                 f"gymnasium/{env_id}: the module {module!r} cannot be imported: {in_a_line(error)}"

@@ -12,7 +12,6 @@ line, in a checkpoint, and in worker processes, which import the module. Any oth
 `DeviceEnvironment` defined there has such a name, too.
 """
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -24,8 +23,15 @@ from jaxtyping import Array, Shaped
 
 from regrow.environments.actions.base import Range
 from regrow.environments.base import DeviceEnvironment, State, Step
-from regrow.errors import FaultyEnvironmentError, RegrowError, in_a_line, require, unknown
-from regrow.registry import describe
+from regrow.errors import (
+    FaultyEnvironmentError,
+    RegrowError,
+    UntrustedError,
+    in_a_line,
+    require,
+    unknown,
+)
+from regrow.registry import describe, named_module
 from regrow.types import ActionSpace, Continuous, Discrete, Key
 
 Reset = Callable[[Key], tuple[State, Any]]
@@ -129,7 +135,9 @@ class JAX(DeviceEnvironment):
         if not module_name or not attribute:
             raise RegrowError("jax stands for environments of your own; write jax/module:attribute")
         try:
-            module = importlib.import_module(module_name)
+            module = named_module(module_name)
+        except UntrustedError:
+            raise
         except Exception as error:
             raise RegrowError(
                 f"jax/{source}: the module {module_name!r} cannot be imported: {in_a_line(error)}"

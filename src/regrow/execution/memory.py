@@ -27,7 +27,7 @@ def free_memory() -> int:
     return min(psutil.virtual_memory().available, total_memory())
 
 
-def in_words(count: float) -> str:
+def in_words(count: int | float) -> str:
     """A number of bytes as text: 1.4 GB."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:

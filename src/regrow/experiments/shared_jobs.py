@@ -16,6 +16,7 @@ from regrow.diagnosis.recording import PlannedCondition, digest_of
 from regrow.errors import RegrowError, require
 from regrow.files.places import Place
 from regrow.records.study_spec import plan_file, read_plans
+from regrow.registry import names_in
 from regrow.studies.base import Scale, Study
 
 
@@ -93,19 +94,23 @@ def written(study: Study, scale: Scale, parts: Iterable[PlannedCondition]) -> di
     }
 
 
-def parts_in(out: Place) -> tuple[list[PlannedCondition], list[str]]:
-    """(the conditions of all plans in a folder, a sentence for each problem)."""
+def parts_in(out: Place, *, trust: bool = False) -> tuple[list[PlannedCondition], list[str]]:
+    """(the conditions of all plans in a folder, a sentence for each problem).
+
+    `trust`: import modules that the plans name.
+    """
     parts: list[PlannedCondition] = []
     plans, problems = read_plans(out)
     for plan in plans.values():
+        path = plan_file(out, plan.study, plan.scale)
         try:
-            parts += [
-                PlannedCondition(
-                    plan.study, plan.scale, c.label, c.axis, c.level, Plan.from_config(c.config)
-                )
-                for c in plan.conditions.values()
-            ]
+            with names_in(path, trust=trust):
+                parts += [
+                    PlannedCondition(
+                        plan.study, plan.scale, c.label, c.axis, c.level, Plan.from_config(c.config)
+                    )
+                    for c in plan.conditions.values()
+                ]
         except (RegrowError, KeyError, TypeError) as error:
-            path = plan_file(out, plan.study, plan.scale)
             problems.append(f"{path} cannot be carried out ({error}); run the study again")
     return parts, problems

@@ -86,12 +86,12 @@ class Watch:
     Raises `RegrowError` if there is no such folder, or if it has no study.
     """
 
-    def __init__(self, folder: Place):
+    def __init__(self, folder: Place, *, trust: bool = False):
         require(
             folder.is_dir(),
             f"there is no folder {folder}; give the --out of a regrow study, diagnose or train",
         )
-        self.folder = folder
+        self.folder, self.trust = folder, trust
         self.rows = {row.key for row in read_rows(folder).rows}
         require(
             bool(self.look().jobs),
@@ -102,7 +102,7 @@ class Watch:
         """The current progress of every job."""
         if kind_of(self.folder) == "training":
             return Watched([_training(self.folder)], [])
-        parts, problems = parts_in(self.folder)
+        parts, problems = parts_in(self.folder, trust=self.trust)
         self.files = {one.name for one in listed(self.folder / "rows")}
         return Watched(
             [seen for group in shared(parts, self.folder) for seen in self._jobs(group)],

@@ -28,9 +28,9 @@ class Trained(RunSource):
     history: tuple[Event, ...] = ()
 
     @staticmethod
-    def of(folders: Sequence[Place]) -> "Trained":
+    def of(folders: Sequence[Place], *, trust: bool = False) -> "Trained":
         """The runs in these folders. Raises `RegrowError` where they differ in what was trained."""
-        held = [Trained._alone(folder) for folder in folders]
+        held = [Trained._alone(folder, trust) for folder in folders]
         first = held[0]
         require_alike(held, folders, ("agent", "environment", "env_steps"), "runs")
         runs = tuple(run for one in held for run in one.runs)
@@ -38,12 +38,12 @@ class Trained(RunSource):
         return Trained(first.agent, first.environment, runs, first.env_steps, first.history)
 
     @staticmethod
-    def _alone(folder: Place) -> "Trained":
+    def _alone(folder: Place, trust: bool) -> "Trained":
         require(
             (folder / "run.ckpt").is_file(),
             f"there is no run in {folder}; give the --out of a `regrow train`",
         )
-        run = load_run(folder)
+        run = load_run(folder, trust=trust)
         runs = (str(folder.resolve()),)
         return Trained(run.agent, run.environment, runs, run.env_steps, run.history)
 

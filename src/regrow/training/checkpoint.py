@@ -21,7 +21,7 @@ from regrow.errors import RegrowError, require
 from regrow.files.atomic import damaged, write_atomically
 from regrow.files.formats import as_meant
 from regrow.files.places import Place, local, place
-from regrow.registry import describe, make
+from regrow.registry import describe, make, names_in
 from regrow.training.numerics import in_float32, setting
 from regrow.training.run import Run, abstract_state
 from regrow.types import Event
@@ -88,11 +88,12 @@ def writer(run: Run, label: str = "") -> Callable[[BinaryIO], None]:
 
 
 @in_float32
-def load(path: str | Place, label: str = "") -> Run:
+def load(path: str | Place, label: str = "", *, trust: bool = False) -> Run:
     """The Run saved at `path`.
 
     Raises `RegrowError` if the file is absent, truncated, altered, of an unknown format, or if it
-    has another label than this one.
+    has another label than this one, or if it names a module that was not imported: that is done
+    with `trust` only, as it runs the module.
     """
     path = place(path)
     require(path.is_file(), f"no checkpoint at {path}")
@@ -112,7 +113,8 @@ def load(path: str | Place, label: str = "") -> Run:
     for name, signature in manifest.arrays.items():
         if _signature(arrays[name]) != signature:
             raise damaged(path, f"{name} does not match its checksum")
-    return _rebuilt(manifest, arrays, path)
+    with names_in(path, trust=trust):
+        return _rebuilt(manifest, arrays, path)
 
 
 def _manifest(text: bytes, path: Place) -> Manifest:

@@ -143,22 +143,23 @@ def label_of(config: Mapping[str, Any]) -> str:
     return f"{config['agent']} in {config['environment']}, seed {config['seed']}"
 
 
-def load_run(folder: Place) -> Run:
+def load_run(folder: Place, *, trust: bool = False) -> Run:
     """The Run of a folder of `regrow train`; `RegrowError` where there is none that can be used.
 
     Where a file of its last save is damaged, it is the Run of the save before, with a warning.
+    `trust`: import modules that the files name.
     """
-    return _resumed(folder, label_of(read_sealed(folder / "config.json")))[0]
+    return _resumed(folder, label_of(read_sealed(folder / "config.json")), trust=trust)[0]
 
 
-def _resumed(folder: Place, label: str) -> tuple[Run, Diary]:
+def _resumed(folder: Place, label: str, *, trust: bool = False) -> tuple[Run, Diary]:
     try:
-        run = load(folder / CHECKPOINT, label)
+        run = load(folder / CHECKPOINT, label, trust=trust)
         return run, _read(folder, run, label)
     except DamagedError as error:
         if not (folder / previous(CHECKPOINT)).is_file():
             raise
-        run = load(folder / previous(CHECKPOINT), label)
+        run = load(folder / previous(CHECKPOINT), label, trust=trust)
         diary = _read(folder, run, label, previous)
         warn_once(f"{error.brief}; used is the save before it, at env step {run.env_steps}")
         return run, diary

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from regrow.errors import RegrowError, in_a_line, require
+from regrow.errors import RegrowError, UntrustedError, in_a_line, require
 from regrow.torch.saving import repeat
 from regrow.torch.sb3.algorithms import ALGORITHMS
 
@@ -66,10 +66,6 @@ HARMLESS: Mapping[str, str] = {
     "torch.optim.sgd": "SGD",
 }
 """Classes that a file may name: reading them sets attributes and runs nothing else."""
-
-
-class UntrustedError(RegrowError):
-    """A file names a class that is not known to be harmless."""
 
 
 class _Unpickler(pickle.Unpickler):

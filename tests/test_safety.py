@@ -37,7 +37,7 @@ AGENT = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400)
 def trap(tmp_path, monkeypatch):
     """A module that leaves a file when it is imported, and the name of an environment in it."""
     sprung = tmp_path / "sprung"
-    (tmp_path / "trapped.py").write_text(f"open({str(sprung)!r}, 'w')\n")
+    (tmp_path / "trapped.py").write_text(f"import pathlib; pathlib.Path({str(sprung)!r}).touch()")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "trapped", raising=False)
     yield sprung
@@ -159,12 +159,8 @@ def test_names_stay_in_their_folder(tmp_path, name):
     arms = (Arm("nothing", Nothing()), Arm(name, Inject()))
     plan = replace(small.diagnosis_of(AGENT, ActionReward(), 80, 80), arms=arms)
     out = tmp_path / "a" / "b" / "out"
-    try:
-        carry_out(plan, out)
-    except RegrowError as error:
-        assert "\n" not in str(error)  # a name that is too long for a file
-    else:
-        assert len(list(jobs_of(out).glob("*.json"))) == 6
+    carry_out(plan, out)
+    assert len(list(jobs_of(out).glob("*.json"))) == 6
     assert {path.name for path in tmp_path.iterdir()} == {"a"}
     assert {path.name for path in (tmp_path / "a").iterdir()} == {"b"}
     assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {"out"}

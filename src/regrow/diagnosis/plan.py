@@ -2,6 +2,7 @@
 looks.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,9 @@ SEEDS, REPLICATES, SMALLEST_EFFECT, FORK_AT, HORIZON = 20, 2, 0.1, 60_000, 40_00
 matters as a share of what learning is worth, env steps to the fork, and after it."""
 
 Role = Literal["control", "replicate", "injection", "reset", "other"]
+
+
+_LONGEST = 100  # characters of an arm in the name of a file
 
 
 class Arm(NamedTuple):
@@ -81,8 +85,20 @@ class Arm(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """The name as part of a file's name."""
-        return "".join(c if c.isalnum() or c == "_" else "-" for c in self.name)
+        """The name as part of a file's name; arms that differ have names that differ."""
+        plain = "".join(c if c.isalnum() or c == "_" else "-" for c in self.name)
+        if len(plain) <= _LONGEST and self._is_named_after_itself:
+            return plain
+        digest = hashlib.sha256(repr(self.config()).encode()).hexdigest()[:8]
+        return f"{plain[:_LONGEST]}-{digest}"
+
+    @property
+    def _is_named_after_itself(self) -> bool:
+        """Whether its name says all that it does."""
+        if self.rule is not None:
+            return self.name == str(self.rule)
+        own = "again" if self.role == "replicate" else describe(self.intervention)
+        return self.name == own and self.replicate == (own == "again")
 
 
 class Roles(NamedTuple):

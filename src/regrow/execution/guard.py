@@ -12,17 +12,27 @@ from contextlib import contextmanager
 UNGUARDED = 83
 """The exit code of a worker that reached the code which starts its parent's work."""
 
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
 _MARK = "REGROW_STARTS_WORKERS"
 
 
 @contextmanager
 def starting_workers() -> Iterator[None]:
-    """Marks processes that are started within as workers of this one."""
-    os.environ[_MARK] = str(os.getpid())
+    """Marks processes that are started within as workers of this one, of one thread each.
+
+    LAPACK reads the number of threads when it is loaded, which may be before a worker begins.
+    """
+    own = {_MARK: str(os.getpid()), **dict.fromkeys(THREADS, "1")}
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
     try:
         yield
     finally:
-        os.environ.pop(_MARK, None)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def leave_if_unguarded() -> None:

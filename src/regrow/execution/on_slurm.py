@@ -22,6 +22,8 @@ from regrow.execution.tasks import Resources, Task
 from regrow.types import Report, silent
 
 ATTEMPTS = 5
+ARRAY = 1_000
+"""Jobs of an array at most: SLURM's default limit is 1,001."""
 LOOK_EVERY = {"local": 0.2, "slurm": 5.0}  # seconds
 _NAMES = ("partition", "account", "qos", "constraint", "array_parallelism", "additional_parameters")
 
@@ -72,10 +74,11 @@ class Slurm:
         found = dict[str, Any]()
         for resources in {task.resources for task in tasks}:
             alike = [task for task in tasks if task.resources == resources]
-            executor = self._executor(resources)
-            with executor.batch():
-                jobs = [executor.submit(_Work(Parcel.of(task))) for task in alike]
-            found |= dict(zip((task.name for task in alike), jobs, strict=True))
+            for first in range(0, len(alike), ARRAY):
+                array, executor = alike[first : first + ARRAY], self._executor(resources)
+                with executor.batch():
+                    jobs = [executor.submit(_Work(Parcel.of(task))) for task in array]
+                found |= dict(zip((task.name for task in array), jobs, strict=True))
         return found
 
     def _executor(self, resources: Resources) -> Any:

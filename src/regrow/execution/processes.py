@@ -24,7 +24,7 @@ from types import FunctionType
 from typing import Any
 
 from regrow.errors import RegrowError, already_said, require, said, show_warning
-from regrow.execution.guard import UNGUARDED, leave_if_unguarded, starting_workers
+from regrow.execution.guard import THREADS, UNGUARDED, leave_if_unguarded, starting_workers
 from regrow.execution.interrupts import (
     SIGNALS,
     STOPPED,
@@ -68,7 +68,12 @@ def cores() -> int:
 
 
 def one_core() -> None:
-    """Makes XLA use one thread; call it before the first computation."""
+    """Makes XLA and LAPACK use one thread; call it before the first computation.
+
+    The last bits of a decomposition depend on the number of threads, and so would the probes.
+    """
+    for name in THREADS:
+        os.environ[name] = "1"
     flags = os.environ.get("XLA_FLAGS", "")
     if ONE_CORE not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {ONE_CORE}".strip()

@@ -74,9 +74,25 @@ ALLOWED = (
 """How the reasons begin, or end, of what may be skipped where all that tests need was installed."""
 
 
+LONGEST = (
+    *("normalizing", "faults", "interventions", "live", "run", "network", "diagnose", "ppo"),
+    *("evaluate", "shifting", "bad_environments", "sac", "jax_environments", "cli", "hosted"),
+    *("hooks", "sb3_zips", "probes_gradients", "nnx", "loops", "double_dqn", "drq", "gradients"),
+    *("minatar", "probes_units", "probes", "sb3", "decisions", "studies", "torch_docs"),
+    *("jax_settings", "guard", "errors_table", "rows_elsewhere", "switched_games", "layers"),
+)
+"""Files of tests by the time that they take, half a minute and more down to a quarter."""
+
+
+def _late(item: pytest.Item) -> tuple[int, int]:
+    """Where a file comes: those that take long as they are named, then the others by size."""
+    name = item.path.stem.removeprefix("test_")
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST), -item.path.stat().st_size
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # Large files first: no worker is left with one of them when the others are done.
-    items.sort(key=lambda item: -item.path.stat().st_size)
+    # What takes long first: no worker is left with it when the others are done.
+    items.sort(key=_late)
     if config.getoption("--slow"):
         return
     slow = [item for item in items if "slow" in item.keywords]

@@ -202,7 +202,7 @@ def impatient(monkeypatch):
     monkeypatch.setenv("REGROW_PATIENCE", "0.3")
 
 
-some = settings(max_examples=16, suppress_health_check=list(HealthCheck))
+some = settings(max_examples=6, suppress_health_check=list(HealthCheck))
 many = settings(max_examples=300, suppress_health_check=list(HealthCheck))
 
 
@@ -241,8 +241,21 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize(("at", "where"), [(5, r" \(in a check\)"), (60, "")])
-@pytest.mark.parametrize("fault", SAID)
+CHECKED, TRAINED = (5, r" \(in a check\)"), (60, "")
+# At once; the others while it trains. The rest runs under `make test-all`.
+AT_ONCE = ("shape", "inf reward", "no reward", "exit", "hang")
+
+
+@pytest.mark.parametrize(
+    ("fault", "at", "where"),
+    [
+        pytest.param(
+            *(fault, *when), marks=() if at_once == (fault in AT_ONCE) else pytest.mark.slow
+        )
+        for fault in SAID
+        for at_once, when in ((True, CHECKED), (False, TRAINED))
+    ],
+)
 def test_what_is_wrong_is_said_with_environment_and_env_step(impatient, tmp_path, fault, at, where):
     """Before training where it shows at once, else while it trains."""
     arguments = {"seen": "vector", "taken": "two", "fault": fault, "where": "step", "at": at}

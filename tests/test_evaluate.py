@@ -91,7 +91,7 @@ def test_what_was_learnt_is_seen_and_the_run_is_left_alone():
     ("agent", "environment", "env_steps"),
     [
         (small.DQN, Breakout(), 80),
-        (PPO(hidden=8, num_envs=2, batch_size=64), MatchingReward(), 64),
+        (PPO(hidden=8, num_envs=2, batch_size=64, epochs=1, minibatches=2), MatchingReward(), 64),
         (DQN, Gymnasium("CartPole-v1"), 80),
     ],
     ids=["device", "side by side", "host"],
@@ -149,7 +149,8 @@ def test_kept_beside_others_and_in_place_of_its_own(tmp_path):
 
 def test_on_the_command_line(tmp_path, capsys):
     agent = "double_dqn(hidden=8, learn_start=40, replay_capacity=100)"
-    small = ["--agent", agent, "--env-steps", "80", "--out", str(tmp_path / "run")]
+    small = ["--agent", agent, "--env-steps", "80", "--probe-every", "0"]
+    small += ["--out", str(tmp_path / "run")]
     assert cli.run(["train", "toy/matching_reward", *small]) is None
     assert cli.run(["evaluate", str(tmp_path / "run"), "--episodes", "3"]) is None
     said = capsys.readouterr().out

@@ -49,8 +49,16 @@ SOFT = SAC(hidden=8, replay_ratio=0.25, **BRIEF)
 
 
 @pytest.mark.parametrize("fault", ["reward", "observation"])
-@pytest.mark.parametrize("world", [Device, Host])
-@pytest.mark.parametrize("agent", [AGENT, PAIR], ids=["one", "two"])
+@pytest.mark.parametrize(
+    ("world", "agent"),
+    [
+        (Device, AGENT),
+        pytest.param(Device, PAIR, marks=pytest.mark.slow),
+        (Host, AGENT),
+        (Host, PAIR),
+    ],
+    ids=["Device-one", "Device-two", "Host-one", "Host-two"],
+)
 def test_what_is_not_finite_is_named_with_environment_and_env_step(world, fault, agent):
     environment = world(fault=fault, at=27)
     # Two environments side by side are both at their 27th at env steps 53 and 54.
@@ -245,7 +253,14 @@ def test_what_is_interrupted_is_closed():
     assert Counted.made == Counted.closed == 2
 
 
-@pytest.mark.parametrize("copied", [True, False])
+@pytest.fixture
+def brief_chance(monkeypatch):
+    """The random policy is measured over fewer env steps."""
+    monkeypatch.setattr("regrow.sources.base.RANDOM_STEPS", 3_200)
+
+
+@pytest.mark.parametrize("copied", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("brief_chance")
 def test_everything_that_was_opened_is_closed(copied):
     Counted.forget()
     plan = small.diagnosis_of(AGENT, Host(copied=copied), 200, 200)
@@ -266,9 +281,20 @@ def test_everything_that_was_opened_is_closed(copied):
 # Episodes are played to their end.
 
 
-@pytest.mark.parametrize("sign", [1.0, -1.0])
-@pytest.mark.parametrize("agent", [AGENT, PAIR], ids=["one", "two"])
-@pytest.mark.parametrize("world", [Device, Host])
+@pytest.mark.parametrize(
+    ("world", "agent", "sign"),
+    [
+        pytest.param(
+            *(world, agent, sign),
+            id=f"{world.__name__}-{agent.num_envs}-{sign}",
+            # What is compiled for each.
+            marks=() if world is Host or (agent is PAIR and sign < 0) else pytest.mark.slow,
+        )
+        for world in (Device, Host)
+        for agent in (AGENT, PAIR)
+        for sign in (1.0, -1.0)
+    ],
+)
 def test_running_episodes_are_played_to_their_end(world, agent, sign):
     environment = world(length=33, pay=sign)
     run, log = Run.start(agent, environment, seed=0).advance(80)
@@ -302,7 +328,12 @@ LENGTHS = {
     "longer than the horizon": (AGENT, 1_500, -1.0),
     "side by side": (ROUND, 170, -1.0),
 }
-QUICK = {("within a bin", Device), ("longer than a bin", Device), ("longer than the horizon", Host)}
+QUICK = {
+    ("within a bin", Device),
+    ("longer than a bin", Host),
+    ("longer than the horizon", Host),
+    ("side by side", Host),
+}
 
 
 @pytest.mark.parametrize(
@@ -312,12 +343,13 @@ QUICK = {("within a bin", Device), ("longer than a bin", Device), ("longer than 
             world,
             *LENGTHS[name],
             id=f"{name}-{world.__name__}",
-            marks=() if (name, world) in QUICK | {("side by side", Host)} else pytest.mark.slow,
+            marks=() if (name, world) in QUICK else pytest.mark.slow,
         )
         for name in LENGTHS
         for world in (Device, Host)
     ],
 )
+@pytest.mark.usefixtures("brief_chance")
 def test_every_arm_earns_what_its_episodes_return(world, pay, agent, length):
     """Every episode returns the same, so every bin of every arm has to say just that."""
     plan = small.diagnosis_of(agent, world(length=length, pay=pay), 320, 640)

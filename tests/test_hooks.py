@@ -263,7 +263,7 @@ def test_every_update_of_a_run_counts_and_those_of_others_do_not(habitual):
 @pytest.mark.parametrize(
     ("event", "anew"),
     [
-        (Widen(), True),
+        pytest.param(Widen(), True, marks=pytest.mark.slow),
         pytest.param(Inject(optimizer="reset_all"), True, marks=pytest.mark.slow),
         (Reset("everything"), True),
         (Redo(tau=0.5), True),

@@ -108,7 +108,9 @@ def test_in_pieces_or_in_one_or_forked_it_is_the_same_run(environment):
     assert bit_equal(jax.tree.map(lambda *parts: np.concatenate(parts), *logs), log)
 
 
-@pytest.mark.parametrize("environment", [GAME, POLE], ids=describe)
+@pytest.mark.parametrize(
+    "environment", [pytest.param(GAME, marks=pytest.mark.slow), POLE], ids=describe
+)
 def test_saved_and_loaded_it_goes_on_as_if_it_had_never_stopped(environment, tmp_path):
     run = advanced(started(environment), 48)
     if environment == POLE:  # which goes on as a fork does

@@ -28,7 +28,6 @@ from regrow.interventions import (
     ShrinkPerturb,
     Widen,
 )
-from regrow.interventions.base import Hook
 from regrow.learners.learner import Learner, learners
 from regrow.learners.optimizer import Optimizer
 from regrow.networks.network import mlp
@@ -86,7 +85,12 @@ CASES = [
 ]
 
 
-@pytest.fixture(params=sorted(members("agents")))
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.slow if name == "drq" else ())
+        for name in sorted(members("agents"))
+    ]
+)
 def trained(request) -> Run:
     assert request.param in AGENTS, f"give the contract test a small {request.param}"
     return run_of(request.param)
@@ -136,10 +140,9 @@ def _outputs(network, obs):
 
 def marked(agent, one):
     """What takes long to compile and is much like the rest runs under `make test-all`."""
-    alike = agent in ("drq", "ppo") or one in VARIANTS[4:]
-    # A hook acts between any two updates: it is compiled with all of an agent's.
-    alike |= agent != "double_dqn" and isinstance(one, Hook)
-    quick = not alike or type(one) in (Nothing, Inject, Reset)
+    alike = agent != "double_dqn" or one in VARIANTS[4:]
+    some = (Inject,) if agent == "drq" else (Nothing, Inject, Reset)
+    quick = not alike or type(one) in some
     marks = () if quick else pytest.mark.slow
     return pytest.param(agent, one, id=f"{agent}-{describe(one)}", marks=marks)
 

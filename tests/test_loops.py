@@ -87,7 +87,8 @@ def test_the_plain_script_runs(name):
     subprocess.run([sys.executable, str(EXAMPLES / f"{name}_loop.py")], check=True)
 
 
-def test_a_diagnosis_of_a_script(tmp_path, capsys):
+def test_a_diagnosis_of_a_script(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("regrow.sources.base.RANDOM_STEPS", 4_000)
     function = f"{EXAMPLES / 'dqn_loop_regrow.py'}:make_subject"
     out = tmp_path / "out"
     line = ["diagnose", function, "--fork-at", "400", "--horizon", "400", "--seeds", "2",

@@ -230,16 +230,32 @@ def check(env: MinAtar, key: int, skill: float, immortal: bool, steps: int = STE
 PLAIN = {"sticky_actions": 0.0, "difficulty_ramping": False}
 
 
+VARIANTS = {
+    "default-random": ({}, 0.0),
+    "default-skilled": ({}, 0.9),
+    "plain-skilled": (PLAIN, 0.9),
+    "plain-random": (PLAIN, 0.0),
+}
+
+
+def quick(game: Any, variant: str) -> bool:
+    """What is compiled once more is compiled for two games only; the rest is slow."""
+    fast = game in (Breakout, Freeway)
+    return "default" in variant or (fast and variant == "plain-skilled")
+
+
 @pytest.mark.parametrize(
-    ("options", "skill"),
+    ("game", "options", "skill"),
     [
-        pytest.param({}, 0.0, id="default-random"),
-        pytest.param({}, 0.9, id="default-skilled"),
-        pytest.param(PLAIN, 0.9, id="plain-skilled"),
-        pytest.param(PLAIN, 0.0, id="plain-random", marks=pytest.mark.slow),
+        pytest.param(
+            *(game, *VARIANTS[name]),
+            id=f"{game.__name__}-{name}",
+            marks=() if quick(game, name) else pytest.mark.slow,
+        )
+        for game in GAMES
+        for name in VARIANTS
     ],
 )
-@pytest.mark.parametrize("game", GAMES)
 def test_every_step_is_that_of_the_reference(game: Any, options: Any, skill: float) -> None:
     records = check(game(**options), key=1, skill=skill, immortal=False)
     assert records.terminated.any()

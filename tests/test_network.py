@@ -67,9 +67,24 @@ def outputs(network: Network, x: jax.Array) -> jax.Array:
 networks = st.tuples(st.sampled_from(["mlp", "conv"]), st.booleans(), st.integers(0, 2**16))
 
 
+# What is compiled for every example is tried on a few; on more under `make test-all`.
+few, more = settings(max_examples=3), settings(max_examples=10)
+
+
+@pytest.mark.slow
 @given(networks, st.sampled_from([1, 2, 5]))
-@settings(max_examples=5)
+@more
+def test_the_output_of_more_networks_stays_bit_for_bit(case, times):
+    check_output(case, times)
+
+
+@given(networks, st.sampled_from([1, 2, 5]))
+@few
 def test_the_output_stays_bit_for_bit(case, times):
+    check_output(case, times)
+
+
+def check_output(case, times):
     network, x = built(*case)
     network = moved(injected(network, times - 1), 99)
     after = network.inject(KEY)
@@ -126,9 +141,20 @@ def loss(network: Network, x: jax.Array) -> jax.Array:
     return jnp.mean((jax.vmap(network)(x) - 1.0) ** 2)
 
 
+@pytest.mark.slow
 @given(networks, st.sampled_from([1, 2, 5]))
-@settings(max_examples=5)
+@more
+def test_the_gradient_of_more_encoders_is_the_same_just_after(case, times):
+    check_gradient(case, times)
+
+
+@given(networks, st.sampled_from([1, 2, 5]))
+@few
 def test_the_gradient_of_the_encoder_is_the_same_just_after(case, times):
+    check_gradient(case, times)
+
+
+def check_gradient(case, times):
     """It flows through the frozen heads. Splits at which there is an encoder."""
     network, x = built(*case)
     network = moved(injected(network, times - 1), 5)
@@ -140,8 +166,15 @@ def test_the_gradient_of_the_encoder_is_the_same_just_after(case, times):
     assert distance(before, now) <= 1e-5 * max(scale, 1.0)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "conv"])
-@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+@pytest.mark.parametrize(
+    ("optimizer", "kind"),
+    [
+        ("adam", "conv"),
+        ("rmsprop", "mlp"),
+        pytest.param("adam", "mlp", marks=pytest.mark.slow),
+        pytest.param("rmsprop", "conv", marks=pytest.mark.slow),
+    ],
+)
 def test_frozen_parameters_never_move_and_live_ones_do(kind, optimizer):
     network, x = built(kind, layer_norm=True)
     learner = Learner.create(network, Optimizer(optimizer, 1e-2))

@@ -19,6 +19,8 @@ from nnx_agents import (
     KINDS,
     LIBRARIES,
     ChainNNX,
+    InEquinox,
+    InLinen,
     InNNX,
     inputs_of,
     loss,
@@ -33,9 +35,18 @@ import regrow.nnx
 from regrow.networks.network import mlp
 from regrow.nnx.base import leaves_of
 
+# Kinds that differ little from others run under `make test-all`.
+ALIKE = {(InNNX, "cnn"), (InEquinox, "cnn"), (InLinen, "twins")}
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("library", LIBRARIES)
+
+@pytest.mark.parametrize(
+    ("library", "kind"),
+    [
+        pytest.param(library, kind, marks=pytest.mark.slow if (library, kind) in ALIKE else ())
+        for kind in KINDS
+        for library in LIBRARIES
+    ],
+)
 def test_the_four_properties_of_one_injection_and_of_another(library, kind):
     agent = library(kind)
     for times in (1, 2):

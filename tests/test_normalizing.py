@@ -241,7 +241,12 @@ CASES = {
 }
 
 
-@pytest.fixture(params=list(CASES))
+ALIKE = ("dqn", "dqn, host")
+
+
+@pytest.fixture(
+    params=[pytest.param(n, marks=pytest.mark.slow if n in ALIKE else ()) for n in CASES]
+)
 def case(request):
     return CASES[request.param]
 
@@ -283,7 +288,13 @@ def test_in_pieces_or_in_one_or_forked_it_is_the_same_run(case):
 
 
 @pytest.mark.parametrize(
-    ("agent", "environment"), [(SOFT, Reach()), (SOFT, CHEETAH), (POLICY, Reach()), (DQN, POLE)]
+    ("agent", "environment"),
+    [
+        pytest.param(SOFT, Reach(), marks=pytest.mark.slow),
+        (SOFT, CHEETAH),
+        (POLICY, Reach()),
+        (DQN, POLE),
+    ],
 )
 def test_saved_and_loaded_it_goes_on_as_if_it_had_never_stopped(agent, environment, tmp_path):
     run, _ = Run.start(agent, environment, seed=0).advance(128)
@@ -371,8 +382,16 @@ class AfarSimulator(Simulator):
         (self.steps,) = snapshot.tolist()
 
 
-@pytest.mark.parametrize("environment", [Watched(), Afar()], ids=["device", "host"])
-@pytest.mark.parametrize("num_envs", [1, 2])
+@pytest.mark.parametrize(
+    ("num_envs", "environment"),
+    [
+        pytest.param(1, Watched(), marks=pytest.mark.slow),
+        (2, Watched()),
+        (1, Afar()),
+        pytest.param(2, Afar(), marks=pytest.mark.slow),
+    ],
+    ids=["1-device", "2-device", "1-host", "2-host"],
+)
 def test_whoever_acts_is_shown_what_is_normalised(environment, num_envs):
     brief = {"hidden": 4, "num_envs": num_envs, "batch_size": 64, "epochs": 1, "minibatches": 4}
     for options, heard in ((BOTH, 0.0), ({}, 1.0)):
@@ -482,7 +501,8 @@ class InGymnasium(gymnasium.Env):
 
 
 @pytest.mark.filterwarnings("ignore::regrow.errors.RegrowWarning")  # of its odd scales
-def test_values_are_held_against_rewards_in_their_own_unit(unit, tmp_path):
+def test_values_are_held_against_rewards_in_their_own_unit(unit, tmp_path, monkeypatch):
+    monkeypatch.setattr("regrow.sources.base.RANDOM_STEPS", 1_000)
     agent = dataclasses.replace(POLICY, learning_rate=3e-3)
     plan = small.diagnosis_of(agent, Gymnasium("Loud-v0"), 640, 1_280)
     verdict = diagnose(plan, tmp_path)

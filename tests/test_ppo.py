@@ -307,7 +307,11 @@ def held_by_hand(space, agent: PPO, state, seen: Rollout, orders, strength: floa
     return dataclasses.replace(state, actor=actor, critic=critic, log_std=log_std), losses, churns
 
 
-@every
+@pytest.mark.parametrize(
+    "space",
+    [pytest.param(NUMBERED, marks=pytest.mark.slow), VECTORS, CHOICES],
+    ids=["numbered", "vectors", "choices"],
+)
 def test_the_policy_is_held_where_it_was_and_with_a_share_as_firmly_as_the_losses_say(space):
     agent = dataclasses.replace(
         AGENT, epochs=1, minibatches=3, churn=30.0, churn_share=1e3, learning_rate=0.01

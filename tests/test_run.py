@@ -48,8 +48,8 @@ def test_in_pieces_or_in_one_it_is_the_same_run():
     "interventions",
     [
         (),
-        (Inject(split=0), Inject(split=2), Inject()),
-        pytest.param((Inject(),), marks=pytest.mark.slow),
+        (Inject(),),
+        pytest.param((Inject(split=0), Inject(split=2), Inject()), marks=pytest.mark.slow),
         pytest.param((Inject(freeze=False), Inject(subtract=False)), marks=pytest.mark.slow),
         pytest.param((Inject(), Reset()), marks=pytest.mark.slow),
     ],
@@ -133,15 +133,15 @@ def test_one_trace_serves_all_advances(monkeypatch):
         return inner(*arguments)
 
     monkeypatch.setattr(loop, "_train_step", counted)
-    agent = DoubleDQN(hidden=17, channels=4, learn_start=40, replay_capacity=300)
-    run = Run.start(agent, Breakout(), seed=0)
+    agent = DoubleDQN(hidden=17, learn_start=40, replay_capacity=300)
+    run = Run.start(agent, DelayedReward(), seed=0)
     run = advanced(run, 40)
     assert len(traces) == 1  # filling the replay
     run = advanced(run, 40)
     assert len(traces) == 2  # learning
     for steps in (4, 200, 2_004):
         run = advanced(run, steps)
-    other = Run.start(agent, Breakout(), seed=5)
+    other = Run.start(agent, DelayedReward(), seed=5)
     advanced(other, 200)
     assert len(traces) == 2
     injected = run.intervene(Inject())
@@ -170,8 +170,8 @@ def test_experience_is_needed_where_it_is_needed():
 
 
 def test_a_replay_ratio_above_one_is_updates_per_env_step():
-    agent = DoubleDQN(hidden=8, channels=2, learn_start=10, replay_capacity=100, replay_ratio=3.0)
-    run, _ = Run.start(agent, Breakout(), seed=0).advance(50)
+    agent = DoubleDQN(hidden=8, learn_start=10, replay_capacity=100, replay_ratio=3.0)
+    run, _ = Run.start(agent, DelayedReward(), seed=0).advance(50)
     assert int(run.state.updates) == int(run.state.agent.updates) == 3 * 40
 
 

@@ -30,7 +30,7 @@ def _one_seed():
     Randomness.of(0).set()
 
 
-ALIKE = ("tqc", "qrdqn", "ddpg", "a2c", "ppo, two environments")
+ALIKE = ("tqc", "qrdqn", "td3", "ddpg", "a2c", "sac, mujoco", "ppo, two environments")
 
 
 def with_slow(names, slow):

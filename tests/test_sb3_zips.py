@@ -29,6 +29,12 @@ def _one_seed():
     Randomness.of(0).set()
 
 
+@pytest.fixture
+def brief_chance(monkeypatch):
+    """The random policy is measured over fewer env steps."""
+    monkeypatch.setattr("regrow.sources.base.RANDOM_STEPS", 1_000)
+
+
 # Zips.
 
 
@@ -172,6 +178,7 @@ def test_several_zips_must_be_alike(zips, tmp_path):
     )
 
 
+@pytest.mark.usefixtures("brief_chance")
 def test_a_diagnosis_of_a_zip_from_the_command_line(zips, tmp_path, capsys):
     out = tmp_path / "out"
     line = ["diagnose", str(zips / "kept.zip"), "--env", "CartPole-v1", "--horizon", "160",
@@ -189,6 +196,7 @@ def test_a_diagnosis_of_a_zip_from_the_command_line(zips, tmp_path, capsys):
     assert entry.run(line) is None, "it is all there already"
 
 
+@pytest.mark.usefixtures("brief_chance")
 def test_a_model_in_memory_is_diagnosed_and_left_as_it_is(tmp_path):
     model = MODELS["dqn"]()
     model.learn(128)
@@ -227,6 +235,7 @@ def test_environments_that_cannot_be_copied_begin_anew_alike(tmp_path):
     assert np.isnan(after.play_out()[0]).all()
 
 
+@pytest.mark.usefixtures("brief_chance")
 def test_several_zips_are_paired(tmp_path, capsys):
     for seed in range(2):
         model = DQN("MlpPolicy", "CartPole-v1", **{**replay(), "seed": seed, "buffer_size": 200})

@@ -142,15 +142,11 @@ def test_the_outlook_is_what_happens():
     told = outlook(float(sample.mean()), float(sample.std(ddof=1)), 6, levels, paths=10_000)
     variance = sample.var(ddof=1) * 5 / rng.chisquare(5, 1_500)
     true = sample.mean() + rng.standard_normal(1_500) * np.sqrt(variance / 6)
-    reached = []
-    for mean, sd in zip(true, np.sqrt(variance), strict=True):
-        draws = np.r_[sample, rng.normal(mean, sd, 14)]
-        at = [
-            n
-            for n in usual_looks(20)[2:]
-            if abs(stats.ttest_1samp(draws[:n], 0).statistic) > levels.critical(n, n - 1.0)
-        ]
-        reached.append((at or [20])[0] - 6)
+    further = rng.normal(true[:, None], np.sqrt(variance)[:, None], (1_500, 14))
+    draws, reached = np.c_[np.tile(sample, (1_500, 1)), further], np.full(1_500, 20 - 6)
+    for n in reversed(usual_looks(20)[2:]):
+        t = stats.ttest_1samp(draws[:, :n], 0, axis=1).statistic
+        reached[np.abs(t) > levels.critical(n, n - 1.0)] = n - 6
     assert told.further == pytest.approx(np.mean(reached), abs=0.5)
 
 

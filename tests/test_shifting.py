@@ -45,7 +45,7 @@ small = pytest.mark.parametrize(
     [
         pytest.param(SHIFTING[0], marks=pytest.mark.slow),
         RelabelledActions(game="toy/delayed_reward", period=150),
-        SHIFTING[2],
+        pytest.param(SHIFTING[2], marks=pytest.mark.slow),
     ],
     ids=lambda env: type(env).__name__,
 )
@@ -121,7 +121,10 @@ class Numbered(DeviceEnvironment):
         return (), Step(self.reset(key)[1], jnp.float32(0), ends, ends)
 
 
-@pytest.mark.parametrize("shape", [(7,), (2,), (3, 4, 2), (4, 2, 1)])
+@pytest.mark.parametrize(
+    "shape",
+    [(7,), (3, 4, 2), *(pytest.param(s, marks=pytest.mark.slow) for s in ((2,), (4, 2, 1)))],
+)
 def test_an_order_moves_vectors_and_whole_cells_of_images(shape):
     env = PermutedObservations(period=1)
     vars(env)["inner"] = Numbered(shape)

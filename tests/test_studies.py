@@ -86,8 +86,18 @@ def as_text(rows: list[Row]) -> str:
 # The nine.
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("name", STUDIES)
+# Those that make environments of every suite.
+LARGE = {("generality", "paper"), ("resets", "paper")}
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        pytest.param(name, scale, marks=pytest.mark.slow if (name, scale) in LARGE else ())
+        for name in STUDIES
+        for scale in SCALES
+    ],
+)
 def test_a_study_can_be_made_at_every_scale(name, scale):
     study = STUDIES[name]()
     assert study.name == name.replace("_", "-")

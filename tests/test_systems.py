@@ -44,7 +44,8 @@ def elsewhere(tmp_path):
     return run
 
 
-TRAIN = ["train", "toy/action_reward", "--agent", TINY, "--env-steps", "400", "--out"]
+TRAIN = ["train", "toy/action_reward", "--agent", TINY, "--env-steps", "400"]
+TRAIN += ["--probe-every", "0", "--out"]
 DIAGNOSE = ["diagnose", "toy/action_reward", "--agent", TINY, "--fork-at", "200", "--horizon"]
 DIAGNOSE += ["200", "--seeds", "2", "--arms", "nothing", "inject", "--processes", "2", "--out"]
 

@@ -38,6 +38,8 @@ def test_the_code_for_stable_baselines3_runs(tmp_path, monkeypatch):
     code = code_of("sb3.md")
     for large, small in SMALLER.items():
         code = code.replace(large, small)
+    code = code.replace('folder="runs/cartpole"', 'folder="runs/cartpole", replicates=4')
+    assert "replicates=4" in code
     first, rest = code.split("import regrow.sb3", 1)
     assert "save_replay_buffer" in first
     exec("import regrow.sb3" + rest + first, {})

@@ -76,7 +76,9 @@ class Both:
         regrow.torch.inject(self.module, at, **how)
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n == "mlp" else ()) for n in SHAPES]
+)
 def test_they_stay_the_same_through_two_injections(name):
     both = Both(name)
     for seed in (1, 2):

@@ -325,7 +325,7 @@ def test_what_cannot_be_continued_is_not_known():
 LENGTHS = {
     "within a bin": (AGENT, 7, -1.0),
     "longer than a bin": (AGENT, 90, 1.0),
-    "longer than the horizon": (AGENT, 1_500, -1.0),
+    "longer than the horizon": (AGENT, 1_000, -1.0),
     "side by side": (ROUND, 170, -1.0),
 }
 QUICK = {

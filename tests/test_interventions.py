@@ -195,7 +195,14 @@ class TestContract:
 
 @pytest.mark.parametrize("trained", ["double_dqn"], indirect=True)
 @pytest.mark.parametrize(
-    "first", [Inject(), Redo(tau=0.9), Widen(), ContinualBackprop()], ids=describe
+    "first",
+    [
+        Inject(),
+        pytest.param(Redo(tau=0.9), marks=pytest.mark.slow),
+        Widen(),
+        pytest.param(ContinualBackprop(), marks=pytest.mark.slow),
+    ],
+    ids=describe,
 )
 @pytest.mark.parametrize("name", sorted(members("interventions")))
 def test_they_can_follow_each_other(trained, first, name):

@@ -446,6 +446,7 @@ def example(monkeypatch):
     sys.modules.pop("own_jax_environment")
 
 
+@pytest.mark.slow
 def test_the_example_is_checked_trained_and_diagnosed(example, monkeypatch, tmp_path):
     environment = make("environments", "jax/own_jax_environment:track")
     assert environment is example.track

@@ -431,17 +431,18 @@ def test_a_diagnosis_that_was_stopped_has_all_of_its_log(tmp_path):
         assert rows[-1].env_steps == straight[-1].env_steps
 
 
+@pytest.mark.slow
 def test_worker_processes_log_too(tmp_path, capfd):
     agent = "double_dqn(hidden=16, channels=4, learn_start=40, replay_capacity=300)"
     command = ["diagnose", "toy/action_reward", "--agent", agent, "--fork-at", "200"]
     command += ["--horizon", "200", "--seeds", "2", "--arms", "nothing", "inject"]
-    command += ["--processes", "2", "--replicates", "1", "--fixed", "--out", str(tmp_path / "out")]
+    command += ["--processes", "2", "--out", str(tmp_path / "out")]
     for sink in ALL:
         command += ["--log", sink]
     assert cli.run(command) is None
     assert "failed" not in capfd.readouterr().err
     log = tmp_path / "out" / "log"
-    jobs = ("fork", "nothing", "inject")
+    jobs = ("fork", "nothing", "nothing-1", "inject", "inject-1")
     for seed, arm in itertools.product((0, 1), jobs):
         rows = from_csv(log / f"seed{seed}-{arm}.csv")
         at = 200 if arm == "fork" else 400
@@ -449,7 +450,7 @@ def test_worker_processes_log_too(tmp_path, capfd):
             row[:2] for row in rows
         }
         assert without_times(from_tensorboard(log / f"seed{seed}-{arm}")) == without_times(rows)
-    assert len(from_wandb(log)) == 6
+    assert len(from_wandb(log)) == 10
 
 
 def test_a_diagnosis_without_a_folder_has_no_log():

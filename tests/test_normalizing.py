@@ -469,7 +469,7 @@ def test_frames_that_are_kept_once_can_have_their_rewards_normalised():
 # Values, in the unit of rewards as they are learnt from.
 
 
-@pytest.fixture(params=[pytest.param(1e-3, marks=pytest.mark.slow), 1e4])
+@pytest.fixture(params=[1e-3, 1e4])
 def unit(request):
     """Of the rewards of the environment that is registered meanwhile."""
     gymnasium.register("Loud-v0", partial(InGymnasium, request.param))
@@ -500,6 +500,7 @@ class InGymnasium(gymnasium.Env):
         return self.shown(), reward, self.steps == 5, False, {}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::regrow.errors.RegrowWarning")  # of its odd scales
 def test_values_are_held_against_rewards_in_their_own_unit(unit, tmp_path, monkeypatch):
     monkeypatch.setattr("regrow.sources.base.RANDOM_STEPS", 1_000)

@@ -21,6 +21,7 @@ TINY = "double_dqn(hidden=16, learn_start=40, replay_capacity=400)"
 # Run by Python as every process starts, workers included.
 LACKING = """
 import os, signal, sys
+import psutil  # its part for Linux uses them
 for name in ("fcntl", "resource", "termios", "pwd", "grp"):
     sys.modules[name] = None
 for name in ("fchmod", "sched_getaffinity", "sysconf", "geteuid", "killpg", "getpgid"):

@@ -18,7 +18,7 @@ def total_memory() -> int:
     found = [psutil.virtual_memory().total]
     for path in _LIMITS:
         with contextlib.suppress(OSError, ValueError):  # none of that kind, or "max"
-            found.append(int(Path(path).read_text()))
+            found.append(int(Path(path).read_text("utf-8")))
     return min(found)
 
 

@@ -81,7 +81,7 @@ def _machine() -> str:
     parts = [platform.node(), str(uuid.getnode())]
     for path in ("/proc/sys/kernel/random/boot_id", "/etc/hostname"):
         with contextlib.suppress(OSError):
-            parts.append(Path(path).read_text().strip())
+            parts.append(Path(path).read_text("utf-8").strip())
     with contextlib.suppress(OSError):
         parts.append(str(os.stat("/proc/self/ns/pid").st_ino))
     return uuid.uuid5(uuid.NAMESPACE_OID, "\n".join(parts)).hex
@@ -91,7 +91,7 @@ def _began(process: int) -> float | None:
     """When a process of this machine began, by a clock that nobody sets; None if it has ended."""
     if sys.platform == "linux":
         try:
-            after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            after_name = Path(f"/proc/{process}/stat").read_text("utf-8").rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             return None
         return None if after_name[0] == "Z" else float(after_name[19])  # ticks since the start

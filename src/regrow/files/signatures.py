@@ -39,7 +39,7 @@ def _kept() -> str:
             create_atomically(path, secrets.token_hex(32).encode())
         finally:
             os.umask(before)
-    return path.read_text().strip()
+    return path.read_text("utf-8").strip()
 
 
 def signed(content: bytes, label: str) -> bytes:

@@ -16,6 +16,7 @@ import numpy as np
 
 from regrow.diagnosis.subject import Source, Subject
 from regrow.errors import warn_once
+from regrow.experience.recent import kept_transitions
 from regrow.files.atomic import DamagedError, damaged, delete, write_atomically
 from regrow.files.places import Place, listed, local
 from regrow.training.schedule import Check, recent_return, until_now
@@ -36,7 +37,8 @@ class Unfinished:
         self, source: Source, folder: Place, name: str, label: str, *, long_end: bool = False
     ):
         self.source, self.folder, self.name, self.label = source, folder, name, label
-        self.long_end = long_end
+        self.long_end, self.most = long_end, kept_transitions()
+        self.resumed_with = 0  # transitions, after a stop; 0: all, or never stopped
         self.began, self.earlier = time.perf_counter(), 0.0
         self.log = Log(*(np.zeros(0, dtype) for dtype in _LOG_TYPES))
         self.writer = secrets.token_hex(4)
@@ -65,13 +67,18 @@ class Unfinished:
 
     def copied(self, subject: Subject, checks: Sequence[Check]) -> Callable[[], None]:
         """A copy of the Subject, its log, and what its rules saw, as a function that writes it."""
+        most = self.most
+        cut = most is not None and getattr(subject, "replay_size", 0) > most
         about = {
             "label": np.array(self.label),
             "env_steps": subject.env_steps,
             "seconds": self.seconds(),
+            "resumed_with": self.resumed_with,
+            "transitions": most if cut else 0,
             "checks": np.array(checks, np.float64).reshape(-1, len(Check._fields)),
         }
-        log, write_subject = self.log, self.source.writer(subject, self.label)
+        log = self.log
+        write_subject = self.source.writer(subject, self.label, most)
 
         def write() -> None:
             before = stems(self.folder, self.name)
@@ -111,6 +118,7 @@ class Unfinished:
                 about = str(held["label"]), int(held["env_steps"])
                 log = Log(*(held[name] for name in Log._fields))
                 earlier = float(held["seconds"])
+                resumed_with = int(held["transitions"]) or int(held["resumed_with"])
                 checks = [
                     Check(int(at), int(rule), float(value), bool(fired))
                     for at, rule, value, fired in held["checks"]
@@ -119,7 +127,7 @@ class Unfinished:
             raise damaged(path, str(error)) from error
         if about != (self.label, subject.env_steps):
             raise damaged(path, f"it is of {about[0]} at env step {about[1]}")
-        self.log, self.earlier = log, earlier
+        self.log, self.earlier, self.resumed_with = log, earlier, resumed_with
         return subject, until_now(checks, subject)
 
     def forget(self) -> None:

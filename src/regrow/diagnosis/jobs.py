@@ -149,7 +149,8 @@ class _Work(NamedTuple):
         self.live.probed(subject, probes)
         self.live.probed(subject, fresh, fresh=True)
         measured = {"probes": probes, "probes_fresh": fresh}
-        return {"seed": job.seed, "curve": list(curve), **measured}
+        resumed = {"resumed_with": self.unfinished.resumed_with}
+        return {"seed": job.seed, "curve": list(curve), **measured, **resumed}
 
     def branch(self, arm: Arm) -> dict[str, Any]:
         """Takes one seed's fork, carries out the arm's intervention, trains over the horizon.
@@ -164,8 +165,8 @@ class _Work(NamedTuple):
                 arm.name, seed, (), (), 0.0, 0.0, stopped=str(error), replicate=self.job.replicate
             )
             return asdict(stopped)
-        before = fork_of(seed, self.folder).curve
-        curve = _curve_of(subject, log, BINS, before[-1] if before else math.nan)
+        before = fork_of(seed, self.folder)
+        curve = _curve_of(subject, log, BINS, before.curve[-1] if before.curve else math.nan)
         fork, rewards = self._at_fork(), subject.learned_rewards(log)
         predicted = np.array_split(np.nan_to_num(np.abs(log.value), nan=np.inf), BINS)
         outcome = Outcome(
@@ -179,6 +180,7 @@ class _Work(NamedTuple):
             events=tuple((step, text) for step, text in subject.history[len(fork.history) :]),
             unfinished=curve.unfinished,
             replicate=self.job.replicate,
+            resumed_with=self.unfinished.resumed_with or before.resumed_with,
         )
         self.live.probed(subject, outcome.probes)
         return asdict(outcome)
@@ -269,6 +271,7 @@ class Fork(NamedTuple):
     probes: dict[str, float]
     probes_fresh: dict[str, float]
     seconds: float
+    resumed_with: int = 0
 
 
 def fork_of(seed: int, folder: Place) -> Fork:

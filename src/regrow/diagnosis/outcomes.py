@@ -27,6 +27,7 @@ class Outcome:
     Both are of rewards as the agent learns from them. `events`: (env steps, intervention) of what
     was done, at the fork and after. `unfinished`: episodes given up before their end, which count
     with what they had collected. `stopped`: why the arm has no curve; "" where it has one.
+    `resumed_with`: transitions of the replay that it went on with after a stop; 0: all of them.
     """
 
     arm: str
@@ -41,6 +42,7 @@ class Outcome:
     unfinished: int = 0
     stopped: str = ""
     replicate: int = 0
+    resumed_with: int = 0
 
     @property
     def area(self) -> float:

@@ -247,6 +247,7 @@ def _config(plan: Plan, job: Job, outcome: Outcome) -> str:
         "restarts": source.restarts,
         "remarks": source.remarks,
         "unfinished": outcome.unfinished,
+        "resumed_with": outcome.resumed_with,
     }
     return json.dumps({**plan.config(), **more, "parts": parts})
 
@@ -337,9 +338,22 @@ def judge(rows: Sequence[Row], roles: Roles | None = None) -> Verdict:
         random_error=first.random_error,
         looks=looks_of(rows),
         restarted=bool(restarted),
-        remarks=[(str(code), str(text)) for code, text in config.get("remarks", ())],
+        remarks=[*_resumed(rows), *((str(c), str(text)) for c, text in config.get("remarks", ()))],
         **options,
     )
+
+
+def _resumed(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """A remark on runs that went on with a part of their replay."""
+    counts = [int(config_of(row).get("resumed_with") or 0) for row in rows]
+    odd = [count for count in counts if count]
+    if not odd:
+        return []
+    text = (
+        f"{len(odd)} of {len(rows)} runs were stopped and went on with the last {min(odd):,} "
+        "transitions of their replay, not as they would have (REGROW_KEEP_TRANSITIONS)"
+    )
+    return [("resumed_with_part_of_the_replay", text)]
 
 
 def means_of_replicates(rows: Sequence[Row], roles: Roles) -> list[Row]:

@@ -114,8 +114,13 @@ class Source(Protocol):
         """A Subject at its first env step."""
         ...
 
-    def writer(self, subject: Subject, label: str) -> Callable[[BinaryIO], object]:
-        """A copy of a Subject, as a function that writes it to a file. `label`: what it is of."""
+    def writer(
+        self, subject: Subject, label: str, transitions: int | None = None
+    ) -> Callable[[BinaryIO], object]:
+        """A copy of a Subject, as a function that writes it to a file. `label`: what it is of.
+
+        `transitions`: how many of its experience are needed; it may write all.
+        """
         ...
 
     def load(self, path: Place, label: str) -> Subject:

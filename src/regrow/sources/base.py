@@ -64,10 +64,12 @@ class RunSource:
         """A Run at env step 0."""
         return Run.start(self.agent, self.environment, seed=seed)
 
-    def writer(self, subject: Subject, label: str) -> Callable[[BinaryIO], object]:
+    def writer(
+        self, subject: Subject, label: str, transitions: int | None = None
+    ) -> Callable[[BinaryIO], object]:
         """Writes a checkpoint."""
         assert isinstance(subject, Run), "a Subject of this source"
-        return writer(subject, label)
+        return writer(subject, label, transitions)
 
     def load(self, path: Place, label: str) -> Run:
         """The Run of a checkpoint."""
@@ -178,8 +180,11 @@ class TorchSource(abc.ABC):
     def untouched(self) -> Any:
         """A Subject to look at, which is neither changed nor trained."""
 
-    def writer(self, subject: Subject, label: str) -> Callable[[BinaryIO], object]:
-        """Writes a signed snapshot."""
+    def writer(
+        self, subject: Subject, label: str, transitions: int | None = None
+    ) -> Callable[[BinaryIO], object]:
+        """Writes a signed snapshot, with all of its experience."""
+        del transitions
         content = signed(cast("_Written", subject).write(), label)
         return lambda file: file.write(content)
 

@@ -17,7 +17,8 @@ import msgspec
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from regrow.errors import RegrowError, require
+from regrow.errors import RegrowError, require, warn_once
+from regrow.experience.recent import only_recent
 from regrow.files.atomic import damaged, write_atomically
 from regrow.files.formats import as_meant
 from regrow.files.places import Place, local, place
@@ -52,6 +53,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     key_impl: str
     threefry_partitionable: bool = True  # JAX's default, for older checkpoints without the field
     label: str = ""
+    transitions: int = 0  # of the replay, if it has not all of them
     arrays: dict[str, Signature]
 
 
@@ -60,9 +62,16 @@ def save(run: Run, path: Place, label: str = "") -> None:
     write_atomically(path, writer(run, label))
 
 
-def writer(run: Run, label: str = "") -> Callable[[BinaryIO], None]:
-    """A copy of `run`, as a function that writes it to a file."""
-    arrays = {name: _to_numpy(leaf) for name, leaf in _named_leaves(run.state)}
+def writer(run: Run, label: str = "", transitions: int | None = None) -> Callable[[BinaryIO], None]:
+    """A copy of `run`, as a function that writes it to a file.
+
+    `transitions`: how many of the replay it has at most, the newest; by default all.
+    """
+    arrays, kept = {name: _to_numpy(leaf) for name, leaf in _named_leaves(run.state)}, 0
+    if transitions is not None and run.replay_size:
+        arrays, kept = only_recent(arrays, transitions)
+    # A copy: the buffers of a Run are donated when it advances.
+    arrays = {n: held if held.flags.writeable else held.copy() for n, held in arrays.items()}
     manifest = Manifest(
         format=FORMAT,
         agent=describe(run.agent),
@@ -72,12 +81,15 @@ def writer(run: Run, label: str = "") -> Callable[[BinaryIO], None]:
         key_impl=str(jax.random.key_impl(run.state.root)),
         threefry_partitionable=setting("jax_threefry_partitionable"),
         label=label,
+        transitions=kept,
         arrays={},
     )
 
+    method = zipfile.ZIP_DEFLATED if kept else zipfile.ZIP_STORED
+
     def write(file: BinaryIO) -> None:
         manifest.arrays = {name: _signature(array) for name, array in arrays.items()}
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        with zipfile.ZipFile(file, "w", method, compresslevel=1) as archive:
             archive.writestr(_MANIFEST, msgspec.json.encode(manifest))
             for name, array in arrays.items():
                 # Write straight to the file: a replay may fill half of the memory.
@@ -113,6 +125,11 @@ def load(path: str | Place, label: str = "", *, trust: bool = False) -> Run:
     for name, signature in manifest.arrays.items():
         if _signature(arrays[name]) != signature:
             raise damaged(path, f"{name} does not match its checksum")
+    if manifest.transitions:
+        warn_once(
+            f"{path} has the last {manifest.transitions:,} transitions of its replay only; the run "
+            "goes on, but not as it would have without the stop"
+        )
     with names_in(path, trust=trust):
         return _rebuilt(manifest, arrays, path)
 
@@ -186,7 +203,7 @@ def _named_leaves(state: PyTree) -> list[tuple[str, Any]]:
 def _to_numpy(leaf: Array) -> np.ndarray:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
-    return np.array(leaf)  # a copy: the buffers of a Run are donated when it advances
+    return np.asarray(leaf)
 
 
 def _to_jax(array: np.ndarray, like: Any, impl: str) -> Array:

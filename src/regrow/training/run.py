@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from regrow.agents.base import Agent
+from regrow.agents.base import Agent, OffPolicy
 from regrow.environments.base import Environment, HostEnvironment
 from regrow.errors import RegrowError, require, require_rounds
 from regrow.experience.frame_replay import FrameReplay
@@ -74,6 +74,11 @@ class Run(eqx.Module):
     def discount(self) -> float:
         """The agent's discount factor."""
         return self.agent.discount
+
+    @property
+    def replay_size(self) -> int:
+        """Transitions in the replay; 0 for an agent that learns from each rollout once."""
+        return int(self._alive().state.replay.size) if isinstance(self.agent, OffPolicy) else 0
 
     @in_float32
     def advance(self, env_steps: int) -> tuple["Run", Log]:

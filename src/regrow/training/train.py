@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from regrow.agents.base import Agent
 from regrow.environments.base import Environment
 from regrow.errors import RegrowError, require, require_rounds, warn_once
+from regrow.experience.recent import kept_transitions
 from regrow.files.atomic import (
     DamagedError,
     damaged,
@@ -262,7 +263,7 @@ class _Training:
         drops what is later than the run.
         """
         self.diary = self.diary._replace(checks=list(checks))
-        tables, write_run = self._tables(), writer(run, self.label)
+        tables, write_run = self._tables(), writer(run, self.label, kept_transitions())
         row = row_of(run, self.diary.episodes, self.diary.probes, self.config)
 
         def write() -> None:

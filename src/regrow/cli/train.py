@@ -59,6 +59,7 @@ STOPPED = (
 
 def _train(options: argparse.Namespace) -> None:
     from regrow.execution.interrupts import interruptible, stopping
+    from regrow.execution.memory import told_if_short
     from regrow.execution.processes import keep_compiled_programs, one_core
     from regrow.records.sinks import checked
     from regrow.registry import describe
@@ -74,7 +75,11 @@ def _train(options: argparse.Namespace) -> None:
     rules = [Rule.parse(text) for text in options.do]
     env_steps = given_or_whole(options.env_steps, 1_000_000, agent.env_steps_per_round)
     log = checked(options.log)  # W&B may ask for a key: before the progress bar starts
-    with interruptible() as asked, progress("env steps", env_steps) as report:
+    with (
+        interruptible() as asked,
+        told_if_short("the run"),
+        progress("env steps", env_steps) as report,
+    ):
         run, diary = train(
             agent,
             environment,

@@ -32,6 +32,7 @@ from regrow.diagnosis.outcomes import (
 from regrow.diagnosis.plan import BINS, Arm, Plan, Roles
 from regrow.diagnosis.verdict import Verdict
 from regrow.errors import RegrowError, UntrustedError
+from regrow.execution.memory import told_if_short
 from regrow.files.atomic import create_atomically, read_sealed, sealed
 from regrow.files.leases import EXPIRES, Lease, holder_of, waited_for
 from regrow.files.places import Place
@@ -132,7 +133,10 @@ class Recorded(NamedTuple):
                 report(phase, steps)
                 lease.check()
 
-            with report_progress(progress_file(self.work, job), env_steps, tell) as told:
+            with (
+                told_if_short(job.name),
+                report_progress(progress_file(self.work, job), env_steps, tell) as told,
+            ):
                 run_job(plan, job, self.work, told, log=self.log, log_of=self.out)
         for condition in conditions:
             write_row(self.out, self._row(condition, job))

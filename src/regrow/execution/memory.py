@@ -2,12 +2,13 @@
 
 import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
-from regrow.errors import RegrowWarning, require
+from regrow.errors import RegrowError, RegrowWarning, in_a_line, require
 from regrow.execution.tasks import Task
 
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -34,6 +35,21 @@ def in_words(count: int | float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
+
+
+@contextmanager
+def told_if_short(what: str) -> Iterator[None]:
+    """Turns what Python, XLA and PyTorch raise for want of memory into a `RegrowError`."""
+    try:
+        yield
+    except Exception as error:
+        kind, text = type(error).__name__, str(error)
+        if not (kind in ("MemoryError", "OutOfMemoryError") or "RESOURCE_EXHAUSTED" in text):
+            raise
+        raise RegrowError(
+            f"{what} ran out of memory ({in_a_line(error)}); what it saved before is kept: go on "
+            "with fewer --processes, or choose a smaller replay"
+        ) from error
 
 
 def fitting(count: int, tasks: Sequence[Task]) -> int:

@@ -162,9 +162,7 @@ def read_json(path: Place) -> Any:
             return json.loads(path.read_text("utf-8"))
         except FileNotFoundError as error:
             raise RegrowError(f"there is no {path}") from error
-        except PermissionError:
-            raise
-        except (OSError, ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise damaged(path, str(error)) from error
 
 

@@ -71,8 +71,15 @@ class Holder:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is known that its process has ended, which only its own machine can say."""
-        return self.is_here and _began(self.process) != self.began
+        """Whether it is known that it has ended, which only its own machine can say.
+
+        Within its process, too, when it could not write that it has released the lease.
+        """
+        if not self.is_here:
+            return False
+        if self.process == os.getpid() and self.began == _began(self.process):
+            return self.token not in _held
+        return _began(self.process) != self.began
 
 
 @cache
@@ -170,11 +177,16 @@ class Lease:
     def release(self) -> None:
         """Lets another worker have it at once."""
         _beating.remove(self)
+        _held.discard(self._holder.token)
         with self._lock:
             if not self._lost and not self._holder.released:
                 self._holder = replace(self._holder, released=True)
                 with contextlib.suppress(RegrowError):  # out of reach: it expires
                     _write(self._files.file(self._number), self._holder)
+
+
+_held = set[str]()
+"""The tokens of the leases that this process holds."""
 
 
 def _write(path: Place, holder: Holder) -> None:
@@ -234,7 +246,14 @@ class Wanted:
             return None
         token, me = secrets.token_hex(8), os.getpid()
         holder = Holder(token, _machine(), platform.node(), me, _began(me))
-        if not create_atomically(self._files.file(newest + 1), as_json(asdict(holder))):
+        _held.add(token)
+        created = False
+        try:
+            created = create_atomically(self._files.file(newest + 1), as_json(asdict(holder)))
+        finally:
+            if not created:
+                _held.discard(token)
+        if not created:
             return None
         for number in numbers:
             delete(self._files.file(number))

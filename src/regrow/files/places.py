@@ -5,6 +5,7 @@ fsspec. Object stores have no locks and no renames: a file appears whole when it
 be put on the condition that there is none of that name. That is all that regrow asks of them.
 """
 
+import errno
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -47,6 +48,14 @@ def is_url(path: Place) -> bool:
     return not isinstance(path, Path)
 
 
+_FULL = "; what was written before is kept: make room there, and the same command goes on"
+_GONE = "; what was written before is kept: when the place is there again, the same command goes on"
+_HINTS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _FULL),
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN), _GONE),
+}
+
+
 @contextmanager
 def reaching(path: Place, verb: str) -> Iterator[None]:
     """Turns what goes wrong on the way to a place into a `RegrowError` of one line."""
@@ -55,7 +64,8 @@ def reaching(path: Place, verb: str) -> Iterator[None]:
     except RegrowError:
         raise
     except OSError as error:
-        raise RegrowError(f"cannot {verb} {path}: {error.strerror or error}") from error
+        hint = _HINTS.get(error.errno or 0, "") if verb == "write" else ""
+        raise RegrowError(f"cannot {verb} {path}: {error.strerror or error}{hint}") from error
     except Exception as error:  # each store has exceptions of its own
         if not is_url(path):
             raise

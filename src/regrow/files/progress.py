@@ -6,9 +6,10 @@ FOLDER/<name>.progress.json    phase, done, of, earlier (env steps); began, writ
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from regrow.errors import RegrowError
 from regrow.files.atomic import delete, write_json
 from regrow.files.places import Place, is_url
 from regrow.types import Report
@@ -49,7 +50,8 @@ def report_progress(path: Place, env_steps: int, report: Report) -> Iterator[Rep
     try:
         yield tell
     finally:
-        delete(path)
+        with suppress(RegrowError):  # it is for watching only, and there may be an error already
+            delete(path)
 
 
 def read_progress(path: Place) -> Progress | None:

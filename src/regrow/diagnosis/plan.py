@@ -23,6 +23,9 @@ SEEDS, REPLICATES, SMALLEST_EFFECT, FORK_AT, HORIZON = 20, 2, 0.1, 60_000, 40_00
 """The defaults of a diagnosis: the most seeds, runs of each arm of a seed, the smallest effect that
 matters as a share of what learning is worth, env steps to the fork, and after it."""
 
+MOST_RUNS = 1_000_000
+"""How many runs a diagnosis may have; each is a file or two."""
+
 Role = Literal["control", "replicate", "injection", "reset", "other"]
 
 
@@ -211,6 +214,11 @@ class Plan:
             self.most >= 2,
             f"seeds is {self.seeds} and replicates {self.replicates}; a verdict needs at least 2 "
             "seeds, or 2 replicates of one",
+        )
+        runs = self.seeds * self.replicates * len(self.arms)
+        require(
+            runs <= MOST_RUNS,
+            f"seeds times replicates times arms is {runs}; it must be at most {MOST_RUNS}",
         )
         known = self.source.agents
         require(

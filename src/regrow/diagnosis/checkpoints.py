@@ -9,13 +9,12 @@ its successor writes. The last two are kept: where the newest is damaged, the on
 
 import secrets
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from regrow.diagnosis.subject import Source, Subject
-from regrow.errors import warn_once
+from regrow.errors import RegrowError, warn_once
 from regrow.files.atomic import DamagedError, damaged, delete, write_atomically
 from regrow.files.places import Place, listed, local
 from regrow.training.schedule import Check, recent_return, until_now
@@ -115,7 +114,9 @@ class Unfinished:
                     Check(int(at), int(rule), float(value), bool(fired))
                     for at, rule, value, fired in held["checks"]
                 ]
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (RegrowError, PermissionError):
+            raise
+        except Exception as error:  # a corrupted byte may raise any exception
             raise damaged(path, str(error)) from error
         if about != (self.label, subject.env_steps):
             raise damaged(path, f"it is of {about[0]} at env step {about[1]}")

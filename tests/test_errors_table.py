@@ -279,6 +279,25 @@ def little_memory(stage: Stage) -> str:
     return stage.run("train", "atari/pong", "--agent", "double_dqn(replay_capacity=100_000_000)")
 
 
+def a_module_that_fails(stage: Stage) -> str:
+    Path("mine.py").write_text("1 / 0")
+    stage.patch.syspath_prepend(Path.cwd())
+    return stage.run("train", *BREAKOUT[:1], "--agent", "mine:Agent")
+
+
+def a_damaged_config(stage: Stage) -> str:
+    path = stage.put("trained") / "config.json"
+    path.write_bytes(path.read_bytes()[:-9])
+    return stage.run("train", *TOY, "--resume")
+
+
+def twice_damaged(stage: Stage) -> str:
+    for name in ("run.ckpt", "run.previous.ckpt"):
+        path = (OUT if OUT.is_dir() else stage.put("trained")) / name
+        path.write_bytes(path.read_bytes()[:-9])
+    return stage.run("train", *TOY, "--resume")
+
+
 def a_package_that_fails(stage: Stage) -> str:
     """As dm_control does where MUJOCO_GL is no word that it knows."""
     for name in [n for n in sys.modules if n.split(".")[0] in ("dm_control", "mujoco")]:
@@ -468,6 +487,14 @@ CASES: dict[str, Callable[[Stage], str]] = {
     "a log that fails later": a_full_log,
     "a log of a diagnosis without a folder": a_log_of_nothing,
     "a replay that does not fit": little_memory,
+    "networks that do not fit": saying(
+        "train", *TOY[:1], "--agent", "double_dqn(hidden=10_000_000)"
+    ),
+    "a module of your own": a_module_that_fails,
+    "an option without its value": saying("train", *TOY, "--out=--"),
+    "a damaged config.json": a_damaged_config,
+    "a run of which both saves": twice_damaged,
+    "a time limit that is none": saying("diagnose", *BREAKOUT, "--seeds", "1M", "--fixed"),
     "a field that is given twice": saying("train", "atari/pong(game='breakout')"),
     "a field of the wrong type": saying(
         "diagnose", *BREAKOUT, "--arms", "nothing", "inject(split='a')"
@@ -565,6 +592,11 @@ FURTHER: list[tuple[str, Callable[[Stage], str], str]] = [
         "one seed",
         saying("diagnose", *BREAKOUT, "--replicates", "0"),
         "replicates is 0; it must be at least 1",
+    ),
+    (
+        "a time limit",
+        saying("diagnose", *BREAKOUT, "--minutes", "nan"),
+        "minutes is nan; it must be a number, 0 or more",
     ),
     ("one seed", saying(*ARMS, "inject", "reset"), "the arms must include 'nothing'"),
     ("one seed", saying(*ARMS, "nothing", "reset"), "the arms must include an injection"),

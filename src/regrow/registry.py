@@ -35,7 +35,7 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
-from regrow.errors import RegrowError, UntrustedError, require, unknown
+from regrow.errors import RegrowError, UntrustedError, in_a_line, require, unknown
 
 _SPEC = re.compile(r"\s*([A-Za-z_][\w/.:-]*)\s*(\(.*\))?\s*", re.DOTALL)
 
@@ -235,6 +235,12 @@ def _imported(family: str, module: str, name: str) -> type:
         raise RegrowError(
             f"no {kind} '{module}:{name}': {error}; a module of your own must be on PYTHONPATH"
         ) from error
+    except UntrustedError:
+        raise
+    except (Exception, SystemExit) as error:  # what a module runs may raise anything
+        raise RegrowError(
+            f"no {kind} '{module}:{name}': {module} cannot be imported ({in_a_line(error)})"
+        ) from error
     base = inspect.getmembers(importlib.import_module(f"regrow.{family}.base"), inspect.isclass)
     kinds = tuple(cls for _, cls in base if cls.__name__ in _BASES[family])
     if not (isinstance(found, type) and issubclass(found, kinds) and _is_member(found)):
@@ -279,12 +285,14 @@ class _Call(typing.NamedTuple):
     def literal(self, node: ast.expr) -> Any:
         """A number, a string, True, False, None, or a list, tuple or dict of them."""
         try:
-            return ast.literal_eval(node)
+            value = ast.literal_eval(node)
+            repr(value)  # fails for a whole number of thousands of digits
+            return value
         except ValueError as error:
             raise RegrowError(
                 f"'{self.text}': a field takes a number, a word in quotes, True or False"
             ) from error
-        except (SyntaxError, TypeError) as error:
+        except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
             raise RegrowError(f"'{self.text}' cannot be read as a name with fields") from error
 
     def members(self, node: ast.expr, family: str) -> tuple[Any, ...]:
@@ -309,7 +317,8 @@ def _parsed(text: str, arguments: str) -> _Call:
             require(keyword.arg not in fields, f"'{text}': {keyword.arg} is given twice")
             fields[keyword.arg] = keyword.value
         return _Call(text, source, fields)
-    except (SyntaxError, AssertionError) as error:
+    except (SyntaxError, AssertionError, RecursionError, MemoryError) as error:
+        # The last two are of Python's parser, which gives up on thousands of brackets or signs.
         raise RegrowError(f"'{text}' cannot be read as a name with fields") from error
 
 
@@ -340,10 +349,9 @@ def _fitted(value: Any, expected: Any, what: str) -> Any:
     if float in kinds and type(value) in (int, float):
         require(abs(value) < 1e300, f"{what} is {str(value)[:20]}; it must be a finite number")
         return float(value)
-    if int in kinds and type(value) is float and value.is_integer():
-        value = int(value)
-    if int in kinds and type(value) is int:
+    if int in kinds and (type(value) is int or (type(value) is float and value.is_integer())):
         require(abs(value) < 2**31, f"{what} is {str(value)[:20]}; it must be below 2^31")
+        value = int(value)
     names = " or ".join(
         "None" if k is type(None) else getattr(k, "__name__", str(k)) for k in kinds
     )

@@ -93,6 +93,9 @@ def run(arguments: Sequence[str]) -> str | None:
 def _carry_out(arguments: Sequence[str]) -> None:
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         raise unknown("command", arguments[0], COMMANDS)
+    for text in arguments:
+        if text.startswith("--") and text.endswith("=--"):  # argparse reads an empty list there
+            raise RegrowError(f"'{text}' gives no value; write {text.partition('=')[0]} VALUE")
     options = _parser().parse_args(arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("always", RegrowWarning)

@@ -9,13 +9,12 @@ its successor writes. The last two are kept: where the newest is damaged, the on
 
 import secrets
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from regrow.diagnosis.subject import Source, Subject
-from regrow.errors import warn_once
+from regrow.errors import RegrowError, warn_once
 from regrow.experience.recent import kept_transitions
 from regrow.files.atomic import DamagedError, damaged, delete, write_atomically
 from regrow.files.places import Place, listed, local
@@ -114,7 +113,11 @@ class Unfinished:
         path = self.folder / f"{stem}.npz"
         subject = self.source.load(self.folder / f"{stem}.ckpt", self.label)
         try:
-            with local(path) as file, np.load(file, allow_pickle=False) as held:
+            with (
+                local(path) as place,
+                place.open("rb") as file,
+                np.load(file, allow_pickle=False) as held,
+            ):
                 about = str(held["label"]), int(held["env_steps"])
                 log = Log(*(held[name] for name in Log._fields))
                 earlier = float(held["seconds"])
@@ -123,7 +126,9 @@ class Unfinished:
                     Check(int(at), int(rule), float(value), bool(fired))
                     for at, rule, value, fired in held["checks"]
                 ]
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (RegrowError, PermissionError):
+            raise
+        except Exception as error:  # a corrupted byte may raise any exception
             raise damaged(path, str(error)) from error
         if about != (self.label, subject.env_steps):
             raise damaged(path, f"it is of {about[0]} at env step {about[1]}")

@@ -35,10 +35,10 @@ from regrow.diagnosis.recording import (
     run_random_policy,
 )
 from regrow.diagnosis.verdict import Verdict
-from regrow.errors import require
+from regrow.errors import RegrowError, require
 from regrow.execution.guard import leave_if_unguarded
 from regrow.execution.tasks import Execute, Resources, Task, in_order
-from regrow.files.atomic import write_json
+from regrow.files.atomic import DamagedError, damaged, write_json
 from regrow.files.folders import claimed
 from regrow.files.places import Place, place
 from regrow.records.provenance import source_commit, versions
@@ -104,6 +104,7 @@ def carry_out(
     `looked` hears of the verdict at every look, and of the env steps up to the next one.
     """
     leave_if_unguarded()
+    require(minutes >= 0, f"minutes is {minutes}; it must be a number, 0 or more")
     require_loggable(log, folder)
     for arm in plan.arms:
         plan.source.check((*plan.before, arm.does))
@@ -145,10 +146,19 @@ def _continued(plan: Plan, folder: Place) -> Plan:
     path = plan_file(folder, STUDY, "")
     if plan.fixed or not path.is_file():
         return plan
-    (held,) = read_plan(path).conditions.values()
-    before = [int(n) for n in held.config["looks"]]
-    (most,) = [held.config["replicates" if plan.single else "seeds"]]
-    looks = (*before, *(n for n in plan.looks if n > before[-1]))
+    grows = "replicates" if plan.single else "seeds"
+    try:
+        (held,) = read_plan(path).conditions.values()
+        before, most = [int(n) for n in held.config["looks"]], int(held.config[grows])
+        last = before[-1]
+    except (RegrowError, KeyError, TypeError, ValueError, IndexError) as error:
+        if isinstance(error.__cause__, DamagedError):
+            raise error.__cause__ from error
+        raise damaged(path, "it is no plan of a diagnosis") from error
+    for name, value in _fixed_part(plan).items():
+        if held.config.get(name) != value:
+            raise damaged(path, f"its {name} is {held.config.get(name)!r}, not {value!r}")
+    looks = (*before, *(n for n in plan.looks if n > last))
     size = {"replicates": max(most, plan.most)} if plan.single else {"seeds": max(most, plan.most)}
     return replace(plan, looks=looks, **size)
 

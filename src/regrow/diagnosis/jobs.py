@@ -210,7 +210,15 @@ class _Work(NamedTuple):
 
     def _at_fork(self) -> Subject:
         fork = Job(self.job.seed, None)
-        return self.plan.source.load(fork.checkpoint(self.folder), _label(fork, self.folder))
+        path = fork.checkpoint(self.folder)
+        subject = self.plan.source.load(path, _label(fork, self.folder))
+        before = [describe(intervention) for intervention in self.plan.before]
+        # One that was kept on the way to the fork has the same label.
+        if subject.env_steps != self.plan.fork_at:
+            raise damaged(path, f"it is of env step {subject.env_steps}, ahead of the fork")
+        if [text for _, text in subject.history[len(subject.history) - len(before) :]] != before:
+            raise damaged(path, "it is of before the fork's interventions")
+        return subject
 
 
 class Curve(NamedTuple):

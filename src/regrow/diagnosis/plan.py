@@ -24,6 +24,9 @@ SEEDS, REPLICATES, SMALLEST_EFFECT, FORK_AT, HORIZON = 20, 2, 0.1, 60_000, 40_00
 """The defaults of a diagnosis: the most seeds, runs of each arm of a seed, the smallest effect that
 matters as a share of what learning is worth, env steps to the fork, and after it."""
 
+MOST_RUNS = 1_000_000
+"""How many runs a diagnosis may have; each is a file or two."""
+
 Role = Literal["control", "replicate", "injection", "reset", "other"]
 
 
@@ -228,6 +231,11 @@ class Plan:
             f"seeds is {self.seeds} and replicates {self.replicates}; a verdict needs at least 2 "
             "seeds, or 2 replicates of one",
         )
+        runs = self.seeds * self.replicates * len(self.arms)
+        require(
+            runs <= MOST_RUNS,
+            f"seeds times replicates times arms is {runs}; it must be at most {MOST_RUNS}",
+        )
         known = self.source.agents
         require(
             known is None or self.seeds <= known,
@@ -255,10 +263,10 @@ class Plan:
         return self.replicates if self.single else self.seeds
 
     def _check_arms(self) -> None:
-        files = [arm.file_name for arm in self.arms]
-        for arm, file in zip(self.arms, files, strict=True):
-            require(files.count(file) == 1, f"the arm '{arm.name}' is there twice")
-            require(file != "fork", "no arm can be called 'fork'; that is where they begin")
+        names = [arm.name for arm in self.arms]
+        for name in names:
+            require(names.count(name) == 1, f"the arm '{name}' is there twice")
+            require(name != "fork", "no arm can be called 'fork'; that is where they begin")
         _ = self.roles
         for arm in self.arms:
             check_rules(arm.rules, self.source.round)

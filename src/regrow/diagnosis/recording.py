@@ -12,6 +12,7 @@ processes and machines may work in one folder: each job is held by one of them.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -33,7 +34,7 @@ from regrow.diagnosis.plan import BINS, Arm, Plan, Roles
 from regrow.diagnosis.verdict import Verdict
 from regrow.errors import RegrowError, UntrustedError
 from regrow.execution.memory import told_if_short
-from regrow.files.atomic import create_atomically, read_sealed, sealed
+from regrow.files.atomic import create_atomically, damaged, read_sealed, sealed
 from regrow.files.leases import EXPIRES, Lease, holder_of, waited_for
 from regrow.files.places import Place
 from regrow.files.progress import read_progress, report_progress
@@ -110,8 +111,22 @@ def run_random_policy(plan: Plan, path: Place, report: Report) -> None:
     if not path.is_file():
         report("the random policy", 0)
         earned, error = plan.source.random_return(plan.fork_at, plan.fork_at + plan.horizon)
-        told = {**plan.source.config(), "return": earned, "error": error}
+        told = {**plan.source.config(), "of": path.stem, "return": earned, "error": error}
         create_atomically(path, sealed(told))
+
+
+def random_policy_of(path: Place) -> tuple[float, float]:
+    """(what the random policy earns, its standard error); `RegrowError` where that is damaged."""
+    told = read_sealed(path)
+    try:
+        of = told.get("of", path.stem)  # earlier versions did not say
+        earned, error = told["return"], told.get("error", 0.0)
+        numbers = tuple(math.nan if each is None else float(each) for each in (earned, error))
+    except (AttributeError, KeyError, TypeError, ValueError) as problem:
+        raise damaged(path, "it is not what the random policy earns") from problem
+    if of != path.stem:
+        raise damaged(path, f"it is {of}")
+    return numbers[0], numbers[1]
 
 
 class Recorded(NamedTuple):
@@ -149,7 +164,7 @@ class Recorded(NamedTuple):
         history = [Event(plan.fork_at, text) for text in before]
         history += [Event(*event) for event in outcome.events]
         end, source = plan.fork_at + plan.horizon, plan.source
-        random = read_sealed(random_file(self.out, plan))
+        random_return, random_error = random_policy_of(random_file(self.out, plan))
         return Row(
             study=condition.study,
             scale=condition.scale,
@@ -172,8 +187,8 @@ class Recorded(NamedTuple):
             predicted=outcome.predicted,
             realised=outcome.realised,
             largest_reward=outcome.largest_reward,
-            random_return=random["return"],
-            random_error=random.get("error", 0.0),
+            random_return=random_return,
+            random_error=random_error,
             probes=_probes(fork, outcome),
             events=_events(history, outcome, end),
             seconds=outcome.seconds,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from regrow.errors import require, unknown
+from regrow.errors import RegrowError, require, unknown
 from regrow.execution.processes import Processes, cores
 from regrow.execution.tasks import Execute
 from regrow.files.places import Place
@@ -37,4 +37,9 @@ def executor(on: str, folder: Place, *, processes: int | None, options: Sequence
 def _option(text: str) -> tuple[str, Any]:
     name, mark, value = text.partition("=")
     require(bool(name and mark), f"--slurm takes KEY=VALUE, as in partition=gpu, not '{text}'")
-    return name, int(value) if value.isdecimal() else value
+    try:
+        return name, int(value) if value.isdecimal() else value
+    except ValueError as error:  # of thousands of digits
+        raise RegrowError(
+            f"--slurm {name} has {len(value)} digits; it must be a number below 10^4300"
+        ) from error

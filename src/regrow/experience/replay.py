@@ -111,6 +111,16 @@ def require_memory(capacity: int, each: int | float, fixed: int = 0) -> None:
     )
 
 
+def require_room(takes: int) -> None:
+    """Raises `RegrowError` unless networks of so many bytes fit in memory: XLA would abort."""
+    free = _free_memory()
+    require(
+        free is None or takes <= free,
+        f"the networks and what is kept of them take {takes / 2**30:.1f} GiB and "
+        f"{(free or 0) / 2**30:.1f} GiB are free; give the agent smaller ones",
+    )
+
+
 def _free_memory() -> int | None:
     """The free bytes where arrays are stored, or else all its bytes; None if unknown."""
     statistics = jax.local_devices()[0].memory_stats()  # None on a CPU

@@ -125,8 +125,12 @@ def write_json(path: Place, content: Any) -> None:
 
 def as_json(content: Any) -> bytes:
     """Indented JSON, with non-finite numbers as null."""
-    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-    return text.encode() + b"\n"
+    content = _finite(content)
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        return text.encode() + b"\n"
+    except UnicodeEncodeError:  # the name of a file that is not valid UTF-8
+        return json.dumps(content, indent=2, allow_nan=False).encode() + b"\n"
 
 
 def sealed(content: dict[str, Any]) -> bytes:
@@ -144,10 +148,16 @@ def read_sealed(path: Place) -> Any:
         held = content.pop(_SEAL)
         if held != _checksum(content):
             raise damaged(path, "it does not match its checksum")
+    elif isinstance(content, dict) and any(map(_is_checksum, content.values())):
+        raise damaged(path, "its checksum has another name")
     return content
 
 
 _SEAL = "sha256"
+
+
+def _is_checksum(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")
 
 
 def _checksum(content: dict[str, Any]) -> str:
@@ -181,6 +191,7 @@ def _finite(content: Any) -> Any:
 
 def damaged(path: Place, why: str) -> RegrowError:
     """The error for a file that was damaged after it was written."""
+    why = " ".join(why.split()) or "it cannot be read"
     return DamagedError(f"{path} is cut short or altered ({why}); restore or delete it")
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from regrow.errors import RegrowError, require
-from regrow.files.atomic import damaged, read_sealed, sealed, write_atomically
+from regrow.files.atomic import DamagedError, damaged, read_sealed, sealed, write_atomically
 from regrow.files.formats import FORMAT as FOLDER_FORMAT
 from regrow.files.formats import refused
 from regrow.files.leases import LOCK, alone
@@ -36,9 +36,12 @@ def _refuse_others(folder: Place, config: dict[str, Any]) -> None:
     """
     path = folder / "config.json"
     if path.is_file():
-        held = read_sealed(path)
-        if not isinstance(held, dict):
-            raise damaged(path, "it is no configuration")
+        try:
+            held = read_sealed(path)
+            if not isinstance(held, dict):
+                raise damaged(path, "it is no configuration")
+        except DamagedError as error:  # without it nobody knows what the rest is of
+            raise DamagedError(f"{error.brief}; restore it, or choose another --out") from error
         if held.get("format", 1) != FOLDER_FORMAT:
             raise refused(f"the run in {folder}", held.get("format", 1))
         for name in sorted(config.keys() | held.keys()):

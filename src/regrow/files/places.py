@@ -40,7 +40,12 @@ def place(text: str | Place) -> Place:
     package, extra = _PACKAGES[scheme]
     require_package(package, f"{scheme}://", extra)
     # Listings are not kept: other machines write there, too.
-    return UPath(text.rstrip("/"), use_listings_cache=False)
+    try:
+        return UPath(text.rstrip("/"), use_listings_cache=False)
+    except ValueError as error:
+        raise RegrowError(
+            f"'{text}' is no URL ({in_a_line(error)}); it must be as {scheme}://bucket/run"
+        ) from error
 
 
 def is_url(path: Place) -> bool:

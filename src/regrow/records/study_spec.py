@@ -119,5 +119,5 @@ def read_plan(path: Place) -> Plan:
         read = [msgspec.convert({**config, "config": config}, Condition) for config in stored]
         conditions = {condition.label: condition for condition in read}
         return msgspec.convert({**content, "format": number, "conditions": conditions}, Plan)
-    except (msgspec.ValidationError, RegrowError) as error:
+    except (msgspec.ValidationError, UnicodeError, RegrowError) as error:
         raise RegrowError(f"{path} is no plan of a study ({error}); run the study again") from error

@@ -6,6 +6,7 @@ continues bit for bit as if it had never stopped, and so does a fork without an 
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -19,7 +20,7 @@ from regrow.environments.base import Environment, HostEnvironment
 from regrow.errors import RegrowError, require, require_rounds
 from regrow.experience.frame_replay import FrameReplay
 from regrow.experience.normalization import NormalizingMemory, as_learned
-from regrow.experience.replay import Replay
+from regrow.experience.replay import Replay, require_room
 from regrow.interventions.base import Intervention
 from regrow.learners.learner import map_learners
 from regrow.prng import key_at
@@ -296,7 +297,8 @@ def abstract_state(
 ) -> State:
     """The shapes of a Run's state after some interventions; nothing is computed.
 
-    If an intervention cannot be carried out on this agent, its error is raised.
+    If an intervention cannot be carried out on this agent, its error is raised. Networks that do
+    not fit in memory are a `RegrowError`.
     """
 
     def start() -> State:
@@ -310,7 +312,10 @@ def abstract_state(
             )
         return eqx.tree_at(lambda s: s.agent, state, changed)
 
-    return jax.eval_shape(start)
+    state = jax.eval_shape(start)
+    leaves = [leaf for leaf in jax.tree.leaves(state.agent) if hasattr(leaf, "dtype")]
+    require_room(sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves))
+    return state
 
 
 @in_float32

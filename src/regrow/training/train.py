@@ -8,6 +8,7 @@ checks.parquet     env_steps, rule, value, fired: a row per check of a rule
 probes.parquet     env_steps, probe, value, fresh: the probes over the course of the run
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 
 from regrow.agents.base import Agent
 from regrow.environments.base import Environment
-from regrow.errors import RegrowError, require, require_rounds, warn_once
+from regrow.errors import RegrowError, in_a_line, require, require_rounds, warn_once
 from regrow.experience.recent import kept_transitions
 from regrow.files.atomic import (
     DamagedError,
@@ -105,7 +106,7 @@ def train(
     check_rules(rules, per_round)
     abstract_state(agent, environment, [rule.intervention for rule in rules])
     check_before_training(environment)
-    if resume and not checkpoint.is_file():
+    if resume and not (checkpoint.is_file() or (folder / previous(CHECKPOINT)).is_file()):
         raise RegrowError(f"there is no run to resume in {folder}; leave --resume out to start one")
     _refuse_begun(folder, resume)
     config = {"agent": describe(agent), "environment": describe(environment), "seed": seed}
@@ -113,13 +114,13 @@ def train(
     with claimed(folder, {"kind": "training", **config}):
         _refuse_begun(folder, resume)  # another process may have started and finished since
         if resume:
-            run, diary = _resumed(folder, label_of(config))
+            run, diary, whole = _resumed(folder, config)
             _require_same(run, agent, environment, env_steps, folder)
         else:
-            run, diary = Run.start(agent, environment, seed=seed), Diary.empty()
+            run, diary, whole = Run.start(agent, environment, seed=seed), Diary.empty(), True
         about = About("train", folder.resolve().name, None, config)
         with Live(log, folder / "log", about) as live:
-            training = _Training(folder, config, probe_every, env_steps, report, live)
+            training = _Training(folder, config, probe_every, env_steps, report, live, whole)
             return training.done(run, diary, rules)
 
 
@@ -141,7 +142,22 @@ def previous(name: str) -> str:
 
 def label_of(config: Mapping[str, Any]) -> str:
     """What the files of a training run say that they are of."""
-    return f"{config['agent']} in {config['environment']}, seed {config['seed']}"
+    run = f"{config['agent']} in {config['environment']}, seed {config['seed']}"
+    return ", ".join([run, *config["rules"]])
+
+
+def _config_of(folder: Place) -> dict[str, Any]:
+    """The configuration of a run; `RegrowError` where it is none."""
+    path = folder / "config.json"
+    config = read_sealed(path)
+    fields = {"agent": str, "environment": str, "seed": int, "rules": list}
+    if not (
+        isinstance(config, dict)
+        and all(type(config.get(name)) is kind for name, kind in fields.items())
+        and all(isinstance(rule, str) for rule in config["rules"])
+    ):
+        raise damaged(path, "it is no configuration")
+    return config
 
 
 def load_run(folder: Place, *, trust: bool = False) -> Run:
@@ -150,20 +166,39 @@ def load_run(folder: Place, *, trust: bool = False) -> Run:
     Where a file of its last save is damaged, it is the Run of the save before, with a warning.
     `trust`: import modules that the files name.
     """
-    return _resumed(folder, label_of(read_sealed(folder / "config.json")), trust=trust)[0]
+    return _resumed(folder, _config_of(folder), trust=trust).run
 
 
-def _resumed(folder: Place, label: str, *, trust: bool = False) -> tuple[Run, Diary]:
+class _Resumed(NamedTuple):
+    """What was saved, and whether the last save was whole."""
+
+    run: Run
+    diary: Diary
+    whole: bool
+
+
+def _resumed(folder: Place, config: Mapping[str, Any], *, trust: bool = False) -> _Resumed:
+    checkpoint, before = folder / CHECKPOINT, folder / previous(CHECKPOINT)
     try:
-        run = load(folder / CHECKPOINT, label, trust=trust)
-        return run, _read(folder, run, label)
+        if not checkpoint.is_file():
+            raise _absent(checkpoint)
+        run = load(checkpoint, label_of(config), trust=trust)
+        return _Resumed(run, _read(folder, run, config), True)
     except DamagedError as error:
-        if not (folder / previous(CHECKPOINT)).is_file():
-            raise
-        run = load(folder / previous(CHECKPOINT), label, trust=trust)
-        diary = _read(folder, run, label, previous)
+        remedy = "restore it, or train again in another --out"
+        if not before.is_file():
+            raise DamagedError(f"{error.brief}; {remedy}") from error
+        try:
+            run = load(before, label_of(config), trust=trust)
+            diary = _read(folder, run, config, previous)
+        except DamagedError as other:
+            raise DamagedError(f"{error.brief}, and {other.brief}; {remedy}") from other
         warn_once(f"{error.brief}; used is the save before it, at env step {run.env_steps}")
-        return run, diary
+        return _Resumed(run, diary, False)
+
+
+def _absent(path: Place) -> DamagedError:
+    return DamagedError(f"there is no {path}; restore it")
 
 
 def _require_same(
@@ -193,7 +228,10 @@ class _Training:
         until: int,
         report: Report,
         live: Live,
+        whole: bool,
     ):
+        """`whole`: whether the last save was; the one before it is kept until there is another."""
+        self.whole = whole
         self.folder, self.config, self.probe_every, self.until = folder, config, probe_every, until
         self.report, self.live = report, live
         self.diary = Diary.empty()
@@ -265,21 +303,23 @@ class _Training:
         self.diary = self.diary._replace(checks=list(checks))
         tables, write_run = self._tables(), writer(run, self.label, kept_transitions())
         row = row_of(run, self.diary.episodes, self.diary.probes, self.config)
+        about, whole, self.whole = {"of": self.label, "at": str(run.env_steps)}, self.whole, True
 
         def write() -> None:
             for name, table in tables.items():
-                about = {**(table.schema.metadata or {}), b"of": self.label.encode()}
-                self._keep_previous(name)
-                write_table(self.folder / name, table.replace_schema_metadata(about))
-            self._keep_previous(CHECKPOINT)
+                self._keep_previous(name, whole)
+                own = {**about, "sha256": _digest(table)}
+                write_table(self.folder / name, table.replace_schema_metadata(own))
+            self._keep_previous(CHECKPOINT, whole)
             write_atomically(self.folder / CHECKPOINT, write_run)
             if row is not None:
                 write_row(self.folder, row)
 
         return write
 
-    def _keep_previous(self, name: str) -> None:
-        keep_previous(self.folder / name, self.folder / previous(name))
+    def _keep_previous(self, name: str, whole: bool) -> None:
+        if whole:
+            keep_previous(self.folder / name, self.folder / previous(name))
 
     def _tables(self) -> dict[str, pa.Table]:
         episodes, checks, probes = self.diary
@@ -292,7 +332,7 @@ class _Training:
         if rules:
             rows = [{**check._asdict(), "rule": rules[check.rule]} for check in checks]
             found["checks.parquet"] = pa.Table.from_pylist(rows, _CHECKS)
-        if self.probe_every:
+        if self.probe_every or probes:
             found["probes.parquet"] = pa.Table.from_pylist(probes, _PROBES)
         return found
 
@@ -361,39 +401,37 @@ class Trained(NamedTuple):
 
 def read_training(folder: Place) -> Trained:
     """Reads the run in a folder; `RegrowError` if there is none, or a file is damaged."""
-    path = place(folder) / "config.json"
     if kind_of(place(folder)) != "training":
         raise RegrowError(f"there is no run in {folder}; give the --out of a `regrow train`")
-    config = read_sealed(path)
-    try:
-        rules = config["rules"] if "format" in config else map(as_meant, config["rules"])
-        what = "; ".join([config["agent"], *rules])
-        named = config["environment"], what, int(config["seed"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise damaged(path, "it is no configuration") from error
-    return Trained(*named, _read_episodes(place(folder) / "episodes.parquet", label_of(config)))
+    config = _config_of(place(folder))
+    rules = config["rules"] if "format" in config else map(as_meant, config["rules"])
+    what = "; ".join([config["agent"], *rules])
+    episodes = _read_episodes(place(folder) / "episodes.parquet", label_of(config))
+    return Trained(config["environment"], what, config["seed"], episodes)
 
 
-def _read_episodes(path: Place, label: str = "") -> Episodes:
-    table = _table(path, _EPISODES, label)
+def _read_episodes(path: Place, label: str = "", at: int = 0) -> Episodes:
+    table = _table(path, _EPISODES, label, at)
     episodes = Episodes(*(table[name].to_numpy() for name in _EPISODES.names))
     if not np.isfinite(episodes.returns).all():
         raise damaged(path, "a return is no finite number")
     return episodes
 
 
-def _read(folder: Place, run: Run, label: str, named: Callable[[str], str] = str) -> Diary:
+def _read(
+    folder: Place, run: Run, config: Mapping[str, Any], named: Callable[[str], str] = str
+) -> Diary:
     """The diary of a saved run, up to the env step of that run. `named`: of which save."""
     files = ("episodes.parquet", "checks.parquet", "probes.parquet")
     of_episodes, of_checks, of_probes = (folder / named(name) for name in files)
-    episodes, checks = _read_episodes(of_episodes, label), list[Check]()
-    if of_checks.is_file():
-        rows = _table(of_checks, _CHECKS, label).to_pylist()
-        texts = read_sealed(folder / "config.json")["rules"]
+    label, at, texts = label_of(config), run.env_steps, config["rules"]
+    episodes, checks = _read_episodes(of_episodes, label, at), list[Check]()
+    if texts:
+        rows = _table(of_checks, _CHECKS, label, at).to_pylist()
         if not {row["rule"] for row in rows} <= set(texts):
             raise damaged(of_checks, "it has a rule that the run has not")
         checks = [Check(**{**row, "rule": texts.index(row["rule"])}) for row in rows]
-    probes = _table(of_probes, _PROBES, label).to_pylist() if of_probes.is_file() else []
+    probes = _table(of_probes, _PROBES, label, at).to_pylist() if of_probes.is_file() else []
     return Diary(
         episodes.until(run.env_steps),
         until_now(checks, run),
@@ -406,18 +444,46 @@ def read_probes(folder: Place) -> list[dict[str, Any]]:
     return _table(folder / "probes.parquet", _PROBES).to_pylist()
 
 
-def _table(path: Place, schema: pa.Schema, label: str = "") -> pa.Table:
+def _table(path: Place, schema: pa.Schema, label: str = "", at: int = 0) -> pa.Table:
+    """A table of the diary. `label`: of which run. `at`: an env step that it must have reached."""
+    if not path.is_file():
+        raise _absent(path)
     try:
         with path.open("rb") as file:
             held = pq.ParquetFile(file, page_checksum_verification=True).read()
-        of = (held.schema.metadata or {}).get(b"of", b"").decode()
+        about = {
+            name.decode(): text.decode() for name, text in (held.schema.metadata or {}).items()
+        }
+        reached = int(about.get("at", at))
         table = held.select(schema.names).cast(schema)
     except PermissionError:
         raise
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
-        raise DamagedError(f"{path} is absent or damaged ({error}); restore it") from error
-    if label and of and of != label:
-        raise damaged(path, f"it is of {of}, not of {label}")
+        raise _broken(path, in_a_line(error)) from error
+    # Tables of earlier versions do not say what they are of.
+    if label and about.get("of", label) != label:
+        raise _broken(path, f"it is of {about['of']}, not of {label}")
+    if reached < at:
+        raise _broken(path, f"it ends at env step {reached}, and the run is at {at}")
     if any(column.null_count for column in table.columns):
-        raise DamagedError(f"{path} is damaged (numbers are missing); restore it")
+        raise _broken(path, "numbers are missing")
+    if "sha256" in about and about["sha256"] != _digest(table):
+        raise _broken(path, "it does not match its checksum")
     return table
+
+
+def _broken(path: Place, why: str) -> DamagedError:
+    return DamagedError(f"{path} is damaged ({why}); restore it")
+
+
+def _digest(table: pa.Table) -> str:
+    """A checksum of what a table holds; that of Parquet leaves out the headers."""
+    digest = hashlib.sha256()
+    for name in table.column_names:
+        column = table[name]
+        if pa.types.is_string(column.type):
+            content = "\n".join(column.to_pylist()).encode()
+        else:
+            content = column.to_numpy().tobytes()
+        digest.update(f"{name} {len(column)} {len(content)} ".encode() + content)
+    return digest.hexdigest()

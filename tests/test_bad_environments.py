@@ -25,7 +25,8 @@ from regrow.agents import PPO, SAC, DoubleDQN
 from regrow.environments import Gymnasium
 from regrow.errors import RegrowError
 from regrow.training.checkpoint import load
-from regrow.training.train import read_training, train
+from regrow.training.saved import read_training
+from regrow.training.train import train
 from regrow.types import silent
 
 AGENTS = {

@@ -14,7 +14,7 @@ from regrow.analysis.summary import curves, summarise
 from regrow.report import figure, paper, sections
 from regrow.report.figure import UP_TO_FORK
 from regrow.report.palette import COLOURS, FIXED, GREYS, HUES, INK, KNOWN, ON_DARK, SOFT, inks
-from regrow.training.train import Episodes, Trained
+from regrow.training.saved import Episodes, Trained
 from regrow.types import Event
 
 ARMS = ("nothing", "inject", "reset", "regrama", "redo", "reset every 10_000")

@@ -26,8 +26,8 @@ from regrow.report.sections import write_page
 from regrow.sources.native import Diagnosis
 from regrow.training.checkpoint import load, save
 from regrow.training.run import Run
+from regrow.training.saved import read_training
 from regrow.training.schedule import Rule
-from regrow.training.train import read_training
 from regrow.types import Event
 
 COMMITTED = Path(__file__).parents[1] / "docs" / "results"

@@ -35,7 +35,8 @@ from regrow.training import session
 from regrow.training.checkpoint import load, save
 from regrow.training.evaluate import evaluate
 from regrow.training.run import Run, random_policy
-from regrow.training.train import read_training, train
+from regrow.training.saved import read_training
+from regrow.training.train import train
 from regrow.types import silent
 
 BRIEF = {"batch_size": 8, "learn_start": 40, "replay_capacity": 300}

@@ -10,7 +10,7 @@ from regrow.diagnosis.outcomes import Outcome
 from regrow.errors import RegrowError
 from regrow.report.figure import draw_curves, draw_learning
 from regrow.report.looks import draw_looks, known, looks_picture
-from regrow.training.train import Episodes, Trained
+from regrow.training.saved import Episodes, Trained
 
 NAMES = ["nothing", "inject", "reset", "inject when dead_units above 0.3 at most 3 times"]
 

@@ -32,8 +32,9 @@ from regrow.sources.native import Diagnosis
 from regrow.training import live
 from regrow.training.checkpoint import load
 from regrow.training.run import Run
+from regrow.training.saved import read_probes
 from regrow.training.schedule import Rule
-from regrow.training.train import read_probes, train
+from regrow.training.train import train
 from regrow.types import silent
 
 ALL = tuple(SINKS)

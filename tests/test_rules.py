@@ -13,8 +13,9 @@ from regrow.environments import ActionReward
 from regrow.errors import RegrowError
 from regrow.interventions import Inject, Redo, Reset, ShrinkPerturb
 from regrow.training.run import Run
+from regrow.training.saved import read_probes
 from regrow.training.schedule import Check, Rule, followed, is_rule, next_check
-from regrow.training.train import read_probes, train
+from regrow.training.train import train
 from regrow.training.triggers import At, Every, Plateau, Seen, When
 
 AGENT = DoubleDQN(hidden=8, learn_start=20, replay_capacity=200)

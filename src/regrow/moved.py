@@ -88,7 +88,7 @@ MOVED = {
     "style": ("networks.architecture",),
     "subject": ("diagnosis.subject",),
     "summary": ("analysis.summary",),
-    "train": ("training.train",),
+    "train": ("training.train", "training.saved"),
     "triggers": ("training.triggers",),
     "units": ("learners.recycling",),
     "verdict": ("diagnosis.conclusion", "diagnosis.verdict"),

@@ -94,7 +94,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from regrow.stats.intervals import mean_band
     from regrow.training.evaluate import evaluate
     from regrow.training.evaluations import read_evaluations, write_evaluation
-    from regrow.training.train import load_run
+    from regrow.training.saved import load_run
 
     _require_run(options.folder)
     one_core()
@@ -117,7 +117,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _curves(options: argparse.Namespace) -> None:
     from regrow.report.figure import draw_learning
-    from regrow.training.train import read_training
+    from regrow.training.saved import read_training
 
     draw_learning(options.out, [read_training(folder) for folder in options.folders])
     runs = f"{count} runs" if (count := len(options.folders)) > 1 else "1 run"
@@ -135,7 +135,7 @@ def _probe(options: argparse.Namespace) -> None:
 
     from regrow.execution.processes import keep_compiled_programs, one_core
     from regrow.report import terminal
-    from regrow.training.train import load_run, read_probes
+    from regrow.training.saved import load_run, read_probes
 
     _require_run(options.folder)
     one_core()

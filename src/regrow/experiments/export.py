@@ -19,7 +19,7 @@ from regrow.files.places import Place
 from regrow.records.rows import Row, probe_place, read_rows, table_of, write_table
 from regrow.records.sinks import package
 from regrow.records.study_spec import plain_name, plan_file
-from regrow.training.train import read_probes, read_training
+from regrow.training.saved import read_probes, read_training
 
 
 class Point(NamedTuple):

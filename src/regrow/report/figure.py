@@ -21,8 +21,8 @@ from regrow.records.rows import Row
 from regrow.report.palette import INK, SOFT, Ink, inks
 from regrow.stats.curves import running_mean
 from regrow.stats.intervals import mean_band
+from regrow.training.saved import Episodes, Trained
 from regrow.training.schedule import RECENT
-from regrow.training.train import Episodes, Trained
 from regrow.types import Event
 
 TOGETHER = 7  # arms in one picture

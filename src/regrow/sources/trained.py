@@ -11,7 +11,7 @@ from regrow.interventions.base import Intervention
 from regrow.registry import describe, make
 from regrow.sources.base import RunSource, require_alike
 from regrow.training.run import Run, abstract_state
-from regrow.training.train import load_run, read_training
+from regrow.training.saved import load_run, read_training
 from regrow.types import Event
 
 

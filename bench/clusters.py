@@ -92,7 +92,7 @@ def held_up() -> tuple[float, float, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     ratios = second_worker(options.turns)
     with tempfile.TemporaryDirectory() as folder:

@@ -15,6 +15,7 @@ os.environ.setdefault(
     ("" if "--slow" in sys.argv else "--xla_backend_optimization_level=0 ")
     + "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 )
+os.environ.setdefault("NPROC", "1")  # the pool of threads that these flags leave
 # Processes that tests start have these, too.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
 # The small programs, too: every file of tests needs them again, and both workers do.

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 UNGUARDED = 83
 """The exit code of a worker that reached the code which starts its parent's work."""
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREADS = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""What XLA and LAPACK read the number of their threads from."""
 
 _MARK = "REGROW_STARTS_WORKERS"
 
@@ -21,7 +22,7 @@ _MARK = "REGROW_STARTS_WORKERS"
 def starting_workers() -> Iterator[None]:
     """Marks processes that are started within as workers of this one, of one thread each.
 
-    LAPACK reads the number of threads when it is loaded, which may be before a worker begins.
+    LAPACK reads the number when it is loaded, which may be before a worker begins.
     """
     own = {_MARK: str(os.getpid()), **dict.fromkeys(THREADS, "1")}
     before = {name: os.environ.get(name) for name in own}

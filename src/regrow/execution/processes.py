@@ -70,10 +70,11 @@ def cores() -> int:
 def one_core() -> None:
     """Makes XLA and LAPACK use one thread; call it before the first computation.
 
-    The last bits of a decomposition depend on the number of threads, and so would the probes.
+    Else the last bits of sums and decompositions depend on the number of cores, and so do results.
+    XLA's flags leave it a pool of threads, which is as large as NPROC says; that may be set.
     """
     for name in THREADS:
-        os.environ[name] = "1"
+        os.environ[name] = os.environ.get("NPROC", "1") if name == "NPROC" else "1"
     flags = os.environ.get("XLA_FLAGS", "")
     if ONE_CORE not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {ONE_CORE}".strip()

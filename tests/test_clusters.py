@@ -90,7 +90,7 @@ def made(kind, folder):
 KINDS = ["ray", "slurm"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["ray", pytest.param("slurm", marks=pytest.mark.slow)])
 def test_a_diagnosis_on_a_cluster_is_that_of_one_process(cluster, straight, tmp_path, kind):
     told = []
     carry_out(
@@ -162,6 +162,7 @@ def killing_node(cluster, straight, folder, after: float) -> bool:
     return bool(hit)
 
 
+@pytest.mark.slow
 def test_where_a_node_dies_the_rows_are_the_same(cluster, straight, tmp_path):
     assert killing_node(cluster, straight, tmp_path, 8.0)
 
@@ -175,6 +176,7 @@ def test_where_a_node_dies_at_ten_moments_the_rows_are_the_same(cluster, straigh
     print(f"{kills} nodes killed in {rounds} rounds")
 
 
+@pytest.mark.slow
 def test_a_preempted_job_goes_on_where_it_was(straight, tmp_path, monkeypatch):
     """By the signal that SLURM sends; the log of submitit says that it was queued again."""
     monkeypatch.setenv("REGROW_SAVE_EVERY", "0.2")
@@ -213,5 +215,11 @@ def test_places_that_are_none_are_named(tmp_path):
         made("slurm", processes=2)
     with refused_in_a_line("--on slurm: "):
         made("slurm", options=["cluster=local", "tpus=3"])([Task("a", (), quick)], print)
+
+
+@pytest.mark.slow
+def test_a_cluster_that_cannot_be_reached_is_named(tmp_path):
+    """Ray tries for half a minute."""
+    made = executor("ray://127.0.0.1:9", tmp_path, processes=None, options=())
     with refused_in_a_line("cannot reach a Ray cluster at ray://127.0.0.1:9"):
-        made("ray://127.0.0.1:9")([Task("a", (), quick)], print)
+        made([Task("a", (), quick)], print)

@@ -49,7 +49,7 @@ def test_the_page_has_its_commands():
 
 
 def slow_but_for_some(line: str):
-    quick = line.startswith("regrow doctor") or "--processes 2" in line
+    quick = line.startswith("regrow doctor")
     return pytest.param(line, id=line[7:50], marks=() if quick else pytest.mark.slow)
 
 
@@ -75,7 +75,10 @@ echo "$@" >> "$CALLED"
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+AT_ONCE = [signal.SIGUSR1, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("number", AT_ONCE)
 def test_the_script_saves_and_queues_itself_again(tmp_path, number):
     """As SLURM would: by the signal ahead of the time limit, and by that of a preemption."""
     called, bin_ = tmp_path / "called", tmp_path / "bin"

@@ -263,7 +263,8 @@ def test_a_signal_loses_nothing(tmp_path, command, times, number):
     wait_until(lambda: not alive(process.pid))  # nor does any process of its own outlive it
     lines = [line for line in said().splitlines() if line.startswith("regrow: ")]
     # The second may come when all is saved already.
-    ends = [(2, f"regrow: {STOPPED}"), (130, f"regrow: {AT_ONCE}")]
+    stopped = STOPPED if command == "diagnose" else STOPPED.replace(" goes", " with --resume goes")
+    ends = [(2, f"regrow: {stopped}"), (130, f"regrow: {AT_ONCE}")]
     assert [(code, line) for line in lines] in [[end] for end in ends[:times]]
     for word in ("Traceback", "Warning"):
         assert word not in said()

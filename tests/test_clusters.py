@@ -184,11 +184,14 @@ def test_a_preempted_job_goes_on_where_it_was(straight, tmp_path, monkeypatch):
 
     def preempt():
         for process in psutil.process_iter():
-            if "submitit.core._submit" in _words(process) and str(tmp_path) in _words(process)[-1]:
+            ours = (
+                "submitit.core._submit" in _words(process) and str(tmp_path) in _words(process)[-1]
+            )
+            if ours and time.time() - process.create_time() > 5:  # it answers signals by now
                 process.send_signal(signal.SIGUSR2)
                 sent.append(process.pid)
 
-    timers = [threading.Timer(after, preempt) for after in (8.0, 14.0, 20.0)]
+    timers = [threading.Timer(after, preempt) for after in range(6, 40, 3)]
     for timer in timers:
         timer.start()
     carry_out(LONG, tmp_path / "out", execute=Slurm(tmp_path / "slurm", LOCAL))

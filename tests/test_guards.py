@@ -100,7 +100,7 @@ def test_the_estimate_is_above_what_the_state_takes():
 
     run = Run.start(AGENT, ActionReward(), seed=0)
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(run.state) if hasattr(leaf, "nbytes"))
-    assert held < Native(AGENT, ActionReward()).memory < total_memory()
+    assert held < Native(AGENT, ActionReward()).memory() < total_memory()
     assert in_words(7_350_000_000) == "7.35 GB"
     assert in_words(12) == "12 bytes"
 

@@ -15,10 +15,10 @@ from regrow.diagnosis.diagnose import carry_out
 from regrow.environments import ActionReward, Breakout
 from regrow.errors import RegrowWarning
 from regrow.experience.frame_replay import FrameReplay
-from regrow.experience.recent import SETTING
 from regrow.files.atomic import write_atomically
 from regrow.training.checkpoint import load, save, writer
 from regrow.training.run import Run
+from regrow.training.saving import KEEP_TRANSITIONS as SETTING
 from regrow.types import silent
 
 AGENT = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400)

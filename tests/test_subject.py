@@ -16,7 +16,7 @@ from regrow.diagnosis.diagnose import diagnose
 from regrow.diagnosis.plan import Arm, Plan
 from regrow.diagnosis.subject import Source, Subject
 from regrow.errors import RegrowError
-from regrow.files.atomic import read_json, write_json
+from regrow.files.atomic import as_json, read_json
 from regrow.interventions import Inject, Nothing
 from regrow.registry import describe
 from regrow.types import Event, Log
@@ -97,10 +97,12 @@ class Linears:
     def start(self, seed):
         return Linear(self.loses, seed)
 
-    def save(self, subject, path):
-        write_json(path, {**vars(subject), "history": [list(event) for event in subject.history]})
+    def writer(self, subject, label, transitions=None):
+        held = {**vars(subject), "history": [list(event) for event in subject.history]}
+        content = as_json(held)
+        return lambda file: file.write(content)
 
-    def load(self, path):
+    def load(self, path, label):
         held = read_json(path)
         history = tuple(Event(*event) for event in held.pop("history"))
         return Linear(**{**held, "history": history, "restarts": ()})
@@ -109,6 +111,9 @@ class Linears:
         for one in interventions:
             if not isinstance(one, Inject | Nothing):
                 raise RegrowError(f"a linear learner knows no {describe(one)}")
+
+    def memory(self):
+        return 0
 
     def check_environment(self):
         pass

@@ -118,7 +118,7 @@ def _places() -> Iterator[Told]:
     for name in ("minatar/breakout", "atari/breakout"):
         try:
             environment = make("environments", name)
-            needed = Native(default_agent(environment), environment).memory
+            needed = Native(default_agent(environment), environment).memory()
         except RegrowError as error:
             yield Told(f"{name}", str(error))
             continue

@@ -15,9 +15,9 @@ import numpy as np
 
 from regrow.diagnosis.subject import Source, Subject
 from regrow.errors import RegrowError, warn_once
-from regrow.experience.recent import kept_transitions
 from regrow.files.atomic import DamagedError, damaged, delete, write_atomically
 from regrow.files.places import Place, listed, local
+from regrow.training.saving import kept_transitions
 from regrow.training.schedule import Check, recent_return, until_now
 from regrow.types import Log
 

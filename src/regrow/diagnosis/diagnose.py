@@ -251,7 +251,7 @@ def tasks(
     recorded = Recorded(folder / "work" / digest_of(plan), folder, source_commit(), tuple(log))
     random = random_file(folder, plan)
     random_task = Task(random.stem, (), partial(run_random_policy, plan, random))
-    found, resources = [random_task] if not since else [], Resources(memory=plan.source.memory)
+    found, resources = [random_task] if not since else [], Resources(memory=plan.source.memory())
     there = {task.name for task in found}
     for job, needs in jobs(plan, units):
         if plan.unit_of(job.seed, job.replicate) < since:

@@ -135,7 +135,6 @@ class Source(Protocol):
         """`RegrowError` where the environment does what it may not do."""
         ...
 
-    @property
     def memory(self) -> int:
         """Bytes that a job needs at most, about; 0 where nobody can say."""
         ...

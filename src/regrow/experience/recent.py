@@ -4,30 +4,11 @@ A checkpoint of a large agent is nearly all replay. With its newest transitions 
 and a run can go on from it, though not as it would have: older transitions are drawn no more.
 """
 
-import os
 from collections.abc import Mapping
 
 import numpy as np
 
-from regrow.errors import require
-
-SETTING = "REGROW_KEEP_TRANSITIONS"
-"""The environment variable with the transitions that a checkpoint of unfinished work has at most.
-
-By default all.
-"""
-
 Arrays = dict[str, np.ndarray]
-
-
-def kept_transitions() -> int | None:
-    """The setting; None where it is not set. Raises `RegrowError` if it is no whole number."""
-    text = os.environ.get(SETTING)
-    if not text:
-        return None
-    right = text.isdecimal() and int(text) >= 1
-    require(right, f"{SETTING} is '{text}'; it must be a whole number of transitions, at least 1")
-    return int(text)
 
 
 def only_recent(arrays: Mapping[str, np.ndarray], count: int) -> tuple[Arrays, int]:

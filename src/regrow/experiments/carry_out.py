@@ -105,7 +105,7 @@ def _left(group: Shared, out: Place, there: Container[Key], commit: str) -> Work
         if job.arm and (asking := [p for p in group.asking(job) if p.key(job) not in there])
     }
     forks = {job.seed: Job(job.seed, None) for job in missing}
-    resources = Resources(memory=group.plan.source.memory if missing else 0)
+    resources = Resources(memory=group.plan.source.memory() if missing else 0)
     tasks = [Task(random.stem, (), partial(run_random_policy, group.plan, random))]
     for seed, fork in forks.items():
         work = partial(_do, group, fork, (), out, commit)

@@ -85,7 +85,6 @@ class RunSource:
         """`check_environment`, in short."""
         check_before_training(self.environment)
 
-    @property
     def memory(self) -> int:
         """The Run, the fork it is compared with, and the copy that is written, beside the rest."""
         state = abstract_state(self.agent, self.environment, ())
@@ -171,7 +170,6 @@ class TorchSource(abc.ABC):
         """Layers of the smallest of its networks, where they are known; else 1."""
         return self.layers
 
-    @property
     def memory(self) -> int:
         """The Subject, the fork it is compared with, and the copy that is written, twice."""
         return _PROCESS + 4 * len(self.untouched().write())

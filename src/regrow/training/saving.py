@@ -9,11 +9,17 @@ import threading
 import time
 from collections.abc import Callable
 
-from regrow.errors import RegrowError
+from regrow.errors import RegrowError, require
 
 SAVE_EVERY = "REGROW_SAVE_EVERY"
 """The environment variable with the seconds between checkpoints, by default 60; or more if they
 are costly."""
+
+KEEP_TRANSITIONS = "REGROW_KEEP_TRANSITIONS"
+"""The environment variable with the transitions that a checkpoint of unfinished work has at most.
+
+By default all.
+"""
 
 SHARE = 0.01  # the largest share of the time that they may take
 
@@ -78,3 +84,16 @@ def _save_every() -> float:
     if not seconds >= 0:
         raise RegrowError(f"{SAVE_EVERY} is '{text}'; it must be a number of seconds, 0 or more")
     return seconds
+
+
+def kept_transitions() -> int | None:
+    """The setting; None where it is not set. Raises `RegrowError` if it is no whole number."""
+    text = os.environ.get(KEEP_TRANSITIONS)
+    if not text:
+        return None
+    right = text.isdecimal() and int(text) >= 1
+    require(
+        right,
+        f"{KEEP_TRANSITIONS} is '{text}'; it must be a whole number of transitions, at least 1",
+    )
+    return int(text)

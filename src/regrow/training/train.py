@@ -9,7 +9,6 @@ import numpy as np
 from regrow.agents.base import Agent
 from regrow.environments.base import Environment
 from regrow.errors import RegrowError, require, require_rounds
-from regrow.experience.recent import kept_transitions
 from regrow.files.folders import claimed
 from regrow.files.places import Place, place
 from regrow.files.progress import report_progress
@@ -31,6 +30,7 @@ from regrow.training.saved import (
     tables_of,
     write_save,
 )
+from regrow.training.saving import kept_transitions
 from regrow.training.schedule import Check, Rule, check_rules
 from regrow.types import Log, Report
 

@@ -33,7 +33,7 @@ from regrow.training.train import train
 from regrow.types import Report, silent
 
 AGENT = DoubleDQN(replay_capacity=100_000)
-JOB = 60_000  # env steps
+JOB = 40_000  # env steps
 
 
 def training(report: Report, seed: int) -> None:
@@ -82,7 +82,7 @@ def held_up() -> tuple[float, float, int]:
     with tempfile.TemporaryDirectory() as folder:
         train(AGENT, Breakout(), Path(folder) / "a", env_steps=20_000, report=silent)
         began = time.perf_counter()
-        train(AGENT, Breakout(), Path(folder) / "b", env_steps=700_000, report=silent)
+        train(AGENT, Breakout(), Path(folder) / "b", env_steps=400_000, report=silent)
         took = time.perf_counter() - began
         size = (Path(folder) / "b" / "run.ckpt").stat().st_size
     return took, waits[-1].held_up, size

@@ -177,11 +177,27 @@ def test_a_bucket_that_is_not_there_is_named(server):
     assert "there is no folder s3://nowhere/x" in told
 
 
-def test_a_store_that_cannot_be_reached_is_named(bucket, monkeypatch):
+@pytest.fixture
+def elsewhere(server, monkeypatch):
+    """A place in a store that cannot be reached."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    elsewhere = place("s3://elsewhere/x")
-    elsewhere.fs.clear_instance_cache()
+    found = place("s3://elsewhere/x")
+    found.fs.clear_instance_cache()
+    yield found
+    found.fs.clear_instance_cache()
+
+
+@pytest.mark.parametrize(
+    "command", [["watch", "--once"], ["report"], ["export", "--to", "parquet"]]
+)
+def test_a_command_on_a_store_that_cannot_be_reached_ends_in_a_line(elsewhere, command):
+    told = cli.run([command[0], str(elsewhere), *command[1:]])
+    assert told is not None
+    assert "\n" not in told
+
+
+def test_a_store_that_cannot_be_reached_is_named(elsewhere):
     with pytest.raises(RegrowError, match=r"cannot (read|write) s3://elsewhere/x") as told:
         run_job(PLAN, Job(0, None), elsewhere, lambda phase, steps: None)
     assert "\n" not in str(told.value)

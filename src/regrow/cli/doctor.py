@@ -61,6 +61,10 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
+    from regrow.execution.processes import keep_compiled_programs, one_core
+
+    one_core()
+    keep_compiled_programs()
     wrong = list[str]()
     parts: tuple[tuple[str, Callable[[], Iterator[Told]]], ...] = (
         ("Installed", _installed),
@@ -120,7 +124,7 @@ def _places() -> Iterator[Told]:
             environment = make("environments", name)
             needed = Native(default_agent(environment), environment).memory()
         except RegrowError as error:
-            yield Told(f"{name}", str(error))
+            yield Told(name, str(error))
             continue
         fit = max(min(cores(), int(free_memory() // needed)), 0)
         yield Told(name, f"{in_words(needed)} of memory for a job: {fit} at once on this machine")

@@ -97,10 +97,13 @@ def _carry_out(arguments: Sequence[str]) -> None:
         if text.startswith("--") and text.endswith("=--"):  # argparse reads an empty list there
             raise RegrowError(f"'{text}' gives no value; write {text.partition('=')[0]} VALUE")
     options = _parser().parse_args(arguments)
+    from regrow.files.places import stores_told  # not for --help, which ends above
+
     with warnings.catch_warnings():
         warnings.simplefilter("always", RegrowWarning)
         warnings.showwarning = show_warning
-        options.command(options)
+        with stores_told():
+            options.command(options)
 
 
 def _in_one_line(error: BaseException) -> str:

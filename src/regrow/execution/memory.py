@@ -1,14 +1,13 @@
 """Memory: what there is, and how many tasks fit into it at once."""
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
-from regrow.errors import RegrowError, RegrowWarning, in_a_line, require
+from regrow.errors import RegrowError, in_a_line, require, warn_once
 from regrow.execution.tasks import Task
 
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -68,10 +67,9 @@ def fitting(count: int, tasks: Sequence[Task]) -> int:
     )
     fits = max(int(free // needed), 1)
     if fits < count:
-        warnings.warn(
+        warn_once(
             f"{fits} processes in place of {count}: a job needs about {in_words(needed)} of "
             f"memory, and {in_words(free)} are free",
-            RegrowWarning,
-            stacklevel=2,
+            f"processes {fits} of {count}",
         )
     return min(count, fits)

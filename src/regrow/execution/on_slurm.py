@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from subprocess import SubprocessError
 from types import FrameType
 from typing import Any
 
-from regrow.errors import RegrowError, in_a_line, require_package
+from regrow.errors import RegrowError, in_a_line, require_package, warn_once
 from regrow.execution.elsewhere import Parcel
 from regrow.execution.interrupts import SIGNALS, STOPPED, StoppedError, interruptible, stopping
 from regrow.execution.queue import Queue
@@ -36,7 +37,7 @@ class Slurm:
     `cluster`: "slurm", or "local" for processes of this machine, to try it out.
 
     Raises `RegrowError` if submitit is missing or does not know an option, or if a job failed
-    `ATTEMPTS` times. Raises `StoppedError` after Ctrl-C, once running jobs have saved their
+    `ATTEMPTS` times. Raises `StoppedError` after Ctrl-C, which cancels the jobs: each saves its
     progress.
     """
 
@@ -111,6 +112,8 @@ class Slurm:
                 f"{name} failed {ATTEMPTS} times ({_why(problem)}); what it said is in "
                 f"{job.paths.stderr}"
             ) from problem
+        if isinstance(error, StoppedError):
+            return False  # the cluster ended it, not the user
         if error is not None:
             raise error
         return True
@@ -191,5 +194,5 @@ def _cancel(jobs: Any) -> None:
     for job in jobs:
         try:
             job.cancel()
-        except (OSError, RuntimeError) as error:
-            print(f"regrow: job {job.job_id} could not be cancelled: {in_a_line(error)}")
+        except (OSError, RuntimeError, SubprocessError) as error:
+            warn_once(f"job {job.job_id} could not be cancelled: {in_a_line(error)}")

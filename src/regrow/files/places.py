@@ -78,6 +78,20 @@ def reaching(path: Place, verb: str) -> Iterator[None]:
 
 
 @contextmanager
+def stores_told() -> Iterator[None]:
+    """Turns the exceptions of object stores, wherever one is asked, into a `RegrowError`."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _STORES:
+            raise
+        raise RegrowError(f"an object store cannot be used: {in_a_line(error)}") from error
+
+
+_STORES = {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google"}
+
+
+@contextmanager
 def local(path: Place) -> Iterator[Path]:
     """A file of this machine with the content of `path`: itself, or a copy until the block ends."""
     if isinstance(path, Path):

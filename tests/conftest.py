@@ -112,3 +112,20 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if odd:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         reporter.write_line(f"skipped, though all was installed: {'; '.join(sorted(odd))}")
+
+
+@pytest.fixture(scope="module")
+def server():
+    """An S3 server on loopback, and the environment that leads to it."""
+    boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
+    running = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        boto3.client("s3").create_bucket(Bucket="runs")
+        yield running
+    running.stop()

@@ -6,6 +6,7 @@ from pathlib import Path
 from regrow.diagnosis.outcomes import Outcome
 from regrow.diagnosis.recording import as_outcome
 from regrow.records.rows import read_rows
+from regrow.types import Report
 
 
 def jobs_of(folder: Path) -> Path:
@@ -17,6 +18,21 @@ def jobs_of(folder: Path) -> Path:
 def outcomes_of(folder: Path) -> list[Outcome]:
     """Of all arms and seeds, as its rows have them."""
     return [as_outcome(row) for row in read_rows(folder).rows]
+
+
+class StopHereError(Exception):
+    """Raised by a report, to stop the work there."""
+
+
+def stopping_at(call: int) -> Report:
+    """A report that stops the work at its `call`-th call."""
+    calls = iter(range(1, call + 1))
+
+    def report(phase: str, steps: int) -> None:
+        if next(calls) == call:
+            raise StopHereError
+
+    return report
 
 
 def results(folder: Path) -> dict:

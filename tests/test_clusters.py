@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 
 import psutil
 import pytest
@@ -77,6 +78,27 @@ def dying(report):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def dying_once(marker, report):
+    """Its process is killed at the first try."""
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def counting(file, report):
+    """Counts to 60 in three seconds and more, and goes on where it was stopped."""
+    count = int(file.read_text()) if file.exists() else 0
+    with file.with_suffix(".begun").open("a") as begun:
+        begun.write(f"{count}\n")
+    try:
+        while count < 60:
+            time.sleep(0.05)
+            count += 1
+            report("counting", 1)
+    finally:
+        file.write_text(str(count))
+
+
 def endless(report):
     while True:
         time.sleep(0.05)
@@ -108,6 +130,45 @@ def test_what_a_task_raises_is_raised_here(cluster, tmp_path, kind):
     needing = [Task("first", (), failing), Task("second", ("first",), quick)]
     with pytest.raises(NotFiniteError, match="q is NaN"):
         made(kind, tmp_path)(needing, lambda phase, steps: None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_whose_process_dies_is_begun_again(cluster, tmp_path, kind):
+    marker = tmp_path / "marker"
+    task = Task("once", (), partial(dying_once, marker))
+    made(kind, tmp_path)([task], lambda phase, steps: None)
+    assert marker.exists()
+
+
+def preempting(folder, sent: list[int], after: float = 0.0) -> None:
+    """Sends SLURM's signal to the jobs of a folder that have run for so long."""
+    for process in psutil.process_iter():
+        words = _words(process)
+        ours = "submitit.core._submit" in words and str(folder) in words[-1]
+        if ours and time.time() - process.create_time() > after:
+            process.send_signal(signal.SIGUSR2)
+            sent.append(process.pid)
+
+
+def test_a_preempted_task_saves_is_queued_again_and_goes_on(tmp_path):
+    count, sent = tmp_path / "count", []
+    begun = count.with_suffix(".begun")
+
+    def preempt():
+        while not begun.exists():
+            time.sleep(0.1)
+        time.sleep(1.0)
+        preempting(tmp_path, sent)
+
+    thread = threading.Thread(target=preempt)
+    thread.start()
+    task = Task("counting", (), partial(counting, count))
+    Slurm(tmp_path / "slurm", LOCAL)([task], lambda phase, steps: None)
+    thread.join()
+    assert sent
+    assert count.read_text() == "60"
+    first, second = map(int, begun.read_text().split())
+    assert first == 0 < second < 60
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS])
@@ -181,17 +242,9 @@ def test_a_preempted_job_goes_on_where_it_was(straight, tmp_path, monkeypatch):
     """By the signal that SLURM sends; the log of submitit says that it was queued again."""
     monkeypatch.setenv("REGROW_SAVE_EVERY", "0.2")
     sent = []
-
-    def preempt():
-        for process in psutil.process_iter():
-            ours = (
-                "submitit.core._submit" in _words(process) and str(tmp_path) in _words(process)[-1]
-            )
-            if ours and time.time() - process.create_time() > 5:  # it answers signals by now
-                process.send_signal(signal.SIGUSR2)
-                sent.append(process.pid)
-
-    timers = [threading.Timer(after, preempt) for after in range(6, 40, 3)]
+    timers = [
+        threading.Timer(after, preempting, (tmp_path, sent, 5.0)) for after in range(6, 40, 3)
+    ]
     for timer in timers:
         timer.start()
     carry_out(LONG, tmp_path / "out", execute=Slurm(tmp_path / "slurm", LOCAL))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from test_kills import compared
-from test_places import server  # noqa: F401  a fixture
 
 from regrow.files.places import place
 
@@ -54,7 +53,7 @@ def slow_but_for_some(line: str):
 
 
 @pytest.mark.parametrize("line", [slow_but_for_some(line) for line in COMMANDS])
-def test_a_command_of_the_page(line, folder, server, request):  # noqa: F811
+def test_a_command_of_the_page(line, folder, server, request):
     pytest.importorskip("ray")
     done = run(prepared(line, folder), folder)
     assert done.returncode == 0, done.stderr
@@ -62,7 +61,7 @@ def test_a_command_of_the_page(line, folder, server, request):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_their_results_are_the_same(folder, server):  # noqa: F811
+def test_their_results_are_the_same(folder, server):
     """That of one machine, of Ray, of SLURM's, and that in the bucket."""
     local = compared(folder / "runs" / "local")
     assert len(local) == 12

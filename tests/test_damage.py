@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from found import jobs_of
+from found import StopHereError, jobs_of
 from test_kills import compared
 from trees import bit_equal
 
@@ -34,10 +34,6 @@ PLAN = Diagnosis(
     AGENT, ActionReward(), ARMS, seeds=2, fork_at=1_200, horizon=1_200, replicates=1, fixed=False
 )
 RULES = ("shrink_perturb every 200", "redo when returns above 0.1 checked every 80")
-
-
-class StopHereError(Exception):
-    pass
 
 
 class Damage(NamedTuple):

@@ -1,12 +1,11 @@
 """Work in an object store: an S3 server on this machine (moto's)."""
 
-import contextlib
 import threading
 from pathlib import Path
 
 import pytest
 import small
-from found import jobs_of
+from found import StopHereError, jobs_of, stopping_at
 from refusals import refused_in_a_line
 
 from regrow.agents import DoubleDQN
@@ -22,25 +21,8 @@ from regrow.files.atomic import create_atomically, read_json, write_atomically, 
 from regrow.files.places import contents, listed, place
 from regrow.records.rows import read_rows
 
-boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
 AGENT = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400)
 PLAN = small.diagnosis_of(AGENT, ActionReward(), 200, 200)
-
-
-@pytest.fixture(scope="module")
-def server():
-    """An S3 server on loopback, and the environment that leads to it."""
-    running = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        boto3.client("s3").create_bucket(Bucket="runs")
-        yield running
-    running.stop()
 
 
 @pytest.fixture
@@ -127,16 +109,8 @@ def test_leases_are_held_by_one(bucket, monkeypatch):
 def test_a_diagnosis_in_a_store_is_that_in_a_folder(bucket, tmp_path):
     """By worker processes, and stopped on the way."""
     here = carry_out(PLAN, tmp_path)
-    calls = []
-
-    def stopping(phase, steps):
-        calls.append(phase)
-        if len(calls) == 9:
-            raise InterruptedError
-
-    with contextlib.suppress(InterruptedError):
-        carry_out(PLAN, bucket, report=stopping)
-    assert len(calls) == 9
+    with pytest.raises(StopHereError):
+        carry_out(PLAN, bucket, report=stopping_at(9))
     there = carry_out(PLAN, bucket, execute=Processes(2))
     assert compared(there.rows) == compared(here.rows)
     assert there.verdict == here.verdict

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import small
+from found import StopHereError, stopping_at
 from refusals import refused_in_a_line
 from trees import bit_equal
 
@@ -96,15 +97,8 @@ def test_what_learns_from_each_rollout_once_is_kept_whole(tmp_path):
 def test_a_diagnosis_that_went_on_so_says_it(tmp_path, monkeypatch):
     plan = small.diagnosis_of(AGENT, ActionReward(), 2_000, 2_000)
     monkeypatch.setenv(SETTING, "50")
-    calls = []
-
-    def stopping(phase, steps):
-        calls.append(phase)
-        if len(calls) == 5:
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        carry_out(plan, tmp_path, report=stopping)
+    with pytest.raises(StopHereError):
+        carry_out(plan, tmp_path, report=stopping_at(5))
     errors._said.clear()
     with pytest.warns(RegrowWarning, match="has the last 50 transitions of its replay only"):
         done = carry_out(plan, tmp_path, report=silent)

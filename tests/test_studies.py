@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import pyarrow.parquet as pq
 import pytest
+from found import StopHereError
 
 from regrow.agents import DoubleDQN
 from regrow.analysis.conditions import cases
@@ -53,10 +54,6 @@ class TinyToo(Tiny):
     def conditions(self, scale):
         more = ("nothing", "inject", "reset")
         return (self.setting.condition("under another name", arms=more),)
-
-
-class StopHereError(Exception):
-    pass
 
 
 def carry_out(out: Path, *studies: Study, report=lambda phase, steps: None) -> list[Row]:

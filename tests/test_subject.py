@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from found import StopHereError
 
 import regrow.diagnosis
 from regrow import cli
@@ -176,9 +177,6 @@ def test_what_it_leaves_is_read_as_any_other(tmp_path, capsys):
 
 
 def test_stopped_it_continues_to_the_same_verdict(tmp_path):
-    class StopHereError(Exception):
-        pass
-
     reports = iter(range(100))
 
     def report(phase, steps):

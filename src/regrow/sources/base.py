@@ -30,8 +30,10 @@ from regrow.types import Event, Log
 
 RANDOM_STEPS = 10_000
 _PROCESS = 1_200_000_000
-"""Bytes of a process beside its state, while it compiles: measured 0.8 GB with MinAtar's Breakout and
-1.2 GB with Seaquest."""
+"""Bytes of a process beside its state, while it compiles.
+
+Measured: 0.8 GB with MinAtar's Breakout, 1.2 GB with Seaquest.
+"""
 
 
 @dataclass(frozen=True)

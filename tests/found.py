@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from regrow.diagnosis.judging import as_outcome
 from regrow.diagnosis.outcomes import Outcome
-from regrow.diagnosis.recording import as_outcome
 from regrow.records.rows import read_rows
 from regrow.types import Report
 

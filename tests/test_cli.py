@@ -16,6 +16,7 @@ from found import jobs_of
 
 from regrow.agents import DoubleDQN
 from regrow.cli import entry as cli
+from regrow.cli.train import STOPPED as STOPPED_TRAINING
 from regrow.environments import ActionReward
 from regrow.errors import RegrowWarning
 from regrow.execution.interrupts import AT_ONCE, STOPPED
@@ -263,7 +264,7 @@ def test_a_signal_loses_nothing(tmp_path, command, times, number):
     wait_until(lambda: not alive(process.pid))  # nor does any process of its own outlive it
     lines = [line for line in said().splitlines() if line.startswith("regrow: ")]
     # The second may come when all is saved already.
-    stopped = STOPPED if command == "diagnose" else STOPPED.replace(" goes", " with --resume goes")
+    stopped = STOPPED if command == "diagnose" else STOPPED_TRAINING
     ends = [(2, f"regrow: {stopped}"), (130, f"regrow: {AT_ONCE}")]
     assert [(code, line) for line in lines] in [[end] for end in ends[:times]]
     for word in ("Traceback", "Warning"):

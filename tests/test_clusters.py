@@ -182,7 +182,7 @@ def test_ctrl_c_ends_what_runs_and_does_not_begin_what_waits(cluster, tmp_path, 
     tasks = [Task(f"task {n}", (), endless) for n in range(3)]
     threading.Timer(4.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     began = time.monotonic()
-    with pytest.raises(StoppedError, match="everything done so far is kept"):
+    with pytest.raises(StoppedError, match="everything so far is saved"):
         made(kind, tmp_path)(tasks, lambda phase, steps: None)
     assert time.monotonic() - began < 30
     if kind == "slurm":

@@ -108,5 +108,5 @@ def test_the_script_saves_and_queues_itself_again(tmp_path, number):
     process.send_signal(number)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert b"the same command goes on from there" in said
+    assert b"run the same command again to continue" in said
     assert called.read_text() == "requeue 4711\n"

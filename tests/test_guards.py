@@ -21,8 +21,8 @@ from regrow.sources.native import Native
 
 AGENT = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400)
 PLAN = small.diagnosis_of(AGENT, ActionReward(), 200, 200)
-FULL = (errno.ENOSPC, "what was written before is kept: make room there")
-GONE = (errno.EIO, "what was written before is kept: when the place is there again")
+FULL = (errno.ENOSPC, "earlier files are kept: free some space, then run the same command again")
+GONE = (errno.EIO, "earlier files are kept: when the place is back, run the same command again")
 
 
 @pytest.mark.parametrize(("number", "said"), [FULL, GONE], ids=["full", "gone"])

@@ -20,9 +20,9 @@ from scipy.stats import binomtest, mannwhitneyu
 from supervised import DOSES, OUT
 
 from regrow.diagnosis.conclusion import conclude
+from regrow.diagnosis.judging import probes_of
 from regrow.diagnosis.outcomes import Outcome
 from regrow.diagnosis.plan import SMALLEST_EFFECT
-from regrow.diagnosis.recording import probes_of
 from regrow.diagnosis.verdict import INCONCLUSIVE, LOSS, NO_LOSS, Verdict
 from regrow.records.rows import read_rows
 from regrow.stats.sequential import usual_looks

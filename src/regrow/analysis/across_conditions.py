@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from regrow.analysis.conditions import Case
+from regrow.diagnosis.judging import probes_of
 from regrow.diagnosis.outcomes import areas
-from regrow.diagnosis.recording import probes_of
 from regrow.errors import require
 from regrow.stats.aggregates import optimality_gap, probability_of_improvement, rank_correlation
 from regrow.stats.arrays import Floats

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from regrow.diagnosis.judging import as_outcome, judge, means_of_replicates, roles_of
 from regrow.diagnosis.outcomes import Outcome
 from regrow.diagnosis.plan import Roles
-from regrow.diagnosis.recording import as_outcome, judge, means_of_replicates, roles_of
 from regrow.diagnosis.verdict import Verdict
 from regrow.errors import RegrowError
 from regrow.records.rows import Row

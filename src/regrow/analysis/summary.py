@@ -16,7 +16,7 @@ from regrow.analysis.across_conditions import Aggregate, Proxy, aggregates, prox
 from regrow.analysis.claim_rules import OPEN, Decision, decide
 from regrow.analysis.claims import CLAIMS
 from regrow.analysis.conditions import Case, cases
-from regrow.diagnosis.recording import config_of, probes_of
+from regrow.diagnosis.judging import config_of, probes_of
 from regrow.files.places import Place
 from regrow.records.rows import Row, read_rows
 from regrow.records.study_spec import Plan, read_plans

@@ -52,9 +52,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_train)
 
 
-STOPPED = (
-    "stopped; everything done so far is kept, and the same command with --resume goes on from there"
-)
+STOPPED = "stopped; everything so far is saved: run the same command with --resume to continue"
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -100,7 +100,7 @@ class Unfinished:
     def read(self) -> tuple[Subject, list[Check]] | None:
         """The Subject and checks of the newest checkpoint that is not damaged; None of nothing.
 
-        A damaged one is told in a warning.
+        Warns of each damaged one.
         """
         for stem in reversed(stems(self.folder, self.name)):
             try:

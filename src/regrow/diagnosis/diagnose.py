@@ -21,16 +21,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from regrow.diagnosis.jobs import jobs
+from regrow.diagnosis.judging import as_outcome, judge, probes_of
 from regrow.diagnosis.plan import Plan
 from regrow.diagnosis.recording import (
     STUDY,
     PlannedCondition,
     Recorded,
     alone,
-    as_outcome,
     digest_of,
-    judge,
-    probes_of,
     random_file,
     run_random_policy,
 )

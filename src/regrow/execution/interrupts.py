@@ -16,7 +16,7 @@ from regrow.errors import RegrowError
 from regrow.types import Report
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-STOPPED = "stopped; everything done so far is kept, and the same command goes on from there"
+STOPPED = "stopped; everything so far is saved: run the same command again to continue"
 AT_ONCE = "stopped at once; what was saved before is kept, run the same command again"
 
 

@@ -112,7 +112,7 @@ def require_memory(capacity: int, each: int | float, fixed: int = 0) -> None:
 
 
 def require_room(takes: int) -> None:
-    """Raises `RegrowError` unless networks of so many bytes fit in memory: XLA would abort."""
+    """Raises `RegrowError` if networks of this size in bytes do not fit: XLA would abort."""
     free = _free_memory()
     require(
         free is None or takes <= free,

@@ -14,13 +14,8 @@ from typing import Any, NamedTuple
 import jax
 
 from regrow.diagnosis.jobs import Job
-from regrow.diagnosis.recording import (
-    PlannedCondition,
-    Recorded,
-    config_of,
-    random_file,
-    run_random_policy,
-)
+from regrow.diagnosis.judging import config_of
+from regrow.diagnosis.recording import PlannedCondition, Recorded, random_file, run_random_policy
 from regrow.errors import require
 from regrow.execution.guard import leave_if_unguarded
 from regrow.execution.tasks import Resources, Task

@@ -53,8 +53,8 @@ def is_url(path: Place) -> bool:
     return not isinstance(path, Path)
 
 
-_FULL = "; what was written before is kept: make room there, and the same command goes on"
-_GONE = "; what was written before is kept: when the place is there again, the same command goes on"
+_FULL = "; earlier files are kept: free some space, then run the same command again"
+_GONE = "; earlier files are kept: when the place is back, run the same command again"
 _HINTS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _FULL),
     **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN), _GONE),

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from regrow.diagnosis.recording import means_of_replicates, roles_of
+from regrow.diagnosis.judging import means_of_replicates, roles_of
 from regrow.errors import require
 from regrow.files.atomic import write_atomically
 from regrow.files.places import Place

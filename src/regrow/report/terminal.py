@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from regrow.diagnosis.judging import as_outcome, means_of_replicates, roles_of
 from regrow.diagnosis.outcomes import Outcome
-from regrow.diagnosis.recording import as_outcome, means_of_replicates, roles_of
 from regrow.diagnosis.verdict import INCONCLUSIVE, LOSS, Verdict
 from regrow.records.rows import Row
 from regrow.stats.intervals import Interval

@@ -81,7 +81,7 @@ def command(draw: random.Random, folder: str) -> list[str]:
 
     number = one_of(NUMBERS, NUMBERS, ODD)
     where = one_of(several("local ray slurm slurm ray:// ray://x:y Local kubernetes"), ODD[:3])
-    runs = {"--processes": number, "--on": where, "--slurm": one_of(SLURM)}
+    runs = {"--processes": number, "--on": where, "--gpus": number, "--slurm": one_of(SLURM)}
     shared = {"--agent": lambda: call(draw, AGENTS), "--out": place, "--env-steps": number}
     shared["--log"] = one_of(["csv", "tensorbord", "csv,csv", "Wandb"], ODD)
     numbers = "--fork-at --horizon --seeds --replicates --minutes --smallest-effect --range --total"

@@ -204,6 +204,14 @@ def test_a_task_that_fits_nowhere_is_told(cluster):
         Ray()([huge], lambda phase, steps: None)
 
 
+def test_gpus_are_asked_for(cluster, tmp_path):
+    """There is none here, so that Ray refuses; SLURM is handed the number."""
+    with refused_in_a_line("a job needs 1 of GPU, and the largest node of the Ray cluster has 0"):
+        Ray(gpus=1.0)([Task("a", (), quick)], lambda phase, steps: None)
+    asked = executor("slurm", tmp_path, options=["cluster=local"], gpus=2.0)
+    assert asked._executor(Resources())._executor.parameters["gpus_per_node"] == 2
+
+
 def killing_node(cluster, straight, folder, after: float) -> bool:
     """Carries the long plan out; its node dies meanwhile and another comes. Whether it did."""
     nodes, hit = [cluster.add_node(num_cpus=1) for _ in range(2)], []
@@ -267,6 +275,14 @@ def test_places_that_are_none_are_named(tmp_path):
     ):
         with refused_in_a_line(said):
             made(on, options=options)
+    for on, gpus, said in (
+        ("local", 1.0, "--gpus goes with --on ray and --on slurm"),
+        ("slurm", 0.5, "--gpus is 0.5; SLURM gives whole GPUs"),
+        ("slurm", float("inf"), "--gpus is inf; it must be from 0 to 1000"),
+        ("ray", -1.0, "--gpus is -1; it must be from 0 to 1000"),
+    ):
+        with refused_in_a_line(said):
+            executor(on, tmp_path, gpus=gpus)
     with refused_in_a_line("--processes goes with --on local"):
         made("slurm", processes=2)
     with refused_in_a_line("--on slurm: "):

@@ -49,6 +49,7 @@ def add_execution(parser: argparse.ArgumentParser) -> None:
         help="local | ray | ray://HOST:PORT | slurm: where the work runs (default: this machine); "
         "--out is then a folder that all machines share, or a URL as s3://bucket/run",
     )
+    add("--gpus", type=share, default=0.0, help="of each job on a cluster; on Ray also 0.25, say")
     add(
         "--slurm",
         action="append",
@@ -62,7 +63,13 @@ def execution(options: argparse.Namespace, out: "Place") -> "tuple[Execute, Plac
     """(what carries out the work, the folder as other machines know it)."""
     from regrow.execution.choice import executor
 
-    execute = executor(options.on, out, processes=options.processes, options=options.slurm)
+    execute = executor(
+        options.on,
+        out,
+        processes=options.processes,
+        options=options.slurm,
+        gpus=options.gpus,
+    )
     return execute, out if options.on == "local" else out.absolute()
 
 

@@ -12,11 +12,22 @@ from regrow.files.places import Place
 PLACES = ("local", "ray", "ray://HOST:PORT", "slurm")
 
 
-def executor(on: str, folder: Place, *, processes: int | None, options: Sequence[str]) -> Execute:
+def executor(
+    on: str,
+    folder: Place,
+    *,
+    processes: int | None = None,
+    options: Sequence[str] = (),
+    gpus: float = 0.0,
+) -> Execute:
     """What carries tasks out. `folder`: of the results. `options`: of SLURM, KEY=VALUE each.
+
+    `gpus`: of each job; of a GPU that Ray shares between jobs also a part.
 
     Raises `RegrowError` if there is no such place, or its package is missing.
     """
+    require(0 <= gpus <= 1_000, f"--gpus is {gpus:g}; it must be from 0 to 1000")
+    require(not gpus or on != "local", "--gpus goes with --on ray and --on slurm")
     require(not options or on == "slurm", f"--slurm goes with --on slurm, not with --on {on}")
     if on == "local":
         return Processes(cores() if processes is None else processes)
@@ -26,11 +37,12 @@ def executor(on: str, folder: Place, *, processes: int | None, options: Sequence
 
         # Its files are for the nodes, which share a file system; not for an object store.
         own = folder / "slurm" if isinstance(folder, Path) else Path("runs") / "slurm"
-        return Slurm(own, dict(map(_option, options)))
+        require(gpus == int(gpus), f"--gpus is {gpus:g}; SLURM gives whole GPUs")
+        return Slurm(own, dict(map(_option, options)), gpus=int(gpus))
     if on == "ray" or on.startswith("ray://"):
         from regrow.execution.on_ray import Ray
 
-        return Ray(None if on == "ray" else on, count=processes)
+        return Ray(None if on == "ray" else on, count=processes, gpus=gpus)
     raise unknown("place to run on", on, PLACES)
 
 

@@ -41,8 +41,7 @@ class Parcel(NamedTuple):
             os.chdir(self.folder)
         if self.folder not in sys.path:
             sys.path.append(self.folder)
-        if not os.environ.get("CUDA_VISIBLE_DEVICES"):
-            one_core()
+        one_core()
         keep_compiled_programs()
         work: Callable[[Report], None] = pickle.loads(self.work)
         work(report)

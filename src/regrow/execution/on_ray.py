@@ -28,26 +28,26 @@ class Ray:
 
     `address`: as of `ray.init`, such as `ray://host:10001`; None is the cluster that RAY_ADDRESS
     names ("auto": the one that runs on this machine), and without one a new one of `count` cores
-    (by default all), which ends with the work.
+    (by default all), which ends with the work. `gpus`: of each task, also a part of one.
 
     Raises `RegrowError` if the package is missing, the cluster cannot be reached, or a task needs
     more than any node has. Raises `StoppedError` after Ctrl-C, once running tasks have saved their
     progress.
     """
 
-    def __init__(self, address: str | None = None, *, count: int | None = None):
+    def __init__(self, address: str | None = None, *, count: int | None = None, gpus: float = 0.0):
         require_package("ray", "--on ray", "ray")
-        self.address, self.count = address, count
+        self.address, self.count, self.gpus = address, count, gpus
 
     def __call__(self, tasks: Sequence[Task], report: Report) -> None:
         """Returns when all tasks are done."""
         with _connected(self.address, self.count) as ray, interruptible() as asked:
-            _require_room(ray, tasks)
+            _require_room(ray, tasks, self.gpus)
             desk = _desk(ray)
             refs = dict[str, Any]()
             for task in tasks:
                 needs = [refs[name] for name in task.needs if name in refs]
-                refs[task.name] = _submitted(ray, task, desk, needs)
+                refs[task.name] = _submitted(ray, task, self.gpus, desk, needs)
             _wait_for(ray, refs, desk, report, asked)
 
 
@@ -75,11 +75,15 @@ def _connected(address: str | None, count: int | None) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _require_room(ray: Any, tasks: Sequence[Task]) -> None:
+def _require_room(ray: Any, tasks: Sequence[Task], gpus: float) -> None:
     """Raises `RegrowError` if a task fits on no node: it would wait for ever."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for what, name in (("cpus", "CPU"), ("gpus", "GPU"), ("memory", "memory")):
-        needed = max((getattr(task.resources, what) for task in tasks), default=0)
+    most_needed = {
+        "CPU": max((task.resources.cpus for task in tasks), default=0),
+        "GPU": gpus,
+        "memory": max((task.resources.memory for task in tasks), default=0),
+    }
+    for name, needed in most_needed.items():
         most = max((node.get(name, 0.0) for node in nodes), default=0.0)
         require(
             needed <= most,
@@ -123,8 +127,8 @@ def _desk(ray: Any) -> Any:
     return ray.remote(_Desk).options(**options).remote()
 
 
-def _submitted(ray: Any, task: Task, desk: Any, needs: Sequence[Any]) -> Any:
-    cpus, gpus, memory = task.resources
+def _submitted(ray: Any, task: Task, gpus: float, desk: Any, needs: Sequence[Any]) -> Any:
+    cpus, memory = task.resources
     options = {"num_cpus": cpus, "num_gpus": gpus, "memory": memory or None}
     begin = ray.remote(_work).options(
         **options, name=task.name, max_retries=RETRIES, retry_exceptions=False

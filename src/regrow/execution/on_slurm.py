@@ -34,17 +34,18 @@ class Slurm:
 
     `folder`: for submitit's files, on a file system that the nodes share. `options`: of submitit's
     `update_parameters`, such as `timeout_min` and `slurm_partition` (also without `slurm_`);
-    `cluster`: "slurm", or "local" for processes of this machine, to try it out.
+    `cluster`: "slurm", or "local" for processes of this machine, to try it out. `gpus`: of each
+    job.
 
     Raises `RegrowError` if submitit is missing or does not know an option, or if a job failed
     `ATTEMPTS` times. Raises `StoppedError` after Ctrl-C, which cancels the jobs: each saves its
     progress.
     """
 
-    def __init__(self, folder: Path, options: Mapping[str, Any] = {}):
+    def __init__(self, folder: Path, options: Mapping[str, Any] = {}, *, gpus: int = 0):
         require_package("submitit", "--on slurm", "slurm")
         self.folder = folder.absolute()
-        held = dict(options)
+        self.gpus, held = gpus, dict(options)
         self.cluster = str(held.pop("cluster", "slurm"))
         self.options = {f"slurm_{k}" if k in _NAMES else k: v for k, v in held.items()}
 
@@ -90,7 +91,7 @@ class Slurm:
                 self.folder, cluster=self.cluster, slurm_max_num_timeout=1_000
             )
             memory = {"mem_gb": resources.memory / 1e9} if resources.memory else {}
-            gpus = {"gpus_per_node": max(1, round(resources.gpus))} if resources.gpus else {}
+            gpus = {"gpus_per_node": self.gpus} if self.gpus else {}
             own = {"name": "regrow", "cpus_per_task": resources.cpus, "timeout_min": 24 * 60}
             executor.update_parameters(**{**own, **memory, **gpus, **self.options})
         except Exception as error:  # no sbatch, or an option that it does not know

@@ -7,10 +7,9 @@ from regrow.types import Report
 
 
 class Resources(NamedTuple):
-    """What a task takes while it runs: cores, GPUs (also a part of one), bytes of memory."""
+    """What a task takes while it runs: cores, bytes of memory. GPUs are given to an executor."""
 
     cpus: int = 1
-    gpus: float = 0.0
     memory: int = 0  # 0: not known
 
 

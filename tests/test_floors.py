@@ -108,6 +108,14 @@ def test_a_newcomer_finds_a_dozen_floors_and_few_files_beside_the_folders():
     assert len(files) <= 5
 
 
+def test_a_function_fits_on_a_screen():
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                assert lines <= 60, f"{path.name}: {node.name} has {lines} lines"
+
+
 def test_every_folder_says_its_contract():
     for folder in {path.parent for path in SOURCES} - {ROOT}:
         assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), folder

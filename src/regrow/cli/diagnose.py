@@ -44,14 +44,28 @@ def add_diagnose(parser: argparse.ArgumentParser) -> None:
         "Writes report.html, verdict.json, curves.png, looks.png, config.json and rows/ into\n"
         "--out. The same command with the same --out continues where it stopped."
     )
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "what",
         nargs="+",
         metavar="ENVIRONMENT",
         help="e.g. minatar/breakout (`regrow list environments`), folders of `regrow train`, "
         "model.zip, or my_script.py:make_subject",
     )
+    _add_zip(parser)
+    add_agent(parser)
+    _add_comparison(parser)
+    _add_sample(parser)
+    parser.add_argument(
+        "--out", type=folder, help="folder to write into (default: runs/diagnose-<environment>)"
+    )
+    add_execution(parser)
+    add_log(parser, "every seed and arm")
+    parser.set_defaults(command=_diagnose)
+
+
+def _add_zip(parser: argparse.ArgumentParser) -> None:
+    """What a zip of Stable-Baselines3 does not say."""
+    add = parser.add_argument
     add(
         "--env",
         metavar="ID",
@@ -68,23 +82,14 @@ def add_diagnose(parser: argparse.ArgumentParser) -> None:
         type=count,
         help="of a zip: env steps that its schedules count towards (default: as it was trained)",
     )
-    add_agent(parser)
+
+
+def _add_comparison(parser: argparse.ArgumentParser) -> None:
+    """Where agents are forked, into what, and for how long."""
+    add = parser.add_argument
     add("--fork-at", type=count, help=f"env steps (default: 60000{NEXT_ROUND})")
     add("--horizon", type=count, help=f"env steps after the fork (default: 40000{NEXT_ROUND})")
     add("--env-steps", type=count, help="instead of --horizon: env steps in all, fork included")
-    add(
-        "--seeds",
-        type=count,
-        help="the most; they are added in looks until the verdict is settled (default: 20)",
-    )
-    add(
-        "--replicates",
-        type=count,
-        help="runs of each arm from one fork, with other random numbers (default: 2; of one "
-        "trained agent the most, 20)",
-    )
-    add("--minutes", type=share, help="begin no look that would end later than this")
-    add("--fixed", action="store_true", help="one look, at all of --seeds; no more can be added")
     add(
         "--arms",
         nargs="+",
@@ -105,6 +110,24 @@ def add_diagnose(parser: argparse.ArgumentParser) -> None:
         metavar="INTERVENTION",
         help="carry this out ahead of the fork, e.g. fit_noise or 'fit_noise(redraw=False)'",
     )
+
+
+def _add_sample(parser: argparse.ArgumentParser) -> None:
+    """How many runs, and which effect matters."""
+    add = parser.add_argument
+    add(
+        "--seeds",
+        type=count,
+        help="the most; they are added in looks until the verdict is settled (default: 20)",
+    )
+    add(
+        "--replicates",
+        type=count,
+        help="runs of each arm from one fork, with other random numbers (default: 2; of one "
+        "trained agent the most, 20)",
+    )
+    add("--minutes", type=share, help="begin no look that would end later than this")
+    add("--fixed", action="store_true", help="one look, at all of --seeds; no more can be added")
     add(
         "--smallest-effect",
         type=share,
@@ -119,10 +142,6 @@ def add_diagnose(parser: argparse.ArgumentParser) -> None:
         help="returns between which agents move, e.g. --range -200 300; the unit of effects, in "
         "place of what learning is worth",
     )
-    add("--out", type=folder, help="folder to write into (default: runs/diagnose-<environment>)")
-    add_execution(parser)
-    add_log(parser, "every seed and arm")
-    parser.set_defaults(command=_diagnose)
 
 
 # Imports of a command are its own, so that `regrow --help` answers at once.

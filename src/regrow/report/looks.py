@@ -4,6 +4,8 @@ Above the upper boundary lies *plasticity loss*, below the lower one *no plastic
 """
 
 import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -67,58 +69,48 @@ def _draw(axes: Axes, verdict: Verdict, looks: list[Looked]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+class _Scale(NamedTuple):
+    """Where a number of units and a statistic lie in the picture of a page."""
+
+    first: int
+    last: int
+    reach: float
+
+    def x(self, n: int) -> float:
+        """From the left."""
+        share = (n - self.first) / max(1, self.last - self.first)
+        return LEFT + share * (WIDTH - LEFT - EDGE) + EDGE / 2
+
+    def y(self, value: float) -> float:
+        """From the top; what lies beyond is drawn at the edge."""
+        held = max(-self.reach, min(self.reach, value))
+        return EDGE / 2 + (self.reach - held) / (2 * self.reach) * (HEIGHT - 1.5 * EDGE)
+
+    def line(self, x1: float, x2: float, value: float, class_: str) -> Element:
+        """A level line."""
+        y = f"{self.y(value):.1f}"
+        return tag("line", class_=class_, x1=f"{x1:.1f}", x2=f"{x2:.1f}", y1=y, y2=y)
+
+    def curve(self, ns: Sequence[int], values: Sequence[float], class_: str) -> Element:
+        """A line through a value for each number of units."""
+        points = (f"{self.x(n):.1f},{self.y(v):.1f}" for n, v in zip(ns, values, strict=True))
+        return tag("polyline", class_=class_, points=" ".join(points), fill="none")
+
+
 def looks_picture(verdict: Verdict) -> Element | None:
     """The same as part of a page."""
     looks = known(verdict)
     if not looks:
         return None
-    reach, last = _reach(looks), looks[-1].n
-    first = min(look.n for look in looks)
-
-    def x(n: int) -> float:
-        return LEFT + (n - first) / max(1, last - first) * (WIDTH - LEFT - EDGE) + EDGE / 2
-
-    def y(value: float) -> float:
-        held = max(-reach, min(reach, value))
-        return EDGE / 2 + (reach - held) / (2 * reach) * (HEIGHT - 1.5 * EDGE)
-
-    def line(values: list[float], **attributes: str) -> Element:
-        points = " ".join(
-            f"{x(look.n):.1f},{y(v):.1f}" for look, v in zip(looks, values, strict=True)
-        )
-        return tag("polyline", points=points, fill="none", **attributes)
-
-    bounds = [
-        line([sign * look.critical for look in looks], class_="bound") for sign in (1.0, -1.0)
-    ]
-    # A look alone has a boundary, too.
-    bounds += [
-        tag(
-            "line",
-            class_="crossed",
-            x1=f"{x(look.n) - 7:.1f}",
-            x2=f"{x(look.n) + 7:.1f}",
-            y1=f"{y(sign * look.critical):.1f}",
-            y2=f"{y(sign * look.critical):.1f}",
-        )
-        for look in looks
-        for sign in (1.0, -1.0)
-    ]
-    ticks = [
-        tag("text", str(look.n), x=f"{x(look.n):.1f}", y=str(HEIGHT - 6), text_anchor="middle")
-        for look in looks
-    ]
-    dots = [tag("circle", cx=f"{x(k.n):.1f}", cy=f"{y(k.statistic):.1f}", r="3.5") for k in looks]
+    ns = [look.n for look in looks]
+    scale = _Scale(min(ns), ns[-1], _reach(looks))
     svg = tag(
         "svg",
-        tag("line", class_="zero", x1=str(LEFT), x2=str(WIDTH), y1=f"{y(0):.1f}", y2=f"{y(0):.1f}"),
-        *bounds,
-        line([look.statistic for look in looks], class_="held"),
-        *dots,
-        *ticks,
-        tag("text", "loss", x="0", y=f"{y(reach) + 4:.1f}"),
-        tag("text", "0", x="0", y=f"{y(0) + 4:.1f}"),
-        tag("text", "none", x="0", y=f"{y(-reach) + 4:.1f}"),
+        scale.line(float(LEFT), float(WIDTH), 0.0, "zero"),
+        *_bounds(scale, looks),
+        scale.curve(ns, [look.statistic for look in looks], "held"),
+        *_dots(scale, looks),
+        *_words(scale, ns),
         class_="looks c2 d0",
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         width=str(WIDTH),
@@ -131,3 +123,25 @@ def looks_picture(verdict: Verdict) -> Element | None:
         "all looks together."
     )
     return tag("figure", svg, tag("figcaption", tag("span", caption)))
+
+
+def _bounds(scale: _Scale, looks: Sequence[Looked]) -> Iterator[Element]:
+    """The boundaries; a look alone has one, too."""
+    for sign in (1.0, -1.0):
+        bounds = [sign * look.critical for look in looks]
+        yield scale.curve([look.n for look in looks], bounds, "bound")
+        for look, bound in zip(looks, bounds, strict=True):
+            yield scale.line(scale.x(look.n) - 7, scale.x(look.n) + 7, bound, "crossed")
+
+
+def _dots(scale: _Scale, looks: Sequence[Looked]) -> Iterator[Element]:
+    for look in looks:
+        at = scale.x(look.n), scale.y(look.statistic)
+        yield tag("circle", cx=f"{at[0]:.1f}", cy=f"{at[1]:.1f}", r="3.5")
+
+
+def _words(scale: _Scale, ns: Sequence[int]) -> Iterator[Element]:
+    for n in ns:
+        yield tag("text", str(n), x=f"{scale.x(n):.1f}", y=str(HEIGHT - 6), text_anchor="middle")
+    for text, value in (("loss", scale.reach), ("0", 0.0), ("none", -scale.reach)):
+        yield tag("text", text, x="0", y=f"{scale.y(value) + 4:.1f}")

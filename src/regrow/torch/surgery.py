@@ -84,10 +84,9 @@ def inject(
     others = [_target(one, root, at) for one in as_modules(targets)]
     for one, heads in [(root, found), *others]:
         _require_same_place(one, heads)
+    segments = [segment for head in found for segment in head.segments]
     with seeded(seed):
-        drawn = {
-            segment: _drawn(root, segment, init) for head in found for segment in head.segments
-        }
+        drawn = {segment: _drawn(root, segment, init) for segment in segments}
     event = {"seed": seed, "subtract": subtract, "freeze": freeze}
     for target, theirs in others:
         _graft_all(target, theirs, drawn, event)

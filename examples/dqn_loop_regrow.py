@@ -1,8 +1,6 @@
 """The DQN of dqn_loop.py as a Subject: regrow diagnose dqn_loop_regrow.py:make_subject."""
 
 import random
-from collections.abc import Iterator
-from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -26,7 +24,7 @@ class QNetwork(nn.Module):
         return self.network(x)
 
 
-def make_subject(seed: int) -> LoopSubject:
+def make_subject(seed):
     """DQN at its first env step."""
     env = gymnasium.make("CartPole-v1")
     env.action_space.seed(seed)
@@ -36,28 +34,17 @@ def make_subject(seed: int) -> LoopSubject:
     optimizer = torch.optim.Adam(q.parameters(), lr=1e-3)
     buffer: list = []
     obs, _ = env.reset(seed=seed)
-    state = SimpleNamespace(
-        env=env, q=q, target=target, optimizer=optimizer, buffer=buffer, obs=obs, step=0
-    )
-    return LoopSubject(state, train, learners, environment=lambda state: state.env)
+    return LoopSubject(locals(), train, learners, environment=lambda state: state.env)
 
 
-def learners(state: SimpleNamespace) -> list[TorchLearner]:
+def learners(state):
     """Its network; the head begins at the second layer."""
     return [TorchLearner("q", state.q, ("network.2",), state.optimizer, (state.target,))]
 
 
-def train(state: SimpleNamespace) -> Iterator[Steps]:
-    """Trains; everything that must survive a fork is in `state`."""
-    env, q, target, optimizer, buffer = (
-        state.env,
-        state.q,
-        state.target,
-        state.optimizer,
-        state.buffer,
-    )
+def train(env, q, target, optimizer, buffer, obs, step=0):
+    """Trains for as long as it is asked to; what it takes is what a fork copies."""
     while True:
-        obs, step = state.obs, state.step
         epsilon = max(0.05, 1 - step / 5_000)
         if random.random() < epsilon:
             action = env.action_space.sample()
@@ -81,5 +68,5 @@ def train(state: SimpleNamespace) -> Iterator[Steps]:
             optimizer.step()
         if step % 250 == 0:
             target.load_state_dict(q.state_dict())
-        state.obs, state.step = obs, step + 1
+        step += 1
         yield Steps(reward, terminated, truncated)

@@ -1,8 +1,5 @@
 """The PPO of ppo_loop.py as a Subject: regrow diagnose ppo_loop_regrow.py:make_subject."""
 
-from collections.abc import Iterator
-from types import SimpleNamespace
-
 import gymnasium
 import numpy as np
 import torch
@@ -27,26 +24,23 @@ class Agent(nn.Module):
         )
 
 
-def make_subject(seed: int) -> LoopSubject:
+def make_subject(seed):
     """PPO at its first env step."""
     env = gymnasium.make("CartPole-v1")
     agent = Agent(4, 2)
     optimizer = torch.optim.Adam(agent.parameters(), lr=1e-3)
     obs, _ = env.reset(seed=seed)
-    state = SimpleNamespace(env=env, agent=agent, optimizer=optimizer, obs=obs)
-    return LoopSubject(state, train, learners, round=STEPS, environment=lambda state: state.env)
+    return LoopSubject(locals(), train, learners, round=STEPS, environment=lambda state: state.env)
 
 
-def learners(state: SimpleNamespace) -> list[TorchLearner]:
+def learners(state):
     """Both networks are one module; each head begins at its second layer."""
     return [TorchLearner("agent", state.agent, ("actor.2", "critic.2"), state.optimizer)]
 
 
-def train(state: SimpleNamespace) -> Iterator[Steps]:
-    """Trains; everything that must survive a fork is in `state`."""
-    env, agent, optimizer = state.env, state.agent, state.optimizer
+def train(env, agent, optimizer, obs):
+    """Trains for as long as it is asked to; what it takes is what a fork copies."""
     while True:
-        obs = state.obs
         seen, taken, logs, values, rewards, ends, cuts = [], [], [], [], [], [], []
         for _ in range(STEPS):
             with torch.no_grad():
@@ -88,5 +82,4 @@ def train(state: SimpleNamespace) -> Iterator[Steps]:
                 loss.backward()
                 nn.utils.clip_grad_norm_(agent.parameters(), 0.5)
                 optimizer.step()
-        state.obs = obs
         yield Steps(rewards, ends, cuts, values)

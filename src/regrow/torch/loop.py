@@ -1,30 +1,34 @@
 """A training loop of one's own as a Subject: a single-file script needs about ten changed lines.
 
     def make_subject(seed):
-        state = SimpleNamespace(env=…, q=…, target=…, optimizer=…, buffer=…, obs=…)
-        return regrow.torch.LoopSubject(state, train, learners, discount=0.99)
+        env, q, target, optimizer, buffer, obs = …                      # as the script has it
+        return regrow.torch.LoopSubject(locals(), train, learners, discount=0.99)
 
-    def train(state):                  # the loop; all that it keeps is in `state`
+    def train(env, q, target, optimizer, buffer, obs, step=0):          # the loop, and its state
         while True:
             …
-            yield Steps(reward, terminated, truncated, value)       # the last line of the loop
+            step += 1
+            yield Steps(reward, terminated, truncated, value)           # the last line of the loop
 
     def learners(state):
         return [TorchLearner("q", state.q, ("network.4",), state.optimizer, (state.target,))]
 
-A fork copies the state, and calls `train` on the copy. So the loop must be able to go on from its
-state at every `yield`: nothing that matters is in a local variable.
+What `train` takes is the state of the loop. A fork copies what these variables hold at a `yield`,
+and calls `train` with the copies. So the loop must be able to go on from them: nothing else that
+matters is in a local variable.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from regrow.errors import NotFiniteError, RegrowError, require
+from regrow.errors import NotFiniteError, RegrowError, require, unknown
 from regrow.interventions.base import Intervention
 from regrow.interventions.fit_noise import FitNoise
 from regrow.interventions.prime import Prime
@@ -54,8 +58,10 @@ class Steps(NamedTuple):
 class LoopSubject:
     """A training loop as a Subject.
 
-    `state`: everything that the loop keeps, any object. `train`: a function of it that yields
-    `Steps`. `learners`: a function of it, the networks that it trains. `round`: env steps between
+    `state`: everything that the loop keeps. From a dict `train` gets what it takes, by name, and
+    what it assigns to these variables is kept; other functions get them as attributes. Any other
+    object is handed over as it is. `train`: a function of the state that yields `Steps`.
+    `learners`: a function of it, the networks that it trains. `round`: env steps between
     two yields, of all environments together. `inputs`: a function of (state, name of a learner,
     count) that gives the inputs of its module for some transitions, for probes and ReDo.
     `environment`: a function of the state that gives its environment (Gymnasium's interface), of
@@ -64,7 +70,7 @@ class LoopSubject:
     """
 
     state: Any
-    train: Callable[[Any], Iterator[Steps]]
+    train: Callable[..., Iterator[Steps]]
     learners: Callable[[Any], Sequence[TorchLearner]]
     discount: float = 0.99
     num_envs: int = 1
@@ -77,9 +83,13 @@ class LoopSubject:
     randomness: Randomness = field(default_factory=lambda: Randomness.of(0), repr=False)
     running: NDArray[np.float64] | None = None
     first: Values = field(default_factory=dict, repr=False)
+    _by_name: bool = False
     _held: dict[str, Any] = field(default_factory=lambda: {"used_up": False}, repr=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.state, dict):
+            object.__setattr__(self, "state", _taken(self.train, self.state))
+            object.__setattr__(self, "_by_name", True)
         require(
             self.round >= 1 and self.round % self.num_envs == 0,
             f"round is {self.round}; it must be a multiple of num_envs, {self.num_envs}",
@@ -130,7 +140,7 @@ class LoopSubject:
         self._held["used_up"] = True
         rows = list[Steps]()
         with own_randomness(self.randomness):
-            going = self.train(self.state)
+            going = self.train(**vars(self.state)) if self._by_name else self.train(self.state)
             for _ in range(env_steps // self.round):
                 try:
                     rows.append(_as_arrays(next(going), self.num_envs))
@@ -146,6 +156,7 @@ class LoopSubject:
         log, running = _log_of(steps, self.running)
         after = replace(
             self,
+            state=self._state_in(going),
             randomness=randomness,
             running=running,
             env_steps=self.env_steps + env_steps,
@@ -153,6 +164,17 @@ class LoopSubject:
         )
         after._require_finite()
         return after, log
+
+    def _state_in(self, going: Iterator[Steps]) -> Any:
+        """The state that the loop has come to."""
+        if not self._by_name:
+            return self.state
+        if not inspect.isgenerator(going):
+            raise RegrowError("train must be a generator: it has no `yield`")
+        variables = going.gi_frame.f_locals
+        for name in vars(self.state):
+            require(name in variables, f"the loop deleted its variable '{name}', which it takes")
+        return SimpleNamespace(**{name: variables[name] for name in vars(self.state)})
 
     def play_out(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Not known: only the loop itself can act. NaN, and no episode that ended."""
@@ -270,6 +292,19 @@ class _LoopAgent:
                 "function of the state and the intervention"
             )
         self.subject.stress(self.subject.state, what)
+
+
+def _taken(train: Callable[..., Any], variables: dict[str, Any]) -> SimpleNamespace:
+    """Of some variables, those that the loop takes."""
+    state = SimpleNamespace()
+    for name, parameter in inspect.signature(train).parameters.items():
+        if name in variables:
+            setattr(state, name, variables[name])
+        elif parameter.default is not parameter.empty:
+            setattr(state, name, parameter.default)
+        else:
+            raise unknown("variable of the state, which the loop takes,", name, variables)
+    return state
 
 
 def _as_arrays(steps: Any, num_envs: int) -> Steps:

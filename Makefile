@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 # Tests share the cores, a file to a worker, in the order of tests/conftest.py: within a file they
 # share what was compiled.
 WORKERS ?= 2
+PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help diagnose test test-all lint types bench clean
+.PHONY: help diagnose test test-all durations lint types bench clean
 
 help:
 	@echo "make diagnose   install into .venv, diagnose two agents, one damaged and one not"
-	@echo "make test       install what tests need; lint, types, tests"
-	@echo "make test-all   the same with the slow tests"
+	@echo "make test       install what tests need; lint, types, the quick tests"
+	@echo "make test-all   the same with all tests"
+	@echo "make durations  measure which tests are quick: tests/durations.json; on idle cores"
 	@echo "make bench      beside Stable-Baselines3 and sbx, and what interventions cost; one core"
 
 $(VENV)/run: pyproject.toml constraints.txt
@@ -34,10 +36,13 @@ diagnose: $(VENV)/run
 	$(BIN)/regrow demo
 
 test: lint types
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(PYTEST) --quick
 
 test-all: lint types
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --slow
+	$(PYTEST) --slow
+
+durations: $(VENV)/test
+	$(PYTEST) --write-durations
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

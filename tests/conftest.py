@@ -5,8 +5,10 @@ tests, that run for long and hold as well for what users run, are not.
 """
 
 import gc
+import json
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault(
@@ -62,8 +64,43 @@ def compiled_programs_are_dropped_when_they_are_many():
         _programs = 0
 
 
+DURATIONS = Path(__file__).with_name("durations.json")
+"""Seconds of every test that took at least one when `make durations` was run."""
+QUICK = 2.0
+"""Seconds: what took longer runs under `make test` only where it is marked `always`."""
+_took = Counter[str]()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
+    parser.addoption(
+        "--quick", action="store_true", help=f"leave out what took more than {QUICK} s before"
+    )
+    parser.addoption(
+        "--write-durations", action="store_true", help=f"write {DURATIONS.name} at the end"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    known = json.loads(DURATIONS.read_text("utf-8")) if DURATIONS.exists() else {}
+
+    def runs(item: pytest.Item) -> bool:
+        if config.getoption("--slow"):
+            return True
+        long = known.get(item.nodeid, 0.0) > QUICK and "always" not in item.keywords
+        return "slow" not in item.keywords and not (config.getoption("--quick") and long)
+
+    config.hook.pytest_deselected(items=[item for item in items if not runs(item)])
+    items[:] = filter(runs, items)
+    # Files that take long come first: no worker is left with one when the others are done.
+    of_file = Counter[Path]()
+    for item in items:
+        of_file[item.path] += known.get(item.nodeid, 0.1)
+    items.sort(key=lambda item: (-of_file[item.path], item.path))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _took[report.nodeid] += report.duration
 
 
 ALLOWED = (
@@ -75,35 +112,17 @@ ALLOWED = (
 """How the reasons begin, or end, of what may be skipped where all that tests need was installed."""
 
 
-LONGEST = (
-    *("normalizing", "faults", "interventions", "live", "run", "network", "diagnose", "ppo"),
-    *("evaluate", "shifting", "bad_environments", "sac", "jax_environments", "cli", "hosted"),
-    *("hooks", "sb3_zips", "probes_gradients", "nnx", "loops", "double_dqn", "drq", "gradients"),
-    *("minatar", "probes_units", "probes", "sb3", "decisions", "studies", "torch_docs"),
-    *("jax_settings", "guard", "errors_table", "rows_elsewhere", "switched_games", "layers"),
-)
-"""Files of tests by the time that they take, half a minute and more down to a quarter."""
-
-
-def _late(item: pytest.Item) -> tuple[int, int]:
-    """Where a file comes: those that take long as they are named, then the others by size."""
-    name = item.path.stem.removeprefix("test_")
-    return LONGEST.index(name) if name in LONGEST else len(LONGEST), -item.path.stat().st_size
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # What takes long first: no worker is left with it when the others are done.
-    items.sort(key=_late)
-    if config.getoption("--slow"):
-        return
-    slow = [item for item in items if "slow" in item.keywords]
-    config.hook.pytest_deselected(items=slow)
-    items[:] = [item for item in items if "slow" not in item.keywords]
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Where all was installed (REGROW_COMPLETE, of .ci/run), nothing else may be skipped."""
+    config = session.config
+    if config.getoption("--write-durations") and not hasattr(config, "workerinput"):
+        told = {name: round(took, 1) for name, took in sorted(_took.items()) if took >= 1}
+        DURATIONS.write_text(json.dumps(told, indent=0) + "\n", "utf-8")
+    _nothing_else_is_skipped(session)
+
+
+def _nothing_else_is_skipped(session: pytest.Session) -> None:
+    """Where all was installed (REGROW_COMPLETE, of .ci/run)."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or not os.environ.get("REGROW_COMPLETE"):
         return

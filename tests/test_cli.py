@@ -154,6 +154,7 @@ def test_help_is_there(capsys):
         assert "usage: regrow" in capsys.readouterr().out
 
 
+@pytest.mark.always
 def test_a_diagnosis_in_processes(tmp_path, capsys):
     out = tmp_path / "out"
     diagnose = [*DIAGNOSE, "--out", str(out)]
@@ -176,6 +177,7 @@ def test_a_diagnosis_in_processes(tmp_path, capsys):
     assert "seed0-fork.ckpt is cut short or altered" in capsys.readouterr().err
 
 
+@pytest.mark.always
 def test_training_stops_resumes_and_refuses(tmp_path, capsys):
     out = ["--out", str(tmp_path / "out")]
     assert main([*TRAIN, "--env-steps", "400", *out]) == 0

@@ -104,6 +104,7 @@ class Tiny(Study):
         return (setting.condition("plain"),)
 
 
+@pytest.mark.always
 def test_a_study_from_end_to_end(tmp_path, capsys, monkeypatch):
     known = families.members
     monkeypatch.setattr(

@@ -126,6 +126,7 @@ def test_a_diagnosis_on_a_cluster_is_that_of_one_process(cluster, straight, tmp_
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.always
 def test_what_a_task_raises_is_raised_here(cluster, tmp_path, kind):
     needing = [Task("first", (), failing), Task("second", ("first",), quick)]
     with pytest.raises(NotFiniteError, match="q is NaN"):

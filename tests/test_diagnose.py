@@ -53,6 +53,7 @@ def test_a_run_is_a_subject():
     assert isinstance(Native(AGENT, ActionReward()), Source)
 
 
+@pytest.mark.always
 def test_the_fork_is_the_run_and_the_control_arm_is_the_run_gone_on(done):
     folder, _ = done
     run = Run.start(AGENT, ActionReward(), seed=1).advance(200)[0]
@@ -272,6 +273,7 @@ def runs_in(folder) -> set[tuple[str, int, int]]:
     return {(row.arm, row.seed, row.replicate) for row in read_rows(folder).rows}
 
 
+@pytest.mark.always
 def test_seeds_are_added_in_looks_and_more_may_be_asked_for_later(tmp_path):
     """What was looked at stays on record: a first run with 5 seeds has its look at 5."""
     never = dataclasses.replace(GROWING, smallest_effect=1e-9, returns_range=(0.0, 1e9))

@@ -252,6 +252,7 @@ def predicted(run: Run, obs) -> np.ndarray:
     return np.asarray(run.state.agent.q.network(jnp.asarray(obs, jnp.float32)))
 
 
+@pytest.mark.always
 def test_it_learns_a_constant():
     run, _ = learned(ConstantReward())
     np.testing.assert_allclose(predicted(run, run.state.observation), 1.0, atol=0.05)

@@ -102,6 +102,7 @@ def test_a_name_that_no_family_exports_is_an_attribute_error():
     assert "Srank" in dir(regrow.probes)
 
 
+@pytest.mark.always
 def test_the_library_imports_without_what_the_command_line_needs():
     blocked = ("rich", "matplotlib", "pandas", "duckdb", "torch", "gymnasium", "minatar")
     blocked += ("dm_control", "mujoco", "ale_py", "PIL")

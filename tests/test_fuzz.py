@@ -122,6 +122,7 @@ def all_told(numbers: range) -> collections.Counter[str]:
     return ends
 
 
+@pytest.mark.always
 def test_command_lines_drawn_at_random_end_in_one_line(stage, capsys):
     ends = all_told(range(300))
     assert ends["one line"] > 150

@@ -90,6 +90,7 @@ def test_the_plain_script_runs(name):
     subprocess.run([sys.executable, str(EXAMPLES / f"{name}_loop.py")], check=True)
 
 
+@pytest.mark.always
 def test_a_diagnosis_of_a_script(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("regrow.sources.base.RANDOM_STEPS", 4_000)
     function = f"{EXAMPLES / 'dqn_loop_regrow.py'}:make_subject"

@@ -80,6 +80,7 @@ def test_the_output_of_more_networks_stays_bit_for_bit(case, times):
 
 @given(networks, st.sampled_from([1, 2, 5]))
 @few
+@pytest.mark.always
 def test_the_output_stays_bit_for_bit(case, times):
     check_output(case, times)
 

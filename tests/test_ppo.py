@@ -402,6 +402,7 @@ class Corridor(DeviceEnvironment):
         return state, Step(state[None] / 10, action * 1.0, state >= 10, jnp.bool_(False))
 
 
+@pytest.mark.always
 def test_it_learns():
     agent = PPO(**BRIEF, learning_rate=3e-3, entropy=0.01)
     _, log = Run.start(agent, MatchingReward(), seed=0).advance(4_096)

@@ -32,6 +32,7 @@ def trained() -> Run:
     return advanced(started(), 400)
 
 
+@pytest.mark.always
 def test_in_pieces_or_in_one_it_is_the_same_run():
     one, log = started().advance(2_400)  # crosses a chunk
     pieces = started()

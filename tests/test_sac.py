@@ -264,6 +264,7 @@ def test_actions_are_uniform_first_and_then_the_policys():
         assert scipy.stats.kstest(np.arctanh(each), scipy.stats.norm(m, s).cdf).pvalue > 1e-3
 
 
+@pytest.mark.always
 def test_it_reaches():
     run, log = Run.start(SAC(**QUICK), Reach(), seed=0).advance(3_000)
     by_chance = random_policy(Reach(), 2_000, seed=0).reward.mean()

@@ -179,6 +179,7 @@ def test_several_zips_must_be_alike(zips, tmp_path):
 
 
 @pytest.mark.usefixtures("brief_chance")
+@pytest.mark.always
 def test_a_diagnosis_of_a_zip_from_the_command_line(zips, tmp_path, capsys):
     out = tmp_path / "out"
     line = ["diagnose", str(zips / "kept.zip"), "--env", "CartPole-v1", "--horizon", "160",

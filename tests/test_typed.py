@@ -39,6 +39,7 @@ def checked(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
+@pytest.mark.always
 def test_a_script_has_no_errors_in_strict_mode(tmp_path):
     done = checked(SCRIPT, tmp_path)
     assert done.returncode == 0, done.stdout

@@ -20,6 +20,7 @@ from regrow.training.run import Run
 from regrow.types import silent
 
 
+@pytest.mark.always
 def test_stopped_anywhere_it_goes_on_to_the_same_result(tmp_path):
     folder = tmp_path / "unbroken"
     verdict = diagnose(PLAN, folder)

@@ -197,6 +197,30 @@ def test_stressors_take_as_many_transitions_as_they_say(monkeypatch):
     assert seen[4][0] == 300, "fewer are repeated"
 
 
+@pytest.mark.parametrize("name", ["dqn", "sac", "ppo"])
+def test_dead_units_never_fire_again_until_a_new_head_comes(name):
+    options = {"policy_kwargs": {"net_arch": [16, 16], "activation_fn": torch.nn.ReLU}}
+    model = MODELS[name]() if name != "ppo" else PPO(
+        "MlpPolicy", "CartPole-v1", n_steps=64, batch_size=32, device="cpu", seed=3, **options
+    )  # fmt: skip
+    held, _ = subject(model).advance(128)
+    share = held.intervene(does.Deaden(share=0.5))
+    for learner in learners_of(share.model):
+        for chain in learner.layers:
+            assert (learner.module.get_submodule(chain[1]).bias == -1e4).sum() == 8
+        for target in learner.targets:
+            ours = learner.module.state_dict()
+            assert all(torch.equal(ours[n], value) for n, value in target.state_dict().items())
+    dead, _ = held.intervene(does.Deaden()).advance(128)
+    assert set(heads_dead(dead)) == {1.0}
+    assert max(heads_dead(dead.intervene(does.Inject()))) < 1
+
+
+def heads_dead(held):
+    """The share of dead units in the head of every network."""
+    return [share for name, share in held.measure().items() if name.endswith("dead_units.head")]
+
+
 def test_a_reset_renews_the_temperature():
     held, _ = subject(MODELS["sac"]()).advance(128)
     assert held.model.log_ent_coef.item() != 0
@@ -211,6 +235,8 @@ def test_what_is_not_there_for_pytorch_is_said():
         (does.Inject(split=9), "split is 9"),
         (does.Inject(only="critic"), "no learner 'critic'"),
         (does.Prime(), "this model has none"),
+        (does.Deaden(), "what follows 'mlp_extractor.policy_net.2' is Tanh; it must be ReLU"),
+        (does.Deaden(layer=2), "the hidden layers of 'policy' are 0 to 1"),
     ]:
         with pytest.raises(RegrowError, match=text):
             held.intervene(what)

@@ -52,7 +52,7 @@ class Deaden(LearnerIntervention):
         count = max(round(self.share * layer.units), 1)
         dead = jax.random.permutation(key, layer.units) < count
         shift = shift_of(layer)
-        lowered = jnp.where(jnp.expand_dims(dead, range(shift.ndim - 1)), _FAR_BELOW, shift)
+        lowered = jnp.where(jnp.expand_dims(dead, range(shift.ndim - 1)), FAR_BELOW, shift)
         killed = eqx.tree_at(shift_of, layer, lowered)
         network = eqx.tree_at(lambda one: one.layers[self.layer], learner.network, killed)
         # Hook state describes live units: a weight average, for example, would revive dead ones.
@@ -60,4 +60,5 @@ class Deaden(LearnerIntervention):
         return changed if changed.target is None else changed.sync()
 
 
-_FAR_BELOW = -1e4
+FAR_BELOW = -1e4
+"""The bias of a dead unit."""

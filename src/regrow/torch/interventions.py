@@ -11,6 +11,7 @@ from torch import nn
 
 from regrow.errors import RegrowError, require, unknown
 from regrow.interventions.base import Intervention, SelectiveIntervention
+from regrow.interventions.deaden import Deaden
 from regrow.interventions.fit_noise import FitNoise
 from regrow.interventions.inject import Inject
 from regrow.interventions.nothing import Nothing
@@ -23,9 +24,10 @@ from regrow.registry import describe, name_of
 from regrow.torch.learners import TorchLearner
 from regrow.torch.randomness import seed_from
 from regrow.torch.recycling import redo
+from regrow.torch.stressors import deaden, require_deadenable
 from regrow.torch.surgery import inject, reset, reset_optimizer, shrink_perturb
 
-SUPPORTED = (Nothing, Inject, Reset, ShrinkPerturb, Redo, ResetOptimizer, FitNoise, Prime)
+SUPPORTED = (Nothing, Inject, Reset, ShrinkPerturb, Redo, ResetOptimizer, FitNoise, Prime, Deaden)
 
 
 @runtime_checkable
@@ -69,6 +71,8 @@ def require_supported(
                 learner.split_at(intervention.split)
             if isinstance(intervention, Reset) and intervention.where == "last":
                 _ = learner.last
+            if isinstance(intervention, Deaden):
+                require_deadenable(intervention, learner)
 
 
 def carry_out(intervention: Intervention, agent: TorchAgent, seed: int) -> None:
@@ -140,6 +144,8 @@ def _change(intervention: Intervention, learner: TorchLearner, seed: int) -> Non
                 moments=intervention.optimizer,
                 **how,
             )
+        case Deaden():
+            deaden(intervention, learner, seed)
         case ResetOptimizer():
             at = learner.at if intervention.where == "head" else None
             reset_optimizer(learner.optimizer, module, at)

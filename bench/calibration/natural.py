@@ -4,7 +4,8 @@
 
 A condition of `docs/results/plans` has a fixed number of seeds and one replicate. Here it is
 diagnosed with the defaults of `regrow diagnose`: the same agent, environment, fork, horizon and
-arms, two replicates, and at most 20 seeds. Conditions that are one and the same are diagnosed once.
+arms (as they are today), two replicates, and at most 20 seeds. Conditions that are one and the same
+are diagnosed once.
 The same command continues; what is done is written to docs/calibration/natural.json.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from regrow.diagnosis.diagnose import Diagnosed, carry_out
-from regrow.diagnosis.plan import REPLICATES, SEEDS, Plan
+from regrow.diagnosis.plan import REPLICATES, SEEDS, Arm, Plan
 from regrow.execution.processes import Processes
 from regrow.files.atomic import write_json
 from regrow.records.study_spec import read_plans
@@ -30,7 +31,9 @@ def conditions() -> Iterator[tuple[str, Plan]]:
     for (study, _), planned in read_plans(ROOT / "docs" / "results").held.items():
         for label, condition in planned.conditions.items():
             fixed = Plan.from_config(condition.config)
-            plan = replace(fixed, seeds=SEEDS, replicates=REPLICATES, fixed=False, looks=())
+            arms = tuple(Arm.parse(arm.name) for arm in fixed.arms)  # by today's meaning
+            new = {"seeds": SEEDS, "replicates": REPLICATES, "fixed": False, "looks": ()}
+            plan = replace(fixed, arms=arms, **new)
             yield f"{study}: {label}", plan
 
 

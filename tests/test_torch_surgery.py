@@ -545,6 +545,48 @@ def test_a_compiled_module_is_injected():
     assert done.stdout.split() == ["True", "True", "False", "True"], done.stderr
 
 
+WRAPPED_AGAIN = """
+import sys, torch, torch.distributed as dist, regrow.errors, regrow.torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=0, world_size=1)
+module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+optimizer, x = torch.optim.Adam(module.parameters()), torch.randn(16, 4)
+def step(net):
+    optimizer.zero_grad()
+    net(x).square().mean().backward()
+    optimizer.step()
+wrapped = DistributedDataParallel(module)
+step(wrapped)
+before = wrapped(x).detach()
+try:
+    regrow.torch.inject(wrapped, "2", optimizer=optimizer)
+except regrow.errors.RegrowError as error:
+    print("wrap it again" in str(error))
+regrow.torch.inject(wrapped.module, "2", optimizer=optimizer)
+wrapped = DistributedDataParallel(wrapped.module)
+print(torch.equal(wrapped(x), before))
+values = {n: p.clone() for n, p in module.named_parameters()}
+step(wrapped)
+moved = {n for n, p in module.named_parameters() if not torch.equal(p, values[n])}
+print(moved == {n for n, p in module.named_parameters() if p.requires_grad})
+"""
+
+
+def test_in_distributed_training_the_module_is_injected_and_wrapped_again(tmp_path):
+    line = [sys.executable, "-W", "ignore", "-c", WRAPPED_AGAIN, str(tmp_path / "group")]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "True", "True"], done.stderr
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize:UserWarning")
+def test_quantised_modules_are_refused():
+    """Their weights do not learn."""
+    quantised = torch.ao.quantization.quantize_dynamic(mlp(6, 8, 2), {nn.Linear}, torch.qint8)
+    with pytest.raises(RegrowError, match="no parameter that learns"):
+        regrow.torch.inject(quantised, "2")
+
+
 def test_no_jax_is_needed():
     code = "import sys, regrow, regrow.torch; print('jax' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

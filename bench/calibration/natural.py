@@ -1,6 +1,7 @@
 """The committed conditions of studies, each as a diagnosis that adds seeds until it is settled.
 
     python bench/calibration/natural.py [--processes 2] [--only TEXT] [--out FOLDER]
+    python bench/calibration/natural.py --table    # what was found, as in docs/verdict.md
 
 A condition of `docs/results/plans` has a fixed number of seeds and one replicate. Here it is
 diagnosed with the defaults of `regrow diagnose`: the same agent, environment, fork, horizon and
@@ -51,13 +52,28 @@ def told(done: Diagnosed) -> dict[str, Any]:
     }
 
 
+def table(known: dict[str, Any]) -> Iterator[str]:
+    """The lines of a table in Markdown."""
+    yield "| condition | verdict | seeds |"
+    yield "|---|---|---|"
+    for name, _ in conditions():
+        if name in known:
+            estimate, low, high = known[name]["effect"]
+            effect = f"{estimate:+.0%} [{low:+.0%}, {high:+.0%}]".replace("-", "−")
+            yield f"| {name} | {known[name]['claim']}, {effect} | {known[name]['seeds']} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--only", default="", help="conditions whose name has this text")
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--table", action="store_true", help="print what was found")
     options = parser.parse_args()
     known = json.loads(TOLD.read_text("utf-8")) if TOLD.exists() else {}
+    if options.table:
+        print("\n".join(table(known)))
+        return
     same: dict[str, str] = {}
     for name, plan in conditions():
         first = same.setdefault(json.dumps(plan.config(), sort_keys=True), name)

@@ -1,6 +1,6 @@
 """MinAtar Breakout with graded damage: pools of forks, made by the library itself.
 
-    python bench/calibration/minatar.py [--seeds 20] [--processes 1] [--out FOLDER]
+    python bench/calibration/breakout.py [--seeds 20] [--processes 1] [--out FOLDER]
 
 Double DQN, forked at 2,000 env steps after a stressor of increasing strength, then 20,000 env steps
 of both arms, two replicates each. Seeds come in blocks of four over all scenarios, so that what is

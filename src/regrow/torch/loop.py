@@ -303,7 +303,7 @@ def _taken(train: Callable[..., Any], variables: dict[str, Any]) -> SimpleNamesp
         elif parameter.default is not parameter.empty:
             setattr(state, name, parameter.default)
         else:
-            raise unknown("variable of the state, which the loop takes,", name, variables)
+            raise unknown("variable for the loop's argument", name, variables)
     return state
 
 

@@ -300,6 +300,8 @@ def test_no_look_begins_that_would_end_too_late(tmp_path):
     never = dataclasses.replace(GROWING, seeds=8, looks=(), returns_range=(0.0, 1e9))
     never = dataclasses.replace(never, smallest_effect=1e-9)
     assert diagnose(never, tmp_path, minutes=0.0).n == 4
+    assert diagnose(dataclasses.replace(never, seeds=6), tmp_path).n == 6
+    assert diagnose(never, tmp_path, minutes=0.0).n == 6  # what was looked at takes no time
 
 
 def test_replicates_share_the_fork_and_differ_in_their_random_numbers(tmp_path):

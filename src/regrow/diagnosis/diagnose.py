@@ -123,7 +123,8 @@ def carry_out(
             each = (now - started) / (units - before)
             if done.verdict.settled or not later:
                 return done
-            if now - began + each * (later[0] - units) > 60.0 * minutes:
+            late = now - began + each * (later[0] - units) > 60.0 * minutes
+            if late and not _are_there(plan, folder, later[0]):
                 return done
             if looked is not None:
                 looked(done.verdict, plan.env_steps(later[0]) - plan.env_steps(units))
@@ -159,6 +160,13 @@ def _continued(plan: Plan, folder: Place) -> Plan:
     looks = (*before, *(n for n in plan.looks if n > last))
     size = {"replicates": max(most, plan.most)} if plan.single else {"seeds": max(most, plan.most)}
     return replace(plan, looks=looks, **size)
+
+
+def _are_there(plan: Plan, folder: Place, units: int) -> bool:
+    """Whether a look at so many units takes no more work: it was made before."""
+    rows = {(row.arm, row.seed, row.replicate) for row in read_rows(folder).rows}
+    arms = [(job.arm.name, job.seed, job.replicate) for job, _ in jobs(plan, units) if job.arm]
+    return rows.issuperset(arms)
 
 
 def _concluded(plan: Plan, folder: Place, units: int) -> Diagnosed:

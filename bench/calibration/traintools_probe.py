@@ -1,6 +1,6 @@
 """The Plasticity Score of traintools 0.6.2 as a classifier of lost plasticity, on the same forks.
 
-    python bench/calibration/traintools_probe.py    # needs: pip install --no-deps traintools==0.6.2
+    python bench/calibration/traintools_probe.py    # needs: pip install 'regrow[bench,test]'
 
 The score is the geometric mean, over activation layers, of the share of live units and the
 effective rank of the activations. Small means: plasticity is lost. The networks are those of

@@ -99,7 +99,7 @@ class Tiny(Study):
     figure: ClassVar[Figure] = "curves"
 
     def conditions(self, scale):
-        agent = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400, exploration_steps=200)
+        agent = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400)
         setting = Setting(agent, ActionReward(), ("nothing", "inject"), (), 2, 200, 200)
         return (setting.condition("plain"),)
 

@@ -28,7 +28,7 @@ from regrow.training.schedule import Rule
 from regrow.training.train import train
 from regrow.types import silent
 
-AGENT = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400, exploration_steps=200)
+AGENT = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400)
 ARMS = tuple(map(Arm.parse, ("nothing", "inject", "reset")))
 PLAN = Diagnosis(
     AGENT, ActionReward(), ARMS, seeds=2, fork_at=1_200, horizon=1_200, replicates=1, fixed=False

@@ -31,7 +31,7 @@ from regrow.training.train import train
 from regrow.types import silent
 
 module = importlib.import_module("regrow.diagnosis.diagnose")
-AGENT = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400, exploration_steps=200)
+AGENT = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400)
 ARMS = tuple(map(Arm.parse, ("nothing", "again", "inject", "reset")))
 PLAN = Diagnosis(
     AGENT, ActionReward(), ARMS, seeds=2, fork_at=200, horizon=200, replicates=1, fixed=True

@@ -105,6 +105,33 @@ def test_a_diagnosis_of_a_script(tmp_path, capsys, monkeypatch):
     assert verdict["random_return"] == pytest.approx(22, abs=5)
 
 
+LOOP_WITHOUT = """
+import torch
+from regrow.torch import LoopSubject, Steps, TorchLearner
+
+def make(seed):
+    q = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+    optimizer = torch.optim.Adam(q.parameters())
+    return LoopSubject(locals(), train, lambda s: [TorchLearner("q", s.q, ("2",), s.optimizer)])
+
+def train(q, optimizer, step=0):
+    while True:
+        step += 1
+        yield Steps(1.0, step % 10 == 0, False)
+"""
+
+
+def test_without_an_environment_a_range_is_needed(tmp_path):
+    script = tmp_path / "without_environment.py"
+    script.write_text(LOOP_WITHOUT)
+    line = ["diagnose", f"{script}:make", "--fork-at", "40", "--horizon", "40", "--seeds", "2",
+            "--replicates", "1", "--fixed", "--processes", "1"]  # fmt: skip
+    said = entry.run([*line, "--out", str(tmp_path / "a")])
+    assert "what a random policy earns is not known" in said
+    assert "--range 0 500" in said
+    assert entry.run([*line, "--range", "0", "500", "--out", str(tmp_path / "b")]) is None
+
+
 def with_loop(train, **options):
     module = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))
     state = SimpleNamespace(module=module, optimizer=torch.optim.Adam(module.parameters()))

@@ -28,7 +28,7 @@ from regrow.sources.native import Diagnosis, Native
 from regrow.studies.base import SCALES, Condition, Figure, Setting, Study, study_name
 
 STUDIES = members("studies")
-AGENT = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400, exploration_steps=200)
+AGENT = DoubleDQN(hidden=16, learn_start=40, replay_capacity=400)
 SETTING = Setting(
     AGENT, ActionReward(), arms=("nothing", "inject"), seeds=2, fork_at=200, horizon=200
 )

@@ -23,6 +23,7 @@ from regrow.diagnosis.outcomes import (
     Outcome,
 )
 from regrow.diagnosis.plan import BINS, Plan
+from regrow.errors import require
 from regrow.execution.memory import told_if_short
 from regrow.files.atomic import create_atomically, damaged, read_sealed, sealed
 from regrow.files.leases import EXPIRES, Lease, holder_of, waited_for
@@ -101,6 +102,12 @@ def run_random_policy(plan: Plan, path: Place, report: Report) -> None:
     if not path.is_file():
         report("the random policy", 0)
         earned, error = plan.source.random_return(plan.fork_at, plan.fork_at + plan.horizon)
+        require(
+            math.isfinite(earned) or plan.returns_range is not None,
+            "what a random policy earns is not known, and so there is no unit to measure effects "
+            "in; give the training loop an environment (`environment=`), or the diagnosis a range "
+            "of returns, as in --range 0 500",
+        )
         told = {**plan.source.config(), "of": path.stem, "return": earned, "error": error}
         create_atomically(path, sealed(told))
 

@@ -1,5 +1,6 @@
 """The page and the figures as files: whole, on their own, and deaf to what is written in rows."""
 
+import dataclasses
 import io
 import json
 import re
@@ -137,6 +138,21 @@ def test_a_study_that_nobody_judged_is_drawn_all_the_same(tmp_path):
     assert all(set(line["low"]) == set(line["high"]) == {None} for line in panel["lines"])
     drawn = paper.learning_curves(summary.studies[0].cases)
     assert drawn.axes[0].get_title().endswith("(one seed: no interval)")
+
+
+def test_replicates_of_one_agent_are_called_replicates(tmp_path):
+    rows = rows_of(arms=("nothing", "inject", "reset"), gain=3.0)
+    alone = [dataclasses.replace(row, seed=0, replicate=row.seed) for row in rows]
+    for held, own, other in ((alone, "replicates", "seeds"), (rows, "seeds", "replicates")):
+        summary = summarise(write(tmp_path / own, held))
+        text = sections.page(summary)
+        assert f"over {own}" in text
+        assert f"over {other}" not in text
+        assert f">{own}</th>" in text
+        cases_ = summary.studies[0].cases
+        (panel,) = charts.learning_curves(cases_, Arms(summary.studies))["panels"]
+        assert f"{panel['sample']}s" == own
+        assert verdicts_table("a", cases_).columns[3].header == own
 
 
 @pytest.mark.parametrize("arm", ["inject", "reset"])

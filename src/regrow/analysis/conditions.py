@@ -21,6 +21,12 @@ from regrow.records.rows import Row
 from regrow.stats.intervals import Interval
 
 
+def sample_of(cases: Sequence["Case"]) -> str:
+    """What is counted in some cases: "seeds", or "replicates" where all are of single agents."""
+    single = bool(cases) and all(case.sample == "replicate" for case in cases)
+    return "replicates" if single else "seeds"
+
+
 class Means(NamedTuple):
     """An arm's results as means over seeds.
 
@@ -62,9 +68,14 @@ class Case:
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds that all arms have; of a single agent, the replicates of the control."""
+        rows, single = next(iter(self.arms.values())), self.sample == "replicate"
+        return tuple(row.replicate if single else row.seed for row in rows)
+
+    @property
+    def sample(self) -> str:
+        """What the sample consists of: "seed", or of a single agent "replicate"."""
         rows = next(iter(self.arms.values()))
-        alone = len({row.seed for row in rows}) < len(rows)
-        return tuple(row.replicate if alone else row.seed for row in rows)
+        return "replicate" if len({row.seed for row in rows}) < len(rows) else "seed"
 
     @cached_property
     def outcomes(self) -> Mapping[str, list[Outcome]]:

@@ -142,6 +142,7 @@ def _curves_panel(panel: Panel, arms: Arms) -> dict[str, Any]:
         "reach": numbers(panel.reach) if panel.reach else None,
         "fork": {axis: number(at) for axis, at in forks(case).items()},
         "events": _events(panel, arms),
+        "sample": case.sample,
         "seeds": list(case.seeds),
         "lines": [_line(curve, arms[curve.arm]) for curve in panel.curves],
     }
@@ -343,13 +344,13 @@ def scatter(found: Sequence[Proxy], arms: Arms) -> Chart:
                 "across": one.name,
                 "up": "gain",
                 "unit": "share",
-                "rowTitle": "condition and seed",
+                "rowTitle": "condition and run",
                 "points": [
                     {
                         "x": number(x),
                         "y": number(y),
                         "group": arms[case.injection],
-                        "label": f"{case.label}, seed {seed}",
+                        "label": f"{case.label}, {case.sample} {seed}",
                     }
                     for x, y, case, seed in zip(
                         one.values, one.gains, one.cases, one.seeds, strict=True

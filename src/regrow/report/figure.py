@@ -49,6 +49,7 @@ def draw_diagnosis(path: Place, rows: Sequence[Row], *, title: str, subtitle: st
         subtitle=subtitle,
         random_return=rows[0].random_return,
         events=events,
+        sample="replicates" if len({row.seed for row in rows}) == 1 < len(rows) else "seeds",
     )
 
 
@@ -102,18 +103,19 @@ def draw_curves(
     subtitle: str,
     random_return: float,
     events: Mapping[str, Sequence[int]] | None = None,
+    sample: str = "seeds",
 ) -> None:
     """Writes learning curves to `path` (PNG, or what its suffix says).
 
     `curves`: for every arm (env steps (bins,), returns (seeds, bins)), the way up to the fork under
-    "fork". Bands are t intervals of the mean over seeds; one seed has none. `events`: for an arm,
-    the env steps at which it acted in any seed, drawn as ticks at the bottom. More than `TOGETHER`
-    arms get a panel each, beside `nothing`.
+    "fork". Bands are t intervals of the mean over seeds, or over what `sample` says; one has none.
+    `events`: for an arm, the env steps at which it acted in any seed, drawn as ticks at the bottom.
+    More than `TOGETHER` arms get a panel each, beside `nothing`.
     """
     if len(curves) > TOGETHER + 1:
-        _draw_panels(path, curves, fork_at, title, subtitle)
+        _draw_panels(path, curves, fork_at, title, subtitle, sample)
         return
-    over = f"env steps ({_bands(curves)})"
+    over = f"env steps ({_bands(curves, sample)})"
     with _returns_over(over, path, title, subtitle) as axes:
         _draw_arms(axes, curves, events or {})
         axes.axvline(fork_at, color=SOFT, linestyle="--", linewidth=1)
@@ -122,10 +124,10 @@ def draw_curves(
         axes.axhline(random_return, color=SOFT, linestyle=":", linewidth=1, label="random policy")
 
 
-def _bands(curves: Curves) -> str:
+def _bands(curves: Curves, sample: str) -> str:
     """What is said of bands."""
-    seeds = max(len(returns) for _, returns in curves.values())
-    return "one seed: no interval" if seeds == 1 else "bands: 95% t intervals over seeds"
+    runs = max(len(returns) for _, returns in curves.values())
+    return "one seed: no interval" if runs == 1 else f"bands: 95% t intervals over {sample}"
 
 
 def draw_training(
@@ -241,7 +243,9 @@ def write_figure(figure: Figure, path: Place) -> None:
     write_atomically(path, lambda file: file.write(picture.getvalue()))
 
 
-def _draw_panels(path: Place, curves: Curves, fork_at: int, title: str, subtitle: str) -> None:
+def _draw_panels(
+    path: Place, curves: Curves, fork_at: int, title: str, subtitle: str, sample: str
+) -> None:
     """A panel for every arm, the curve of `nothing` in grey in each."""
     colours = inks(name for name in curves if name != UP_TO_FORK)
     arms = [arm for arm in curves if arm not in (UP_TO_FORK, "nothing")]
@@ -258,7 +262,7 @@ def _draw_panels(path: Place, curves: Curves, fork_at: int, title: str, subtitle
             axes.set_title(textwrap.fill(arm, 32), loc="left", fontsize=6.5)
             _tidy(axes)
         figure.supxlabel(
-            f"env steps, from the fork at {fork_at:,} on; grey: nothing; {_bands(curves)}",
+            f"env steps, from the fork at {fork_at:,} on; grey: nothing; {_bands(curves, sample)}",
             fontsize=7,
         )
         figure.suptitle(f"{title} · {subtitle}", x=0.01, ha="left", fontsize=8)

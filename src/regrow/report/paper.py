@@ -159,7 +159,7 @@ def gains_per_condition(cases: Sequence[Case], arms: Inks | None = None) -> Figu
     injections = [arms[gain.case.injection] for gain in rows]
     _dots(axes, labels, [gain.effect for gain in rows], injections)
     _shares(axes, cases)
-    axes.set_xlabel("gain from injection, as a share of nothing's return (95% t interval)")
+    axes.set_xlabel("gain from injection, as a share of what learning is worth (95% interval)")
     return figure
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from regrow.analysis.claim_rules import FAILS, HOLDS, OPEN
 from regrow.analysis.claims import CLAIMS
-from regrow.analysis.conditions import Case
+from regrow.analysis.conditions import Case, sample_of
 from regrow.analysis.summary import Summary, Told
 from regrow.diagnosis.findings import percent
 from regrow.diagnosis.verdict import INCONCLUSIVE, LOSS, NO_LOSS, Verdict
@@ -173,7 +173,7 @@ def _claims(told: Told) -> Element:
 
 
 def _verdict_table(cases: Sequence[Case], arms: Arms) -> Element:
-    head = ("condition", "verdict", "", "injection", "noise", "seeds", "also seen")
+    head = ("condition", "verdict", "", "injection", "noise", sample_of(cases), "also seen")
     headings = [
         tag("th", text, scope="col", class_=None if text in head[3:6] else "text") for text in head
     ]
@@ -196,7 +196,7 @@ def _verdict_table(cases: Sequence[Case], arms: Arms) -> Element:
 
 def _verdict_row(case: Case, spark: Element | None) -> Element:
     label = tag("th", case.label, scope="row")
-    seeds = tag("td", _seeds(case), data_label="seeds")
+    seeds = tag("td", _seeds(case), data_label=f"{case.sample}s")
     if case.verdict is None:
         badge = tag("td", tag("span", "not judged", class_="says open"), class_="text")
         why = tag("td", case.unjudged, class_="text")
@@ -249,15 +249,15 @@ def _heading(told: Told) -> str:
 
 def _figures(told: Told, arms: Arms) -> Iterable[tuple[str, Chart, str, str]]:
     """The charts of a study, that which answers its question first."""
-    cases = told.cases
+    cases, sample = told.cases, sample_of(told.cases)
     judged = [case for case in cases if case.verdict is not None]
     curves = (
         "curves",
         charts.learning_curves(cases, arms),
         "Learning curves",
-        "Mean return in bins of time; bands are 95% t intervals of the mean over seeds, clipped "
-        "where they leave the range of the runs; one seed, or bins in which all seeds are alike, "
-        "have none. Dashed: the fork; dotted: a random policy; ticks "
+        f"Mean return in bins of time; bands are 95% t intervals of the mean over {sample}, "
+        "clipped where they leave the range of the runs; bins in which there is one, or all are "
+        "alike, have none. Dashed: the fork; dotted: a random policy; ticks "
         "at the bottom: what an arm did later.",
     )
     if told.figure == "compute":
@@ -278,8 +278,8 @@ def _figures(told: Told, arms: Arms) -> Iterable[tuple[str, Chart, str, str]]:
             "gains",
             charts.gains_by_arm(judged, arms, sort=told.figure != "sweep"),
             "Gains" if told.figure == "sweep" else "Gains, sorted",
-            "Paired difference to nothing in the mean return after the fork, as a share of "
-            "nothing's; 95% t intervals over seeds. Dashed: the smallest effect that matters.",
+            "Difference to nothing in the mean return after the fork, as a share of what learning "
+            f"is worth; 95% intervals over {sample}. Dashed: the smallest effect that matters.",
         )
     if told.aggregates:
         yield from _aggregate_figures(told, arms)
@@ -288,8 +288,8 @@ def _figures(told: Told, arms: Arms) -> Iterable[tuple[str, Chart, str, str]]:
             "arms",
             charts.arms_beside_nothing(judged, arms),
             "Arms beside nothing",
-            "Every arm's paired difference to nothing, as a share of nothing's mean return after "
-            "the fork; 95% t intervals over seeds.",
+            "Every arm's difference to nothing in the mean return after the fork, as a share of "
+            f"what learning is worth; 95% intervals over {sample}.",
         )
     if told.figure != "curves":
         yield curves
@@ -300,7 +300,7 @@ def _figures(told: Told, arms: Arms) -> Iterable[tuple[str, Chart, str, str]]:
             probed,
             "Probes before and after",
             "Hollow: fresh networks on the same observations; filled: at the fork; dots: at the "
-            "end of each arm. Every probe on a scale of its own, means over seeds.",
+            f"end of each arm. Every probe on a scale of its own, means over {sample}.",
         )
 
 

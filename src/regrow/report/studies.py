@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from regrow.analysis.claims import CLAIMS
-from regrow.analysis.conditions import Case
+from regrow.analysis.conditions import Case, sample_of
 from regrow.analysis.published import Line
 from regrow.analysis.summary import Told
 from regrow.diagnosis.findings import percent
@@ -25,7 +25,7 @@ def verdicts_table(name: str, cases: Sequence[Case]) -> Table:
     table.add_column("condition", overflow="fold")
     table.add_column("arm", overflow="fold")
     table.add_column("difference to\nnothing, 95%", justify="right", no_wrap=True)
-    table.add_column("seeds", justify="right")
+    table.add_column(sample_of(cases), justify="right")
     table.add_column("verdict")
     for case in cases:
         label = case.label

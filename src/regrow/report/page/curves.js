@@ -89,7 +89,7 @@ function curvesTable(data, view) {
   const stops = [...new Set(shown.flatMap((arm) => arm.x[view.axis]))].sort((a, b) => a - b);
   const columns = shown.flatMap((arm) =>
     view.seeds
-      ? arm.seeds.map((run, i) => [`${armName(arm.arm)}, seed ${data.seeds[i]}`, arm, (at) => short(run[at])])
+      ? arm.seeds.map((run, i) => [`${armName(arm.arm)}, ${data.sample} ${data.seeds[i]}`, arm, (at) => short(run[at])])
       : [[armName(arm.arm), arm, (at) => withInterval(arm, at)]],
   );
   const rows = stops.map((stop) => [

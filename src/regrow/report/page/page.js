@@ -55,7 +55,7 @@ class Chart {
     const lines = panels.flatMap((panel) => panel.lines || []);
     if (lines.some((line) => line.seeds.length > 1)) {
       this.controls.append(
-        choice("lines", ["means", "seeds"], 0, (i) => {
+        choice("lines", ["means", `${panels[0].sample || "seed"}s`], 0, (i) => {
           this.view.seeds = i === 1;
           this.draw();
         }),

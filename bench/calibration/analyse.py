@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import toy
 from scipy.stats import binomtest, mannwhitneyu
 from supervised import DOSES, OUT
 
@@ -27,7 +28,7 @@ from regrow.diagnosis.verdict import INCONCLUSIVE, LOSS, NO_LOSS, Verdict
 from regrow.records.rows import read_rows
 from regrow.stats.sequential import usual_looks
 
-LOOKS, CHANCE = usual_looks(20), 0.1
+LOOKS, CHANCE = usual_looks(20), 0.1  # of ten classes
 FOLDER = Path(__file__).parents[2] / "docs" / "calibration"
 Curves = np.ndarray  # (replicates, seeds, bins)
 
@@ -40,7 +41,7 @@ def outcomes(arm: str, curves: Curves, seeds: Sequence[int]) -> list[Outcome]:
     ]
 
 
-def diagnoses(nothing: Curves, inject: Curves) -> Iterator[Verdict]:
+def diagnoses(nothing: Curves, inject: Curves, random: float) -> Iterator[Verdict]:
     """One after the other, each with seeds of its own."""
     total, start = nothing.shape[1], 0
     while start + LOOKS[0] <= total:
@@ -50,7 +51,7 @@ def diagnoses(nothing: Curves, inject: Curves) -> Iterator[Verdict]:
                 break
             seeds = range(start, start + n)
             runs = outcomes("nothing", nothing, seeds) + outcomes("inject", inject, seeds)
-            verdict = conclude(runs, random_return=CHANCE, looks=LOOKS)
+            verdict = conclude(runs, random_return=random, looks=LOOKS)
             if verdict.settled:
                 break
         # One that ran out of seeds is not counted: it was not allowed all of its looks.
@@ -92,8 +93,8 @@ def supervised(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
     for i, dose in enumerate(DOSES):
         nothing, inject = curves[i]
         truth = effect(nothing, inject, CHANCE)
-        rates.append(told(f"{dose} tasks", truth, list(diagnoses(nothing, inject))))
-        same = list(diagnoses(nothing[:1], nothing[1:]))
+        rates.append(told(f"{dose} tasks", truth, list(diagnoses(nothing, inject, CHANCE))))
+        same = list(diagnoses(nothing[:1], nothing[1:], CHANCE))
         rates.append(told(f"{dose} tasks, A/A", 0.0, same))
         names = {name.partition(".")[2] for name in parts[0].files if name.startswith("fork.")}
         values = {
@@ -106,6 +107,18 @@ def supervised(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
             gain = float(inject[:, seed].mean() - nothing[:, seed].mean())
             forks.append({"lost": truth > SMALLEST_EFFECT, "gain": gain, "probes": probes})
     return rates, forks
+
+
+def matching(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What is said in every scenario of the toy environment and of A/A forks; no probes."""
+    curves = np.concatenate([np.load(path) for path in sorted(folder.glob("?????.npy"))], axis=3)
+    rates = []
+    for name, (nothing, inject) in zip(toy.SCENARIOS, curves, strict=True):
+        truth = effect(nothing, inject, toy.RANDOM)
+        rates.append(told(name, truth, list(diagnoses(nothing, inject, toy.RANDOM))))
+        same = list(diagnoses(nothing[:1], nothing[1:], toy.RANDOM))
+        rates.append(told(f"{name}, A/A", 0.0, same))
+    return rates, []
 
 
 def minatar(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -187,9 +200,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FOLDER)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    for name, analyse in (("supervised", supervised), ("minatar", minatar)):
+    pools = {"supervised": supervised, "toy": matching, "minatar": minatar}
+    for name, analyse in pools.items():
+        if not (options.pools / name).is_dir():
+            print(f"{name}: no pool in {options.pools}")
+            continue
         rates, forks = analyse(options.pools / name)
-        content = {"rates": rates, "forks": len(forks), "probes": scores(forks)}
+        content = {"rates": rates, "forks": len(forks), "probes": scores(forks) if forks else []}
         (options.out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
         for one in (*rates, *content["probes"]):
             print(json.dumps(one))

@@ -12,6 +12,7 @@ The same command continues; what is done is written to docs/calibration/natural.
 
 import argparse
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -58,9 +59,14 @@ def table(known: dict[str, Any]) -> Iterator[str]:
     yield "|---|---|---|"
     for name, _ in conditions():
         if name in known:
-            estimate, low, high = known[name]["effect"]
-            effect = f"{estimate:+.0%} [{low:+.0%}, {high:+.0%}]".replace("-", "−")
+            estimate, low, high = map(_percent, known[name]["effect"])
+            effect = f"{estimate} [{low}, {high}]"
             yield f"| {name} | {known[name]['claim']}, {effect} | {known[name]['seeds']} |"
+
+
+def _percent(value: float | None) -> str:
+    """A share as it is printed; None, which JSON has for infinity, is no bound."""
+    return "∞" if value is None or math.isinf(value) else f"{value:+.0%}".replace("-", "−")
 
 
 def main() -> None:

@@ -11,10 +11,11 @@ import pytest
 import torch
 from sb3_models import MODELS, Locked, replay, values
 from stable_baselines3 import DQN
+from stable_baselines3.common.type_aliases import TrainFrequencyUnit
 
 import regrow.sb3
 from regrow.cli import entry
-from regrow.errors import RegrowError
+from regrow.errors import RegrowError, UntrustedError
 from regrow.sources.sb3 import Sb3
 from regrow.torch.randomness import Randomness
 from regrow.torch.sb3.zips import read_pickle
@@ -178,8 +179,26 @@ def test_several_zips_must_be_alike(zips, tmp_path):
     )
 
 
-@pytest.mark.usefixtures("brief_chance")
+class Got:
+    """Pickled as what `getattr` gives, as members of enumerations are by Python 3.11.2."""
+
+    def __init__(self, *of):
+        self.of = of
+
+    def __reduce__(self):
+        return getattr, self.of
+
+
+def test_of_what_getattr_gives_members_of_enumerations_are_read_and_nothing_else():
+    unit = pickle.dumps(Got(TrainFrequencyUnit, "STEP"))
+    assert read_pickle(unit, "a", trust=False) is TrainFrequencyUnit.STEP
+    for of in ((dict, "fromkeys"), (TrainFrequencyUnit, "mro"), (Got(dict, "pop"), "x")):
+        with pytest.raises(UntrustedError, match=r"builtins\.getattr"):
+            read_pickle(pickle.dumps(Got(*of)), "a", trust=False)
+
+
 @pytest.mark.always
+@pytest.mark.usefixtures("brief_chance")
 def test_a_diagnosis_of_a_zip_from_the_command_line(zips, tmp_path, capsys):
     out = tmp_path / "out"
     line = ["diagnose", str(zips / "kept.zip"), "--env", "CartPole-v1", "--horizon", "160",

@@ -81,8 +81,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def _known() -> dict[str, float]:
+    return json.loads(DURATIONS.read_text("utf-8")) if DURATIONS.exists() else {}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    known = json.loads(DURATIONS.read_text("utf-8")) if DURATIONS.exists() else {}
+    known = _known()
 
     def runs(item: pytest.Item) -> bool:
         if config.getoption("--slow"):
@@ -116,8 +120,10 @@ ALLOWED = (
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if config.getoption("--write-durations") and not hasattr(config, "workerinput"):
-        told = {name: round(took, 1) for name, took in sorted(_took.items()) if took >= 1}
-        DURATIONS.write_text(json.dumps(told, indent=0) + "\n", "utf-8")
+        whole = config.args_source is config.ArgsSource.TESTPATHS
+        before = {} if whole else {n: s for n, s in _known().items() if n not in _took}
+        told = before | {name: round(took, 1) for name, took in _took.items() if took >= 1}
+        DURATIONS.write_text(json.dumps(dict(sorted(told.items())), indent=0) + "\n", "utf-8")
     _nothing_else_is_skipped(session)
 
 

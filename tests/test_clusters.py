@@ -86,7 +86,7 @@ def dying_once(marker, report):
 
 
 def counting(file, report):
-    """Counts to 60 in three seconds and more, and goes on where it was stopped."""
+    """Counts to 60 over at least three seconds, and resumes where it was stopped."""
     count = int(file.read_text()) if file.exists() else 0
     with file.with_suffix(".begun").open("a") as begun:
         begun.write(f"{count}\n")
@@ -134,6 +134,7 @@ def test_what_a_task_raises_is_raised_here(cluster, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.always
 def test_a_task_whose_process_dies_is_begun_again(cluster, tmp_path, kind):
     marker = tmp_path / "marker"
     task = Task("once", (), partial(dying_once, marker))
@@ -151,6 +152,7 @@ def preempting(folder, sent: list[int], after: float = 0.0) -> None:
             sent.append(process.pid)
 
 
+@pytest.mark.always
 def test_a_preempted_task_saves_is_queued_again_and_goes_on(tmp_path):
     count, sent = tmp_path / "count", []
     begun = count.with_suffix(".begun")

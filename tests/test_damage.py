@@ -240,6 +240,7 @@ def some(cases: Iterable[Damage], count: int) -> list[Damage]:
     return [held[int(at)] for at in np.linspace(0, len(held) - 1, count)]
 
 
+@pytest.mark.always
 def test_a_damaged_run_is_named_or_goes_on_to_the_same(run, tmp_path):
     whole, swaps, expected = run
     cases = some(damages(whole, swaps, flips=4), 25)

@@ -71,6 +71,7 @@ def compared(folder: Path) -> dict[tuple, dict[str, str]]:
     return {row.key: of(row) for row in read_rows(folder).rows}
 
 
+@pytest.mark.always
 def test_a_diagnosis_that_is_killed_comes_to_the_same_rows(tmp_path):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     assert begun(QUICK, straight).wait() == 0

@@ -1,4 +1,4 @@
-"""A diagnosis that is stopped on the way, and the checkpoints that it goes on from."""
+"""Diagnoses that are interrupted, and the checkpoints that they resume from."""
 
 import dataclasses
 import json
@@ -73,7 +73,7 @@ def test_a_stop_after_training_keeps_the_training(tmp_path):
 
 @pytest.mark.parametrize("kind", ["npz", "ckpt"])
 def test_where_the_newest_checkpoint_is_damaged_the_one_before_is_used(tmp_path, kind):
-    """It is told in a warning that names the file; with none left it begins again."""
+    """A warning names the damaged file; with no good checkpoint left the job starts again."""
     plan = dataclasses.replace(PLAN, fork_at=800)
 
     def stopped_at(env_steps):

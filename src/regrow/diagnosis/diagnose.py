@@ -163,7 +163,7 @@ def _continued(plan: Plan, folder: Place) -> Plan:
 
 
 def _are_there(plan: Plan, folder: Place, units: int) -> bool:
-    """Whether a look at so many units takes no more work: it was made before."""
+    """Whether all rows of a look at this many units are on disk already."""
     rows = {(row.arm, row.seed, row.replicate) for row in read_rows(folder).rows}
     arms = [(job.arm.name, job.seed, job.replicate) for job, _ in jobs(plan, units) if job.arm]
     return rows.issuperset(arms)

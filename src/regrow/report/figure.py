@@ -110,7 +110,7 @@ def draw_curves(
     `curves`: for every arm (env steps (bins,), returns (seeds, bins)), the way up to the fork under
     "fork". Bands are t intervals of the mean over seeds, or over what `sample` says; one has none.
     `events`: for an arm, the env steps at which it acted in any seed, drawn as ticks at the bottom.
-    More than `TOGETHER` arms get a panel each, beside `nothing`.
+    With more than `TOGETHER` arms, each has a panel of its own, with `nothing` in grey.
     """
     if len(curves) > TOGETHER + 1:
         _draw_panels(path, curves, fork_at, title, subtitle, sample)

@@ -30,7 +30,7 @@ from regrow.types import Event, Log
 
 RANDOM_STEPS = 10_000
 _PROCESS = 1_200_000_000
-"""Bytes of a process beside its state, while it compiles.
+"""Bytes that a worker process takes without the state of its agent, while it compiles.
 
 Measured: 0.8 GB with MinAtar's Breakout, 1.2 GB with Seaquest.
 """
